@@ -1,0 +1,2 @@
+//! The `peerproof` binary.
+fn main() {}
