@@ -1,0 +1,71 @@
+//! The seam between reasoning about a computation and doing it.
+//!
+//! `proof` knows leaves, roots and verdicts; it never multiplies a matrix.
+//! Whoever can run a model implements [`Execute`] and hands out one [`Step`]
+//! per position; everything else (hashing, committing, comparing, blaming)
+//! happens on this side and is the same for provider and auditor.
+
+use peerproof_wire::{Digest, ModelId, Offer};
+
+/// What the model did at one position of prompt or answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Index of the position, counted from the first prompt token.
+    pub position: u32,
+    /// The token that stands at this position.
+    pub token: u32,
+    /// [`state_digest`](crate::transcript::state_digest) of the residual stream after the last layer.
+    pub state: Digest,
+    /// Present where the position yields a token of the answer.
+    pub drawn: Option<DrawnStep>,
+}
+
+/// How the next token was chosen at one position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrawnStep {
+    /// [`logits_digest`](crate::transcript::logits_digest) of the int32 logits.
+    pub logits: Digest,
+    /// The random number of this draw; 0 when sampling is greedy.
+    pub draw: u64,
+    /// The token that the logits and the draw determine.
+    pub next: u32,
+}
+
+/// Text and end of an answer, as the tokens and the offer determine them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// The text a client sees: without special tokens, cut before a stop string.
+    pub text: String,
+    /// Why the answer ends with its last token; `None` if the rules say it should go on.
+    pub stop: Option<peerproof_wire::Stop>,
+}
+
+/// Something that can run the model an offer names.
+pub trait Execute {
+    /// Why a replay could not be done (never: why it differs).
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// The model this executor holds.
+    fn model_id(&self) -> ModelId;
+
+    /// The prompt's token ids: template and tokenizer of the model applied to the offer.
+    fn prompt_tokens(&self, offer: &Offer) -> Result<Vec<u32>, Self::Error>;
+
+    /// Recomputes every position of `prompt` followed by all of `answer` but its
+    /// last token, which the model never reads, in order. Positions from the last of the prompt onward carry
+    /// `drawn`; `drawn.next` is what the model says, which need not be what `answer` says.
+    ///
+    /// `key` is the offer id that keys the digests, `seed` the sampling seed.
+    fn replay(
+        &self,
+        offer: &Offer,
+        key: &Digest,
+        seed: &Digest,
+        prompt: &[u32],
+        answer: &[u32],
+        on_step: &mut dyn FnMut(Step),
+    ) -> Result<(), Self::Error>;
+
+    /// Text and end that `answer` has under the offer's rules.
+    fn ending(&self, offer: &Offer, answer: &[u32]) -> Result<Ending, Self::Error>;
+}
