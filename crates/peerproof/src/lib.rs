@@ -1,1 +1,3 @@
-//! (skeleton)
+//! The library face of Peerproof.
+
+pub mod client;

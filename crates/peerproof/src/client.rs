@@ -1,0 +1,399 @@
+//! What a program asks with: a [`JobSpec`] in, an [`Answer`] out.
+//!
+//! A `Client` is a cheap handle on a running [`Node`](crate::Node) in the
+//! router's role. `ask` returns as soon as the job is under way; the answer
+//! then yields text as it arrives and ends with exactly one
+//! [`AnswerEvent::Done`] or one error. Dropping the answer cancels the job, at
+//! the provider too. There is no HTTP and no JSON here: the gateway turns those
+//! into a `JobSpec` once.
+
+use std::fmt;
+
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+
+/// One request, in the terms of the network.
+#[derive(Clone, Debug)]
+pub struct JobSpec {
+    /// A model id (64 hex digits) or a name that providers announce.
+    pub model: String,
+    /// What is asked.
+    pub prompt: Prompt,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Most tokens of the answer; `None` is the node's default.
+    pub max_tokens: Option<u32>,
+    /// Strings that end the answer and are not part of it; at most 16 of at most 256 bytes.
+    pub stop: Vec<String>,
+    /// Makes the answer reproducible; `None` draws a fresh nonce.
+    pub seed: Option<i64>,
+    /// How the answer is checked.
+    pub verification: Verification,
+    /// Who may answer.
+    pub preference: Preference,
+}
+
+/// The three forms a prompt comes in.
+#[derive(Clone, Debug)]
+pub enum Prompt {
+    /// A conversation, rendered by the model's own template.
+    Chat(Vec<ChatMessage>),
+    /// Text that is continued as it stands.
+    Text(String),
+    /// Token ids, used as they are.
+    Tokens(Vec<u32>),
+}
+
+/// One message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatMessage {
+    /// `system`, `user` or `assistant`.
+    pub role: String,
+    /// The text.
+    pub content: String,
+}
+
+/// Sampling in 16-bit fixed point: what is signed and replayed is an integer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sampling {
+    /// Temperature × 65,536; 0 is greedy.
+    pub temperature_q16: u32,
+    /// Keep the k most likely tokens; 0 is off.
+    pub top_k: u32,
+    /// Keep the smallest set with this mass × 65,536; 65,536 is off.
+    pub top_p_q16: u32,
+}
+
+impl Sampling {
+    /// The most likely token every time.
+    pub const GREEDY: Sampling = Sampling { temperature_q16: 0, top_k: 0, top_p_q16: 65_536 };
+}
+
+/// How an answer is checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verification {
+    /// Which check.
+    pub level: Level,
+    /// For [`Level::KOfN`]: how many must agree, of how many asked.
+    pub k_of_n: (u8, u8),
+    /// The auditor to use, as a peer id, when this node does not hold the model.
+    pub auditor: Option<String>,
+}
+
+/// The levels of checking, weakest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Signatures and bindings.
+    Receipt,
+    /// As `Receipt`, and a full audit with a probability that falls with the provider's record.
+    #[default]
+    Sampled,
+    /// Every leaf recomputed before the answer counts as verified.
+    Full,
+    /// Several providers, equality.
+    KOfN,
+}
+
+impl Default for Verification {
+    fn default() -> Self {
+        Verification { level: Level::default(), k_of_n: (2, 3), auditor: None }
+    }
+}
+
+/// Who may answer, as peer ids.
+#[derive(Clone, Debug, Default)]
+pub struct Preference {
+    /// Tried first, in this order.
+    pub order: Vec<String>,
+    /// If not empty, nobody else.
+    pub only: Vec<String>,
+    /// Never these.
+    pub ignore: Vec<String>,
+    /// Whether somebody else may answer when those in `order` cannot.
+    pub allow_fallbacks: bool,
+}
+
+/// What happens while an answer arrives.
+#[derive(Clone, Debug)]
+pub enum AnswerEvent {
+    /// A provider accepted.
+    Started {
+        /// Its peer id.
+        provider: String,
+        /// Tokens of the rendered prompt.
+        prompt_tokens: u32,
+    },
+    /// Tokens, and the text they released (which may be empty).
+    Delta {
+        /// Text to append.
+        text: String,
+        /// Index in the answer of the first of `tokens`.
+        start: u32,
+        /// Token ids.
+        tokens: Vec<u32>,
+    },
+    /// Another provider continues, from the identical next token.
+    Switched {
+        /// Who answers from here on.
+        provider: String,
+        /// Why the one before was left.
+        reason: String,
+    },
+    /// The text is complete and the receipt is being checked.
+    Checking,
+    /// The end.
+    Done(Box<Outcome>),
+}
+
+/// Why an answer ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// End of text, or a stop string.
+    Stop,
+    /// The token limit.
+    Length,
+}
+
+/// What is known about a finished answer.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// Hash of the offer: the id of the job everywhere.
+    pub job_id: String,
+    /// Id of the receipt.
+    pub receipt_id: String,
+    /// Peer id of the provider that signed it.
+    pub provider: String,
+    /// Model id, 64 hex digits.
+    pub model_id: String,
+    /// Name of the model.
+    pub model: String,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// Tokens of the answer.
+    pub output_tokens: u32,
+    /// What was checked, by whom, at what cost.
+    pub verification: Report,
+    /// Reputation of the provider after this answer, 0 to 1000.
+    pub reputation: u32,
+    /// Milliseconds from asking to the first token.
+    pub first_token_ms: u32,
+    /// Milliseconds from asking to the end, checks included.
+    pub total_ms: u32,
+    /// Providers that were tried and left, with reasons.
+    pub trail: Vec<String>,
+}
+
+/// What a check did.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// What was asked for.
+    pub level: Level,
+    /// Whether every leaf was recomputed by somebody else than the provider.
+    pub audited: bool,
+    /// Who recomputed, or why nobody did, or who agreed.
+    pub detail: String,
+    /// Milliseconds that checking took.
+    pub check_ms: u32,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// Nobody announces the model.
+    #[error("no provider of {model} was found: {reason}")]
+    NoProvider {
+        /// As asked for.
+        model: String,
+        /// What was tried, and what to do next.
+        reason: String,
+    },
+    /// The model name is known nowhere.
+    #[error("model {model} is unknown; available: {available}")]
+    UnknownModel {
+        /// As asked for.
+        model: String,
+        /// Comma-separated names, or "none".
+        available: String,
+    },
+    /// The prompt and the limit do not fit the model's context.
+    #[error(
+        "This model's maximum context length is {limit} tokens. However, you requested {requested} tokens. Please reduce the length of the messages or completion."
+    )]
+    ContextLength {
+        /// Tokens the model can hold.
+        limit: u32,
+        /// Tokens asked for.
+        requested: u32,
+    },
+    /// The request itself is wrong.
+    #[error("{parameter}: {message}")]
+    Invalid {
+        /// Which parameter.
+        parameter: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// Every provider is at its limit.
+    #[error("every provider is busy; try again in {retry_after_ms} ms")]
+    Busy {
+        /// When to try again.
+        retry_after_ms: u64,
+    },
+    /// Providers were found but none could finish.
+    #[error("no provider finished the answer: {}", trail.join("; "))]
+    Failed {
+        /// Each attempt with its reason.
+        trail: Vec<String>,
+    },
+    /// An answer came and did not survive its check.
+    #[error("the answer of {provider} was refused: {reason}; evidence: {evidence}")]
+    Refused {
+        /// Peer id.
+        provider: String,
+        /// What differs.
+        reason: String,
+        /// Path of the evidence file.
+        evidence: String,
+    },
+    /// The deadline passed.
+    #[error("the deadline of {deadline_ms} ms passed")]
+    Deadline {
+        /// The deadline.
+        deadline_ms: u64,
+    },
+    /// This node is stopping or its disk failed.
+    #[error("this node cannot take the job: {0}")]
+    Unavailable(String),
+}
+
+/// An answer under way.
+pub struct Answer {
+    events: mpsc::Receiver<Result<AnswerEvent, AskError>>,
+    _cancel: oneshot::Sender<()>,
+}
+
+impl Answer {
+    /// An answer that yields what is sent into `events` and drops `cancel` when it is dropped.
+    pub(crate) fn new(
+        events: mpsc::Receiver<Result<AnswerEvent, AskError>>,
+        cancel: oneshot::Sender<()>,
+    ) -> Answer {
+        Answer { events, _cancel: cancel }
+    }
+
+    /// The next event; `None` after [`AnswerEvent::Done`] or an error.
+    pub async fn next(&mut self) -> Option<Result<AnswerEvent, AskError>> {
+        self.events.recv().await
+    }
+
+    /// Collects the whole text.
+    ///
+    /// # Errors
+    /// As the job ends; text that arrived before a failed check is not returned.
+    pub async fn text(mut self) -> Result<(String, Outcome), AskError> {
+        let mut text = String::new();
+        while let Some(event) = self.next().await {
+            match event? {
+                AnswerEvent::Delta { text: piece, .. } => text.push_str(&piece),
+                AnswerEvent::Done(outcome) => return Ok((text, *outcome)),
+                _ => {}
+            }
+        }
+        Err(AskError::Unavailable("the node stopped".into()))
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").finish_non_exhaustive()
+    }
+}
+
+/// A model that can be asked for now.
+#[derive(Clone, Debug, Serialize)]
+pub struct ServedModel {
+    /// Model id, 64 hex digits.
+    pub id: String,
+    /// Name that providers announce.
+    pub name: String,
+    /// Most tokens of prompt and answer together.
+    pub context_length: u32,
+    /// Peer ids of those who serve it.
+    pub providers: Vec<String>,
+    /// Peer ids of those who audit it.
+    pub auditors: Vec<String>,
+}
+
+/// A peer this node knows.
+#[derive(Clone, Debug, Serialize)]
+pub struct PeerStatus {
+    /// Peer id.
+    pub peer: String,
+    /// Where it was reached.
+    pub address: String,
+    /// `quic` or `tcp`.
+    pub transport: String,
+    /// Round trip in microseconds, once measured.
+    pub rtt_us: Option<u64>,
+    /// How it was found.
+    pub source: String,
+    /// Names of the models it serves.
+    pub serves: Vec<String>,
+    /// 0 to 1000.
+    pub reputation: u32,
+    /// Why it is never chosen, if it is barred.
+    pub barred: Option<String>,
+}
+
+/// What a node says about itself.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeStatus {
+    /// This run's peer id.
+    pub peer: String,
+    /// `provider`, `router`, `auditor`.
+    pub roles: Vec<String>,
+    /// Listen addresses with the peer id.
+    pub addresses: Vec<String>,
+    /// Names of models served here.
+    pub serves: Vec<String>,
+    /// Connected peers.
+    pub peers: usize,
+    /// Jobs running here as a provider.
+    pub active_jobs: u32,
+    /// Jobs waiting here as a provider.
+    pub queued_jobs: u32,
+    /// Jobs under way as a router.
+    pub asking: u32,
+    /// Entries of the log.
+    pub log_entries: u64,
+    /// Seconds since start.
+    pub uptime_s: u64,
+}
+
+/// Counters of a node since its start, for metrics.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Counters {
+    /// Jobs asked for, by end: answered.
+    pub answered: u64,
+    /// Jobs that ended in an error other than a refusal.
+    pub failed: u64,
+    /// Answers refused by a check.
+    pub refused: u64,
+    /// Times another provider continued.
+    pub failovers: u64,
+    /// Audits done or ordered.
+    pub audits: u64,
+    /// Milliseconds spent in audits.
+    pub audit_ms: u64,
+    /// Tokens received.
+    pub tokens_in: u64,
+    /// Tokens served as a provider.
+    pub tokens_out: u64,
+    /// Dial failures.
+    pub dial_failures: u64,
+}
