@@ -9,3 +9,4 @@
 //! is worth as evidence is decided one floor below, in `peerproof-proof`.
 
 pub mod gguf;
+pub mod tokenizer;
