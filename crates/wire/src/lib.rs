@@ -1,1 +1,86 @@
-//! (skeleton)
+//! Every message and every signed statement of the network, one codec, all limits.
+//!
+//! Bytes from a peer, a log or an evidence file become a domain type only
+//! through [`Message::decode`] or [`Signed::open`]: size, shape, limits, then
+//! the signature. A value that came out satisfies every bound in [`limits`],
+//! and its encoding is the only one it has. Domain types become bytes through
+//! [`Message::encode`] and [`Signed::sign`], which refuse what a peer would.
+//!
+//! One module a conversation: [`job`], [`audit`], [`announce`]; [`evidence`]
+//! for what is kept; [`frame`] for how messages follow each other on a stream.
+//! The schemas are in `proto/`; the types generated from them stay inside.
+//!
+//! Absent on purpose: sockets, time, and any judgement whether a statement is
+//! true. That two statements belong together is for `proof` to say.
+//!
+//! ```
+//! use peerproof_identity::Keypair;
+//! use peerproof_wire::{Level, Message, ModelId, Offer, Prompt, RouterFrame, Sampling, Signed};
+//!
+//! let offer = Offer {
+//!     model_id: ModelId::from_bytes([1; 32]),
+//!     prompt: Prompt::Text("Once upon a time".into()),
+//!     sampling: Sampling::GREEDY,
+//!     max_tokens: 64,
+//!     stop: vec![],
+//!     level: Level::Receipt,
+//!     public_nonce: [2; 32],
+//!     client_nonce_hash: peerproof_wire::job::client_nonce_hash(&[3; 32]),
+//!     deadline_ms: 60_000,
+//! };
+//! let offer = Signed::sign(&Keypair::from_seed(&[7; 32]), offer)?;
+//! let bytes = RouterFrame::Open { offer: offer.clone(), resume: vec![] }.encode()?;
+//!
+//! let RouterFrame::Open { offer: received, .. } = RouterFrame::decode(&bytes)? else {
+//!     unreachable!("an Open was encoded");
+//! };
+//! assert_eq!(received.id(), offer.id());
+//! assert_eq!(received.max_tokens, 64);
+//! # Ok::<(), peerproof_wire::WireError>(())
+//! ```
+
+pub mod announce;
+pub mod audit;
+mod check;
+mod codec;
+mod digest;
+mod error;
+pub mod evidence;
+pub mod frame;
+pub mod job;
+pub mod limits;
+mod proto;
+mod signed;
+
+pub use announce::{Announcement, InfoReply, InfoRequest, ModelOffer};
+pub use audit::{
+    AuditFailure, AuditReply, AuditRequest, Case, Difference, Mismatch, Outcome, Verdict, VrfDraw,
+};
+pub use codec::Message;
+pub use digest::{Digest, ModelId};
+pub use error::{Fault, WireError};
+pub use evidence::{
+    AcceptedAnswer, Equivocation, Evidence, LogBody, LogEntry, Observation, WrongAnswer,
+};
+pub use job::{
+    Accepted, Challenge, ChatMessage, Commitment, Delivered, Drawn, Failure, FailureCode, Leaf,
+    Level, LogProof, Offer, Opening, Openings, Prompt, ProviderFrame, Receipt, RouterFrame,
+    Sampling, Stop, Tokens,
+};
+pub use signed::{Envelope, Signed, Statement};
+
+/// Version of the messages and of the conversations they make.
+pub const PROTOCOL: u32 = 1;
+/// Version of the integer arithmetic by which answers are computed and audited.
+pub const ARITHMETIC: u32 = 1;
+
+/// Stream protocol of a job: one stream, one job.
+pub const JOB_PROTOCOL: &str = "/peerproof/job/1";
+/// Stream protocol of an audit: a request, a verdict.
+pub const AUDIT_PROTOCOL: &str = "/peerproof/audit/1";
+/// Stream protocol of a question for a node's announcement.
+pub const INFO_PROTOCOL: &str = "/peerproof/info/1";
+/// Name of the distributed hash table.
+pub const KAD_PROTOCOL: &str = "/peerproof/kad/1";
+/// Protocol version that a node reports in libp2p identify.
+pub const IDENTIFY_PROTOCOL: &str = "/peerproof/1";

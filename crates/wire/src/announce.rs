@@ -1,0 +1,191 @@
+//! The info conversation, [`INFO_PROTOCOL`](crate::INFO_PROTOCOL): a nonce, a
+//! signed announcement back.
+//!
+//! The asker's nonce is in the announcement, so an old one can't be played
+//! again. Who announces is the key that signed.
+
+use peerproof_identity::{Domain, vrf};
+
+use crate::check::{self, count, line, not_empty};
+use crate::codec::Codec;
+use crate::signed::{Signed, Statement};
+use crate::{ARITHMETIC, ModelId, PROTOCOL, WireError, limits, proto};
+
+/// A model that a node holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelOffer {
+    /// BLAKE3 of the file.
+    pub model_id: ModelId,
+    /// What people call it. A name proves nothing; the id does.
+    pub name: String,
+    /// Family, as the file says.
+    pub architecture: String,
+    /// Format of the weights.
+    pub quantisation: String,
+    /// Longest prompt and answer together, in tokens.
+    pub context_length: u32,
+    /// Size of the file.
+    pub file_bytes: u64,
+}
+
+/// What a node says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// Models it answers with.
+    pub serves: Vec<ModelOffer>,
+    /// Models it audits with.
+    pub audits: Vec<ModelOffer>,
+    /// Jobs running.
+    pub active_jobs: u32,
+    /// Jobs waiting.
+    pub queued_jobs: u32,
+    /// Jobs it runs at once.
+    pub max_jobs: u32,
+    /// Its key for audit lotteries.
+    pub vrf_key: vrf::Public,
+    /// When it was signed, by its clock.
+    pub issued_unix_ms: u64,
+    /// The asker's nonce.
+    pub nonce: [u8; 32],
+    /// Name and version of its program.
+    pub software: String,
+}
+
+/// Asks a node for its announcement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InfoRequest {
+    /// Fresh random bytes.
+    pub nonce: [u8; 32],
+}
+
+/// The announcement, signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InfoReply {
+    /// What the node says of itself.
+    pub announcement: Signed<Announcement>,
+}
+
+impl Statement for Announcement {
+    const DOMAIN: Domain = Domain::Announcement;
+}
+
+impl Codec for Announcement {
+    type Proto = proto::Announcement;
+    const NAME: &'static str = "announcement";
+    const MAX_BYTES: usize = limits::MAX_ANNOUNCEMENT_BYTES;
+
+    fn to_proto(&self) -> proto::Announcement {
+        proto::Announcement {
+            protocol: PROTOCOL,
+            arithmetic: ARITHMETIC,
+            serves: self.serves.iter().map(ModelOffer::to_proto).collect(),
+            audits: self.audits.iter().map(ModelOffer::to_proto).collect(),
+            active_jobs: self.active_jobs,
+            queued_jobs: self.queued_jobs,
+            max_jobs: self.max_jobs,
+            vrf_key: self.vrf_key.as_bytes().to_vec(),
+            issued_unix_ms: self.issued_unix_ms,
+            nonce: self.nonce.to_vec(),
+            software: self.software.clone(),
+        }
+    }
+
+    fn from_proto(proto: proto::Announcement) -> Result<Self, WireError> {
+        check::versions("announcement.protocol", proto.protocol, proto.arithmetic)?;
+        let serves = proto.serves.into_iter().map(ModelOffer::from_proto);
+        let audits = proto.audits.into_iter().map(ModelOffer::from_proto);
+        Ok(Self {
+            serves: serves.collect::<Result<_, _>>()?,
+            audits: audits.collect::<Result<_, _>>()?,
+            active_jobs: proto.active_jobs,
+            queued_jobs: proto.queued_jobs,
+            max_jobs: proto.max_jobs,
+            vrf_key: check::vrf_key("announcement.vrf_key", &proto.vrf_key)?,
+            issued_unix_ms: proto.issued_unix_ms,
+            nonce: check::array("announcement.nonce", &proto.nonce)?,
+            software: proto.software,
+        })
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        let limit = limits::MAX_ANNOUNCED_MODELS;
+        count("announcement.serves", self.serves.len(), limit)?;
+        count("announcement.audits", self.audits.len(), limit)?;
+        line("announcement.software", &self.software, limits::MAX_SOFTWARE_BYTES)?;
+        let mut models = self.serves.iter().chain(&self.audits);
+        models.try_for_each(ModelOffer::check)
+    }
+}
+
+impl Codec for ModelOffer {
+    type Proto = proto::ModelOffer;
+    const NAME: &'static str = "model offer";
+    const MAX_BYTES: usize = limits::MAX_ANNOUNCEMENT_BYTES;
+
+    fn to_proto(&self) -> proto::ModelOffer {
+        proto::ModelOffer {
+            model_id: self.model_id.as_bytes().to_vec(),
+            name: self.name.clone(),
+            architecture: self.architecture.clone(),
+            quantisation: self.quantisation.clone(),
+            context_length: self.context_length,
+            file_bytes: self.file_bytes,
+        }
+    }
+
+    fn from_proto(proto: proto::ModelOffer) -> Result<Self, WireError> {
+        Ok(Self {
+            model_id: check::model_id("model_offer.model_id", &proto.model_id)?,
+            name: proto.name,
+            architecture: proto.architecture,
+            quantisation: proto.quantisation,
+            context_length: proto.context_length,
+            file_bytes: proto.file_bytes,
+        })
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        not_empty("model_offer.name", self.name.is_empty())?;
+        line("model_offer.name", &self.name, limits::MAX_MODEL_NAME_BYTES)?;
+        let limit = limits::MAX_MODEL_KIND_BYTES;
+        line("model_offer.architecture", &self.architecture, limit)?;
+        line("model_offer.quantisation", &self.quantisation, limit)
+    }
+}
+
+impl Codec for InfoRequest {
+    type Proto = proto::InfoRequest;
+    const NAME: &'static str = "info request";
+    const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+
+    fn to_proto(&self) -> proto::InfoRequest {
+        proto::InfoRequest { nonce: self.nonce.to_vec() }
+    }
+
+    fn from_proto(proto: proto::InfoRequest) -> Result<Self, WireError> {
+        Ok(Self { nonce: check::array("info_request.nonce", &proto.nonce)? })
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        Ok(())
+    }
+}
+
+impl Codec for InfoReply {
+    type Proto = proto::InfoReply;
+    const NAME: &'static str = "info reply";
+    const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+
+    fn to_proto(&self) -> proto::InfoReply {
+        proto::InfoReply { announcement: self.announcement.to_proto() }
+    }
+
+    fn from_proto(proto: proto::InfoReply) -> Result<Self, WireError> {
+        let place = "info_reply.announcement";
+        Ok(Self { announcement: Signed::from_proto(place, proto.announcement)? })
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,306 @@
+//! The frames of a job, either way.
+
+use crate::check::{self, at_most, count, not_empty, within};
+use crate::codec::Codec;
+use crate::job::{Challenge, Failure, Offer, Openings, Receipt};
+use crate::signed::Signed;
+use crate::{Digest, WireError, limits, proto};
+
+/// What a router writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouterFrame {
+    /// Asks for an answer; the first frame of a job.
+    Open {
+        /// The request.
+        offer: Signed<Offer>,
+        /// Tokens of the answer that another provider delivered already.
+        resume: Vec<u32>,
+    },
+    /// Gives up.
+    Cancel,
+    /// Asks to look behind the receipt.
+    Challenge(Challenge),
+}
+
+/// What a provider writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProviderFrame {
+    /// The offer stands in the queue.
+    Accepted(Accepted),
+    /// A piece of the answer.
+    Tokens(Tokens),
+    /// The answer is whole.
+    Delivered(Delivered),
+    /// The reply to a challenge.
+    Openings(Openings),
+    /// The end, without what was asked.
+    Failure(Failure),
+}
+
+/// The provider takes the job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Id of the signed offer.
+    pub offer_id: Digest,
+    /// Tokens of the prompt, as the provider counts them.
+    pub prompt_tokens: u32,
+    /// Jobs that come before; 0 runs at once.
+    pub queue_position: u32,
+}
+
+/// A piece of the answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Index in the answer of the first token here.
+    pub start: u32,
+    /// The token ids.
+    pub tokens: Vec<u32>,
+    /// Text these tokens release. A token may release none, when a character
+    /// or a stop string could still continue.
+    pub text: String,
+    /// The transcript so far, every so often.
+    pub commitment: Option<Commitment>,
+}
+
+/// The root over a transcript's first leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commitment {
+    /// How many leaves.
+    pub leaves: u32,
+    /// Their root.
+    pub root: Digest,
+}
+
+/// The receipt, and where it stands in the provider's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// What the provider says it did.
+    pub receipt: Signed<Receipt>,
+    /// Proof that it said so in its log.
+    pub log: LogProof,
+}
+
+/// Inclusion of an entry in a log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogProof {
+    /// Index of the entry.
+    pub index: u64,
+    /// C2SP signed note over size and root.
+    pub checkpoint: String,
+    /// RFC 6962 inclusion path.
+    pub path: Vec<Digest>,
+}
+
+impl Codec for RouterFrame {
+    type Proto = proto::RouterFrame;
+    const NAME: &'static str = "router frame";
+    const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+
+    fn to_proto(&self) -> proto::RouterFrame {
+        use proto::router_frame::Frame;
+        let frame = match self {
+            Self::Open { offer, resume } => {
+                Frame::Open(proto::Open { offer: offer.to_proto(), resume: resume.clone() })
+            }
+            Self::Cancel => Frame::Cancel(proto::Cancel {}),
+            Self::Challenge(challenge) => Frame::Challenge(challenge.to_proto()),
+        };
+        proto::RouterFrame { frame: Some(frame) }
+    }
+
+    fn from_proto(proto: proto::RouterFrame) -> Result<Self, WireError> {
+        use proto::router_frame::Frame;
+        Ok(match check::required("router frame", proto.frame)? {
+            Frame::Open(open) => Self::Open {
+                offer: Signed::from_proto("open.offer", open.offer)?,
+                resume: open.resume,
+            },
+            Frame::Cancel(proto::Cancel {}) => Self::Cancel,
+            Frame::Challenge(challenge) => Self::Challenge(Challenge::from_proto(challenge)?),
+        })
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        match self {
+            Self::Open { offer, resume } => {
+                check::tokens("open.resume", resume, limits::MAX_ANSWER_TOKENS as usize)?;
+                count("open.resume", resume.len(), offer.max_tokens as usize)
+            }
+            Self::Cancel => Ok(()),
+            Self::Challenge(challenge) => challenge.check(),
+        }
+    }
+}
+
+impl Codec for ProviderFrame {
+    type Proto = proto::ProviderFrame;
+    const NAME: &'static str = "provider frame";
+    const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+
+    fn to_proto(&self) -> proto::ProviderFrame {
+        use proto::provider_frame::Frame;
+        let frame = match self {
+            Self::Accepted(accepted) => Frame::Accepted(accepted.to_proto()),
+            Self::Tokens(tokens) => Frame::Tokens(tokens.to_proto()),
+            Self::Delivered(delivered) => Frame::Delivered(delivered.to_proto()),
+            Self::Openings(openings) => Frame::Openings(openings.to_proto()),
+            Self::Failure(failure) => Frame::Failure(failure.to_proto()),
+        };
+        proto::ProviderFrame { frame: Some(frame) }
+    }
+
+    fn from_proto(proto: proto::ProviderFrame) -> Result<Self, WireError> {
+        use proto::provider_frame::Frame;
+        Ok(match check::required("provider frame", proto.frame)? {
+            Frame::Accepted(accepted) => Self::Accepted(Accepted::from_proto(accepted)?),
+            Frame::Tokens(tokens) => Self::Tokens(Tokens::from_proto(tokens)?),
+            Frame::Delivered(delivered) => Self::Delivered(Delivered::from_proto(delivered)?),
+            Frame::Openings(openings) => Self::Openings(Openings::from_proto(openings)?),
+            Frame::Failure(failure) => Self::Failure(Failure::from_proto(failure)?),
+        })
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        match self {
+            Self::Accepted(accepted) => accepted.check(),
+            Self::Tokens(tokens) => tokens.check(),
+            Self::Delivered(delivered) => delivered.check(),
+            Self::Openings(openings) => openings.check(),
+            Self::Failure(failure) => failure.check(),
+        }
+    }
+}
+
+impl Codec for Accepted {
+    type Proto = proto::Accepted;
+    const NAME: &'static str = "accepted";
+    const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+
+    fn to_proto(&self) -> proto::Accepted {
+        proto::Accepted {
+            offer_id: self.offer_id.as_bytes().to_vec(),
+            prompt_tokens: self.prompt_tokens,
+            queue_position: self.queue_position,
+        }
+    }
+
+    fn from_proto(proto: proto::Accepted) -> Result<Self, WireError> {
+        Ok(Self {
+            offer_id: check::digest("accepted.offer_id", &proto.offer_id)?,
+            prompt_tokens: proto.prompt_tokens,
+            queue_position: proto.queue_position,
+        })
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        at_most(
+            "accepted.prompt_tokens",
+            self.prompt_tokens.into(),
+            limits::MAX_PROMPT_TOKENS.into(),
+        )
+    }
+}
+
+impl Codec for Tokens {
+    type Proto = proto::Tokens;
+    const NAME: &'static str = "tokens";
+    const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+
+    fn to_proto(&self) -> proto::Tokens {
+        proto::Tokens {
+            start: self.start,
+            tokens: self.tokens.clone(),
+            text: self.text.clone(),
+            commitment: self.commitment.map(|commitment| proto::Commitment {
+                leaves: commitment.leaves,
+                root: commitment.root.as_bytes().to_vec(),
+            }),
+        }
+    }
+
+    fn from_proto(proto: proto::Tokens) -> Result<Self, WireError> {
+        let commitment = proto.commitment.map(|commitment| {
+            Ok::<_, WireError>(Commitment {
+                leaves: commitment.leaves,
+                root: check::digest("tokens.commitment.root", &commitment.root)?,
+            })
+        });
+        Ok(Self {
+            start: proto.start,
+            tokens: proto.tokens,
+            text: proto.text,
+            commitment: commitment.transpose()?,
+        })
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        let is_empty = self.tokens.is_empty() && self.text.is_empty() && self.commitment.is_none();
+        not_empty("tokens", is_empty)?;
+        check::tokens("tokens.tokens", &self.tokens, limits::MAX_TOKENS_PER_FRAME)?;
+        at_most(
+            "tokens.start",
+            u64::from(self.start) + self.tokens.len() as u64,
+            limits::MAX_ANSWER_TOKENS.into(),
+        )?;
+        count("tokens.text", self.text.len(), limits::MAX_TEXT_PER_FRAME_BYTES)?;
+        match self.commitment {
+            Some(commitment) => within(
+                "tokens.commitment.leaves",
+                commitment.leaves.into(),
+                1,
+                limits::MAX_LEAVES.into(),
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Codec for Delivered {
+    type Proto = proto::Delivered;
+    const NAME: &'static str = "delivered";
+    const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+
+    fn to_proto(&self) -> proto::Delivered {
+        proto::Delivered { receipt: self.receipt.to_proto(), log: Some(self.log.to_proto()) }
+    }
+
+    fn from_proto(proto: proto::Delivered) -> Result<Self, WireError> {
+        Ok(Self {
+            receipt: Signed::from_proto("delivered.receipt", proto.receipt)?,
+            log: LogProof::from_proto(check::required("delivered.log", proto.log)?)?,
+        })
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        self.log.check()
+    }
+}
+
+impl Codec for LogProof {
+    type Proto = proto::LogProof;
+    const NAME: &'static str = "log proof";
+    const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+
+    fn to_proto(&self) -> proto::LogProof {
+        proto::LogProof {
+            index: self.index,
+            checkpoint: self.checkpoint.clone(),
+            path: check::join(&self.path),
+        }
+    }
+
+    fn from_proto(proto: proto::LogProof) -> Result<Self, WireError> {
+        Ok(Self {
+            index: proto.index,
+            checkpoint: proto.checkpoint,
+            path: check::digests("log_proof.path", &proto.path, limits::MAX_PATH_HASHES)?,
+        })
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        let place = "log_proof.checkpoint";
+        not_empty(place, self.checkpoint.is_empty())?;
+        count(place, self.checkpoint.len(), limits::MAX_CHECKPOINT_BYTES)?;
+        count("log_proof.path", self.path.len(), limits::MAX_PATH_HASHES)
+    }
+}

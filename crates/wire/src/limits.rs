@@ -1,0 +1,90 @@
+//! Every limit of the wire, in one place.
+//!
+//! A limit binds both sides: nothing above it is sent, and nothing above it is
+//! accepted. Numbers are inclusive.
+
+macro_rules! limits {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $value:expr;)*) => {
+        $($(#[$doc])* pub const $name: $type = $value;)*
+
+        /// Name and value of every limit, in the order of declaration.
+        pub const ALL: &[(&str, u64)] = &[$((stringify!($name), $name as u64)),*];
+    };
+}
+
+limits! {
+    /// A frame on a stream, without its length prefix; also any message on its own.
+    MAX_FRAME_BYTES: usize = 1 << 20;
+    /// The payload of a signed offer.
+    MAX_OFFER_BYTES: usize = 528 << 10;
+    /// The payload of a signed receipt.
+    MAX_RECEIPT_BYTES: usize = 600;
+    /// The payload of a signed verdict.
+    MAX_VERDICT_BYTES: usize = 1024;
+    /// The payload of a signed announcement.
+    MAX_ANNOUNCEMENT_BYTES: usize = 64 << 10;
+
+    /// Text of a prompt; for a chat, all roles and contents together.
+    MAX_PROMPT_BYTES: usize = 512 << 10;
+    /// Messages of a chat.
+    MAX_CHAT_MESSAGES: usize = 1024;
+    /// Name of a chat role.
+    MAX_ROLE_BYTES: usize = 32;
+    /// Token ids of a prompt.
+    MAX_PROMPT_TOKENS: u32 = 1 << 17;
+    /// Token ids of an answer.
+    MAX_ANSWER_TOKENS: u32 = 1 << 16;
+    /// Highest token id.
+    MAX_TOKEN_ID: u32 = (1 << 24) - 1;
+    /// Stop strings of an offer.
+    MAX_STOP_STRINGS: usize = 16;
+    /// One stop string.
+    MAX_STOP_STRING_BYTES: usize = 256;
+    /// Highest temperature, 128.0 with 16 fractional bits.
+    MAX_TEMPERATURE_Q16: u32 = 128 << 16;
+    /// Highest top-k.
+    MAX_TOP_K: u32 = 1 << 24;
+    /// Highest top-p, 1.0 with 16 fractional bits.
+    MAX_TOP_P_Q16: u32 = 1 << 16;
+    /// Longest deadline of a job: one hour.
+    MAX_DEADLINE_MS: u64 = 3_600_000;
+
+    /// Tokens in one frame of an answer.
+    MAX_TOKENS_PER_FRAME: usize = 1024;
+    /// Text in one frame of an answer.
+    MAX_TEXT_PER_FRAME_BYTES: usize = 64 << 10;
+    /// Leaves of a transcript: every position but the last answer token's, and the closing leaf.
+    MAX_LEAVES: u32 = MAX_PROMPT_TOKENS + MAX_ANSWER_TOKENS;
+    /// Hashes of an inclusion path, in a transcript or a log.
+    MAX_PATH_HASHES: usize = 64;
+    /// Positions that a challenge names beside the drawn ones.
+    MAX_CHALLENGE_POSITIONS: usize = 64;
+    /// Leaves opened in one reply.
+    MAX_OPENINGS: usize = 128;
+    /// Leaf hashes in one reply; longer transcripts are opened by position only.
+    MAX_LEAF_HASHES: usize = 24 << 10;
+    /// A signed log checkpoint with its cosignatures.
+    MAX_CHECKPOINT_BYTES: usize = 8 << 10;
+    /// What a failure says to a person.
+    MAX_FAILURE_MESSAGE_BYTES: usize = 512;
+    /// Longest advice to wait: one hour.
+    MAX_RETRY_AFTER_MS: u64 = 3_600_000;
+
+    /// Models that an announcement lists as served, and as audited.
+    MAX_ANNOUNCED_MODELS: usize = 64;
+    /// Name of a model.
+    MAX_MODEL_NAME_BYTES: usize = 128;
+    /// Name of an architecture or of a quantisation.
+    MAX_MODEL_KIND_BYTES: usize = 32;
+    /// Name and version of a node's software.
+    MAX_SOFTWARE_BYTES: usize = 64;
+
+    /// A value beside a mismatch: a digest, a token, a number.
+    MAX_MISMATCH_VALUE_BYTES: usize = 64;
+    /// Verdicts attached to one piece of evidence.
+    MAX_VERDICTS: usize = 16;
+    /// Why an observation was kept.
+    MAX_REASON_BYTES: usize = 1024;
+    /// One piece of evidence.
+    MAX_EVIDENCE_BYTES: usize = (1 << 20) - 64;
+}
