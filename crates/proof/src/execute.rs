@@ -5,7 +5,7 @@
 //! per position; everything else (hashing, committing, comparing, blaming)
 //! happens on this side and is the same for provider and auditor.
 
-use peerproof_wire::{Digest, ModelId, Offer};
+use peerproof_wire::{Digest, ModelId, Offer, Stop};
 
 /// What the model did at one position of prompt or answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +36,12 @@ pub struct DrawnStep {
 pub struct Ending {
     /// The text a client sees: without special tokens, cut before a stop string.
     pub text: String,
-    /// Why the answer ends with its last token; `None` if the rules say it should go on.
-    pub stop: Option<peerproof_wire::Stop>,
+    /// The first rule that ends the answer; `None` if the rules say it should go on.
+    pub stop: Option<Stop>,
+    /// How many tokens stand when that rule strikes, the one that triggers it
+    /// included: all of them in an honest answer, fewer in one that runs on past
+    /// its end. Without an ending, the number of tokens given.
+    pub tokens: u32,
 }
 
 /// Something that can run the model an offer names.
@@ -66,6 +70,7 @@ pub trait Execute {
         on_step: &mut dyn FnMut(Step),
     ) -> Result<(), Self::Error>;
 
-    /// Text and end that `answer` has under the offer's rules.
+    /// Text and end that `answer` has under the offer's rules, read from its
+    /// first token on: the first rule that strikes counts, whatever follows.
     fn ending(&self, offer: &Offer, answer: &[u32]) -> Result<Ending, Self::Error>;
 }

@@ -1,1 +1,24 @@
-//! (skeleton)
+//! What an answer commits its provider to, and how anyone checks it.
+//!
+//! A provider hashes what the model did at every position into a
+//! [`transcript`] and signs its root in a [`receipt`]. Whoever holds the model
+//! runs the same positions again and compares: with integer arithmetic there is
+//! nothing to compare but equality. This crate owns the hashes, the bindings
+//! between offer, receipt and answer, the challenges, the audit and what is
+//! kept of its outcome; their byte layouts are `docs/spec/proof.md`.
+//!
+//! Absent on purpose: models (see [`execute::Execute`]), sockets, clocks, files
+//! and randomness. Time and entropy come in as arguments.
+
+pub mod agreement;
+pub mod challenge;
+pub mod execute;
+mod hash;
+pub mod lottery;
+pub mod receipt;
+pub mod seed;
+pub mod transcript;
+
+pub use execute::{DrawnStep, Ending, Execute, Step};
+pub use seed::sampling_seed;
+pub use transcript::{Transcript, Tree, closing_hash, leaf_hash, logits_digest, state_digest};

@@ -1,0 +1,41 @@
+//! The seed of an answer's sampling.
+//!
+//! It covers the request and nothing else: no byte of it is the provider's, so
+//! a provider cannot try seeds until an answer pleases it; and none is the
+//! router's key, its client nonce or its deadline, so a request repeated with
+//! the same public nonce has the same answer from anyone, at any time.
+
+use peerproof_wire::{ARITHMETIC, Digest, Offer, Prompt};
+
+use crate::hash::Tagged;
+
+/// The seed that every draw of the answer to `offer` comes from.
+#[must_use]
+pub fn sampling_seed(offer: &Offer) -> Digest {
+    let hash =
+        Tagged::new("peerproof sampling seed v1").u32(ARITHMETIC).fixed(offer.model_id.as_bytes());
+    let hash = absorb_prompt(hash, &offer.prompt)
+        .u32(offer.sampling.temperature_q16)
+        .u32(offer.sampling.top_k)
+        .u32(offer.sampling.top_p_q16)
+        .u32(offer.max_tokens)
+        .u64(offer.stop.len() as u64);
+    offer
+        .stop
+        .iter()
+        .fold(hash, |hash, stop| hash.sized(stop.as_bytes()))
+        .fixed(&offer.public_nonce)
+        .finish()
+}
+
+fn absorb_prompt(hash: Tagged, prompt: &Prompt) -> Tagged {
+    match prompt {
+        Prompt::Chat(messages) => {
+            messages.iter().fold(hash.u8(1).u64(messages.len() as u64), |hash, message| {
+                hash.sized(message.role.as_bytes()).sized(message.content.as_bytes())
+            })
+        }
+        Prompt::Text(text) => hash.u8(2).sized(text.as_bytes()),
+        Prompt::Tokens(ids) => hash.u8(3).tokens(ids),
+    }
+}
