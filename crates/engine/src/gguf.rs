@@ -159,10 +159,7 @@ impl Deref for Source {
 
 /// Maps a file for reading.
 fn map(path: &Path) -> Result<memmap2::Mmap, GgufError> {
-    let io = |source| GgufError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let io = |source| GgufError::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(io)?;
     if !file.metadata().map_err(io)?.is_file() {
         return Err(io(std::io::Error::new(
@@ -234,9 +231,7 @@ impl Gguf {
 
     /// All metadata keys with the types of their values, sorted by key.
     pub fn keys(&self) -> impl ExactSizeIterator<Item = (&str, ValueType)> {
-        self.entries
-            .iter()
-            .map(|entry| (self.text(entry.key), entry.value.kind()))
+        self.entries.iter().map(|entry| (self.text(entry.key), entry.value.kind()))
     }
 
     /// All tensors in file order.
@@ -250,21 +245,15 @@ impl Gguf {
     /// [`GgufError::MissingTensor`].
     pub fn tensor(&self, name: &str) -> Result<Tensor<'_>, GgufError> {
         self.optional_tensor(name)
-            .ok_or_else(|| GgufError::MissingTensor {
-                name: show(name.as_bytes()),
-            })
+            .ok_or_else(|| GgufError::MissingTensor { name: show(name.as_bytes()) })
     }
 
     /// The tensor of that name, if there is one.
     #[must_use]
     pub fn optional_tensor(&self, name: &str) -> Option<Tensor<'_>> {
         let name_of = |index: u32| self.tensors[index as usize].name.of(&self.source);
-        let found = self
-            .by_name
-            .binary_search_by(|&index| name_of(index).cmp(name.as_bytes()));
-        found
-            .ok()
-            .map(|at| self.resolve(&self.tensors[self.by_name[at] as usize]))
+        let found = self.by_name.binary_search_by(|&index| name_of(index).cmp(name.as_bytes()));
+        found.ok().map(|at| self.resolve(&self.tensors[self.by_name[at] as usize]))
     }
 
     /// A span that parsing has checked to be UTF-8.
@@ -273,10 +262,7 @@ impl Gguf {
     }
 
     fn resolve<'a>(&'a self, info: &'a Info) -> Tensor<'a> {
-        let span = Span {
-            start: self.data_start + info.offset as usize,
-            len: info.bytes as usize,
-        };
+        let span = Span { start: self.data_start + info.offset as usize, len: info.bytes as usize };
         Tensor {
             name: self.text(info.name),
             kind: info.kind,
@@ -287,9 +273,7 @@ impl Gguf {
 
     fn value(&self, key: &str) -> Option<Value> {
         let key_of = |entry: &Entry| entry.key.of(&self.source);
-        let found = self
-            .entries
-            .binary_search_by(|entry| key_of(entry).cmp(key.as_bytes()));
+        let found = self.entries.binary_search_by(|entry| key_of(entry).cmp(key.as_bytes()));
         found.ok().map(|at| self.entries[at].value)
     }
 }
@@ -374,9 +358,7 @@ impl Gguf {
         let Some(span) = span else { return Ok(None) };
         std::str::from_utf8(span.of(&self.source))
             .map(Some)
-            .map_err(|_| GgufError::NotUtf8 {
-                place: show(key.as_bytes()),
-            })
+            .map_err(|_| GgufError::NotUtf8 { place: show(key.as_bytes()) })
     }
 
     /// An array of strings, as bytes: a vocabulary may hold pieces of
@@ -394,10 +376,7 @@ impl Gguf {
     /// The value is not an array of strings.
     pub fn optional_strings(&self, key: &str) -> Result<Option<Strings<'_>>, GgufError> {
         let array = self.array(key, ValueType::Str, "an array of strings")?;
-        Ok(array.map(|array| Strings {
-            rest: array.span.of(&self.source),
-            left: array.len,
-        }))
+        Ok(array.map(|array| Strings { rest: array.span.of(&self.source), left: array.len }))
     }
 
     /// An array of 32-bit floats.
@@ -405,13 +384,8 @@ impl Gguf {
     /// # Errors
     /// The key is missing, or its value is not such an array.
     pub fn f32s(&self, key: &str) -> Result<impl ExactSizeIterator<Item = f32>, GgufError> {
-        let array = required(
-            key,
-            self.array(key, ValueType::F32, "an array of 32-bit floats")?,
-        )?;
-        Ok(self
-            .words(array)
-            .map(|word| f32::from_bits(u32::from_le_bytes(word))))
+        let array = required(key, self.array(key, ValueType::F32, "an array of 32-bit floats")?)?;
+        Ok(self.words(array).map(|word| f32::from_bits(u32::from_le_bytes(word))))
     }
 
     /// An array of signed 32-bit numbers.
@@ -475,9 +449,7 @@ impl Gguf {
 }
 
 fn required<T>(key: &str, value: Option<T>) -> Result<T, GgufError> {
-    value.ok_or_else(|| GgufError::MissingKey {
-        key: show(key.as_bytes()),
-    })
+    value.ok_or_else(|| GgufError::MissingKey { key: show(key.as_bytes()) })
 }
 
 /// The strings of an array, in order, each as raw bytes.

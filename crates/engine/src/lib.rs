@@ -9,4 +9,5 @@
 //! is worth as evidence is decided one floor below, in `peerproof-proof`.
 
 pub mod gguf;
+pub mod template;
 pub mod tokenizer;

@@ -60,13 +60,10 @@ fn refusing_takes_at_most_16_mib() {
         many_tensors = many_tensors.info(format!("tensor.{index}"), &[1], 0, 32 * index);
     }
     let vocabulary = string(b"piece").repeat(2_000_000);
-    let big_vocabulary = Writer::default()
-        .array("tokens", STR, 2_000_000, &vocabulary)
-        .info("t", &[1], 0, 0);
+    let big_vocabulary =
+        Writer::default().array("tokens", STR, 2_000_000, &vocabulary).info("t", &[1], 0, 0);
     let hollow = [words(&[U8]), vec![0; 8]].concat().repeat(1_000_000);
-    let hollow = Writer::default()
-        .array("hollow", ARRAY, 1_000_000, &hollow)
-        .u32("hollow", 1);
+    let hollow = Writer::default().array("hollow", ARRAY, 1_000_000, &hollow).u32("hollow", 1);
     let mut lying = Writer::default().array("a", STR, 1 << 24, &[0; 64]);
     lying.key_count = Some(MAX_KEYS);
     lying.tensor_count = Some(MAX_TENSORS);

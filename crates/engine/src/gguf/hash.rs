@@ -27,9 +27,7 @@ pub fn model_id(path: impl AsRef<Path>) -> Result<[u8; 32], GgufError> {
 
 /// BLAKE3 of `bytes`.
 pub(super) fn parallel(bytes: &[u8]) -> [u8; 32] {
-    let threads = thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(MAX_THREADS);
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
     split(bytes, threads, WORTH_A_THREAD)
 }
 
@@ -64,10 +62,7 @@ fn halves(
 fn subtree(bytes: &[u8], offset: u64, threads: usize, worth: usize) -> ChainingValue {
     if threads < 2 || bytes.len() < worth.max(2 * blake3::CHUNK_LEN) {
         let mut hasher = blake3::Hasher::new();
-        return hasher
-            .set_input_offset(offset)
-            .update(bytes)
-            .finalize_non_root();
+        return hasher.set_input_offset(offset).update(bytes).finalize_non_root();
     }
     let (left, right) = halves(bytes, offset, threads, worth);
     hazmat::merge_subtrees_non_root(&left, &right, Mode::Hash)
@@ -83,11 +78,7 @@ mod tests {
         for len in [0, 1, 1024, 1025, 2048, 2049, 65_536, 65_537, 300_001] {
             for threads in 1..6 {
                 let expected = *blake3::hash(&bytes[..len]).as_bytes();
-                assert_eq!(
-                    split(&bytes[..len], threads, 4096),
-                    expected,
-                    "{len} on {threads}"
-                );
+                assert_eq!(split(&bytes[..len], threads, 4096), expected, "{len} on {threads}");
             }
         }
     }

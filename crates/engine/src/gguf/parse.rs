@@ -30,13 +30,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, GgufError> {
     let version = preamble(&mut reader)?;
     let tensor_count = reader.u64(|| "tensor count".into())?;
     let key_count = reader.u64(|| "key count".into())?;
-    reader.count(
-        "header",
-        "tensor count",
-        tensor_count,
-        MAX_TENSORS,
-        SMALLEST_INFO,
-    )?;
+    reader.count("header", "tensor count", tensor_count, MAX_TENSORS, SMALLEST_INFO)?;
     reader.count("header", "key count", key_count, MAX_KEYS, SMALLEST_ENTRY)?;
     let entries = entries(&mut reader, key_count)?;
     let alignment = alignment(bytes, &entries)?;
@@ -44,14 +38,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, GgufError> {
     let by_name = names(bytes, &tensors)?;
     let data_start = reader.at.next_multiple_of(alignment as usize);
     placement(bytes, &tensors, data_start, alignment)?;
-    Ok(Header {
-        version,
-        alignment,
-        data_start,
-        entries,
-        tensors,
-        by_name,
-    })
+    Ok(Header { version, alignment, data_start, entries, tensors, by_name })
 }
 
 fn preamble(reader: &mut Reader<'_>) -> Result<u32, GgufError> {
@@ -74,22 +61,14 @@ fn entries(reader: &mut Reader<'_>, count: u64) -> Result<Vec<Entry>, GgufError>
     }
     let bytes = reader.bytes;
     entries.sort_unstable_by(|a, b| a.key.of(bytes).cmp(b.key.of(bytes)));
-    match entries
-        .windows(2)
-        .find(|pair| pair[0].key.of(bytes) == pair[1].key.of(bytes))
-    {
-        Some(pair) => Err(GgufError::DuplicateKey {
-            key: show(pair[0].key.of(bytes)),
-        }),
+    match entries.windows(2).find(|pair| pair[0].key.of(bytes) == pair[1].key.of(bytes)) {
+        Some(pair) => Err(GgufError::DuplicateKey { key: show(pair[0].key.of(bytes)) }),
         None => Ok(entries),
     }
 }
 
 fn alignment(bytes: &[u8], entries: &[Entry]) -> Result<u32, GgufError> {
-    let Some(entry) = entries
-        .iter()
-        .find(|entry| entry.key.of(bytes) == ALIGNMENT_KEY)
-    else {
+    let Some(entry) = entries.iter().find(|entry| entry.key.of(bytes) == ALIGNMENT_KEY) else {
         return Ok(DEFAULT_ALIGNMENT);
     };
     let Value::Integer(ValueType::U32, wide) = entry.value else {
@@ -101,10 +80,7 @@ fn alignment(bytes: &[u8], entries: &[Entry]) -> Result<u32, GgufError> {
     };
     let got = wide as u32;
     if !got.is_power_of_two() || !(8..=MAX_ALIGNMENT).contains(&got) {
-        return Err(GgufError::Alignment {
-            limit: MAX_ALIGNMENT,
-            got,
-        });
+        return Err(GgufError::Alignment { limit: MAX_ALIGNMENT, got });
     }
     Ok(got)
 }
@@ -122,13 +98,8 @@ fn names(bytes: &[u8], tensors: &[Info]) -> Result<Vec<u32>, GgufError> {
     let name = |index: &u32| tensors[*index as usize].name.of(bytes);
     let mut order: Vec<u32> = (0..tensors.len() as u32).collect();
     order.sort_unstable_by(|a, b| name(a).cmp(name(b)));
-    match order
-        .windows(2)
-        .find(|pair| name(&pair[0]) == name(&pair[1]))
-    {
-        Some(pair) => Err(GgufError::DuplicateTensor {
-            name: show(name(&pair[0])),
-        }),
+    match order.windows(2).find(|pair| name(&pair[0]) == name(&pair[1])) {
+        Some(pair) => Err(GgufError::DuplicateTensor { name: show(name(&pair[0])) }),
         None => Ok(order),
     }
 }
@@ -145,19 +116,11 @@ fn placement(
         let name = || show(info.name.of(bytes));
         if !info.offset.is_multiple_of(u64::from(alignment)) {
             let expected = u64::from(alignment);
-            return Err(GgufError::Misaligned {
-                name: name(),
-                expected,
-                got: info.offset,
-            });
+            return Err(GgufError::Misaligned { name: name(), expected, got: info.offset });
         }
         let end = u128::from(info.offset) + u128::from(info.bytes);
         if end > u128::from(room) {
-            return Err(GgufError::BeyondFile {
-                name: name(),
-                expected: room,
-                got: end,
-            });
+            return Err(GgufError::BeyondFile { name: name(), expected: room, got: end });
         }
     }
     let mut order: Vec<u32> = (0..tensors.len() as u32).collect();
@@ -187,16 +150,9 @@ impl Reader<'_> {
 
     fn take(&mut self, len: u64, place: impl FnOnce() -> String) -> Result<Span, GgufError> {
         if len > self.left() {
-            return Err(GgufError::Truncated {
-                place: place(),
-                expected: len,
-                got: self.left(),
-            });
+            return Err(GgufError::Truncated { place: place(), expected: len, got: self.left() });
         }
-        let span = Span {
-            start: self.at,
-            len: len as usize,
-        };
+        let span = Span { start: self.at, len: len as usize };
         self.at += span.len;
         Ok(span)
     }
@@ -229,22 +185,13 @@ impl Reader<'_> {
         smallest: u64,
     ) -> Result<(), GgufError> {
         if got > limit {
-            return Err(GgufError::OverLimit {
-                place: place.into(),
-                what,
-                limit,
-                got,
-            });
+            return Err(GgufError::OverLimit { place: place.into(), what, limit, got });
         }
         // Both factors are below 2^32, so the product is exact.
         let expected = got * smallest;
         if expected > self.left() {
             let place = format!("{place}, {what}");
-            return Err(GgufError::Truncated {
-                place,
-                expected,
-                got: self.left(),
-            });
+            return Err(GgufError::Truncated { place, expected, got: self.left() });
         }
         Ok(())
     }
@@ -254,21 +201,13 @@ impl Reader<'_> {
         let place = || format!("{what} number {index}");
         let got = self.u64(place)?;
         if got > limit {
-            return Err(GgufError::OverLimit {
-                place: place(),
-                what: "a length",
-                limit,
-                got,
-            });
+            return Err(GgufError::OverLimit { place: place(), what: "a length", limit, got });
         }
         let span = self.take(got, place)?;
         let bytes = span.of(self.bytes);
         match std::str::from_utf8(bytes) {
             Ok(text) if !text.is_empty() && !text.contains(char::is_control) => Ok(span),
-            _ => Err(GgufError::BadName {
-                place: place(),
-                got: show(bytes),
-            }),
+            _ => Err(GgufError::BadName { place: place(), got: show(bytes) }),
         }
     }
 
@@ -283,10 +222,8 @@ impl Reader<'_> {
 
     fn value_type(&mut self, key: &[u8]) -> Result<ValueType, GgufError> {
         let got = self.u32(|| at_key(key))?;
-        ValueType::from_number(got).ok_or_else(|| GgufError::UnknownValueType {
-            key: show(key),
-            got,
-        })
+        ValueType::from_number(got)
+            .ok_or_else(|| GgufError::UnknownValueType { key: show(key), got })
     }
 
     fn scalar(&mut self, key: &[u8], kind: ValueType) -> Result<Value, GgufError> {
@@ -317,12 +254,7 @@ impl Reader<'_> {
         let got = self.u64(|| at_key(key))?;
         if got > MAX_STRING_BYTES {
             let (what, limit) = ("a string length", MAX_STRING_BYTES);
-            return Err(GgufError::OverLimit {
-                place: at_key(key),
-                what,
-                limit,
-                got,
-            });
+            return Err(GgufError::OverLimit { place: at_key(key), what, limit, got });
         }
         self.take(got, || at_key(key))
     }
@@ -331,45 +263,25 @@ impl Reader<'_> {
         if depth > MAX_ARRAY_DEPTH {
             let (limit, got) = (u64::from(MAX_ARRAY_DEPTH), u64::from(depth));
             let what = "an array depth";
-            return Err(GgufError::OverLimit {
-                place: at_key(key),
-                what,
-                limit,
-                got,
-            });
+            return Err(GgufError::OverLimit { place: at_key(key), what, limit, got });
         }
         let element = self.value_type(key)?;
         let len = self.u64(|| at_key(key))?;
         // A string takes at least its length, an array its type and length.
         let smallest = element.fixed_bytes().unwrap_or(8);
-        self.count(
-            &at_key(key),
-            "array length",
-            len,
-            MAX_ARRAY_ELEMENTS,
-            smallest,
-        )?;
+        self.count(&at_key(key), "array length", len, MAX_ARRAY_ELEMENTS, smallest)?;
         let start = self.at;
         match (element, element.fixed_bytes()) {
             (_, Some(each)) => {
                 let span = self.take(len * each, || at_key(key))?;
                 if element == ValueType::Bool {
-                    span.of(self.bytes)
-                        .iter()
-                        .try_for_each(|&got| boolean(key, got).map(drop))?;
+                    span.of(self.bytes).iter().try_for_each(|&got| boolean(key, got).map(drop))?;
                 }
             }
             (ValueType::Str, None) => (0..len).try_for_each(|_| self.string(key).map(drop))?,
             (_, None) => (0..len).try_for_each(|_| self.array_value(key, depth + 1).map(drop))?,
         }
-        Ok(Array {
-            element,
-            len: len as usize,
-            span: Span {
-                start,
-                len: self.at - start,
-            },
-        })
+        Ok(Array { element, len: len as usize, span: Span { start, len: self.at - start } })
     }
 
     fn info(&mut self, index: u64) -> Result<Info, GgufError> {
@@ -381,12 +293,7 @@ impl Reader<'_> {
         if n_dims == 0 || n_dims > MAX_DIMS {
             let (limit, got) = (u64::from(MAX_DIMS), u64::from(n_dims));
             let what = "a number of dimensions";
-            return Err(GgufError::OverLimit {
-                place: place(),
-                what,
-                limit,
-                got,
-            });
+            return Err(GgufError::OverLimit { place: place(), what, limit, got });
         }
         let mut dims = [1; MAX_DIMS as usize];
         for dim in &mut dims[..n_dims as usize] {
@@ -400,24 +307,16 @@ impl Reader<'_> {
             known: known(),
         })?;
         let size = size(kind, &dims).map_err(|broken| match broken {
-            Broken::Dims => GgufError::Dims {
-                name: shown(),
-                got: dims[..n_dims as usize].to_vec(),
-            },
+            Broken::Dims => {
+                GgufError::Dims { name: shown(), got: dims[..n_dims as usize].to_vec() }
+            }
             Broken::Block => GgufError::BrokenBlock {
                 name: shown(),
                 expected: kind.block_elements(),
                 got: dims[0],
             },
         })?;
-        Ok(Info {
-            name,
-            kind,
-            dims,
-            n_dims,
-            offset,
-            bytes: size,
-        })
+        Ok(Info { name, kind, dims, n_dims, offset, bytes: size })
     }
 }
 
@@ -426,19 +325,13 @@ fn at_key(key: &[u8]) -> String {
 }
 
 fn known() -> String {
-    GgmlType::all()
-        .map(GgmlType::name)
-        .collect::<Vec<_>>()
-        .join(", ")
+    GgmlType::all().map(GgmlType::name).collect::<Vec<_>>().join(", ")
 }
 
 fn boolean(key: &[u8], got: u8) -> Result<bool, GgufError> {
     match got {
         0 | 1 => Ok(got == 1),
-        _ => Err(GgufError::BadBool {
-            key: show(key),
-            got,
-        }),
+        _ => Err(GgufError::BadBool { key: show(key), got }),
     }
 }
 
@@ -450,16 +343,10 @@ enum Broken {
 
 /// The bytes a tensor takes.
 fn size(kind: GgmlType, dims: &[u64]) -> Result<u64, Broken> {
-    let product = dims
-        .iter()
-        .try_fold(1u64, |product, &dim| product.checked_mul(dim));
-    let elements = product
-        .filter(|&n| n > 0 && n < 1 << 63)
-        .ok_or(Broken::Dims)?;
+    let product = dims.iter().try_fold(1u64, |product, &dim| product.checked_mul(dim));
+    let elements = product.filter(|&n| n > 0 && n < 1 << 63).ok_or(Broken::Dims)?;
     if !dims[0].is_multiple_of(kind.block_elements()) {
         return Err(Broken::Block);
     }
-    (elements / kind.block_elements())
-        .checked_mul(kind.block_bytes())
-        .ok_or(Broken::Dims)
+    (elements / kind.block_elements()).checked_mul(kind.block_bytes()).ok_or(Broken::Dims)
 }

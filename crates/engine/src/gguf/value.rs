@@ -37,9 +37,7 @@ pub enum ValueType {
 impl ValueType {
     pub(super) fn from_number(number: u32) -> Option<Self> {
         use ValueType::*;
-        let all = [
-            U8, I8, U16, I16, U32, I32, F32, Bool, Str, Array, U64, I64, F64,
-        ];
+        let all = [U8, I8, U16, I16, U32, I32, F32, Bool, Str, Array, U64, I64, F64];
         all.get(usize::try_from(number).ok()?).copied()
     }
 

@@ -39,8 +39,7 @@ pub const ARRAY: u32 = 9;
 impl Writer {
     /// A key with the raw bytes of its value.
     pub fn raw(mut self, key: impl AsRef<[u8]>, kind: u32, value: &[u8]) -> Self {
-        self.keys
-            .push([&string(key.as_ref()), &kind.to_le_bytes()[..], value].concat());
+        self.keys.push([&string(key.as_ref()), &kind.to_le_bytes()[..], value].concat());
         self
     }
 
@@ -67,18 +66,12 @@ impl Writer {
     }
 
     pub fn strings<T: AsRef<[u8]>>(self, key: &str, values: &[T]) -> Self {
-        let elements: Vec<u8> = values
-            .iter()
-            .flat_map(|value| string(value.as_ref()))
-            .collect();
+        let elements: Vec<u8> = values.iter().flat_map(|value| string(value.as_ref())).collect();
         self.array(key, STR, values.len() as u64, &elements)
     }
 
     pub fn i32s(self, key: &str, values: &[i32]) -> Self {
-        let elements: Vec<u8> = values
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect();
+        let elements: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.array(key, I32, values.len() as u64, &elements)
     }
 
@@ -96,8 +89,7 @@ impl Writer {
     /// A tensor with its data, placed after the ones before it.
     pub fn tensor(mut self, name: &str, dims: &[u64], kind: u32, data: &[u8]) -> Self {
         let alignment = self.alignment.unwrap_or(32) as usize;
-        self.data
-            .resize(self.data.len().next_multiple_of(alignment), 0);
+        self.data.resize(self.data.len().next_multiple_of(alignment), 0);
         let offset = self.data.len() as u64;
         self.data.extend(data);
         self.info(name, dims, kind, offset)
@@ -112,16 +104,8 @@ impl Writer {
     pub fn header(&self) -> Vec<u8> {
         let mut out = b"GGUF".to_vec();
         out.extend(self.version.unwrap_or(3).to_le_bytes());
-        out.extend(
-            self.tensor_count
-                .unwrap_or(self.infos.len() as u64)
-                .to_le_bytes(),
-        );
-        out.extend(
-            self.key_count
-                .unwrap_or(self.keys.len() as u64)
-                .to_le_bytes(),
-        );
+        out.extend(self.tensor_count.unwrap_or(self.infos.len() as u64).to_le_bytes());
+        out.extend(self.key_count.unwrap_or(self.keys.len() as u64).to_le_bytes());
         out.extend(self.keys.concat());
         out.extend(self.infos.concat());
         out
