@@ -95,6 +95,20 @@ pub enum Level {
     KOfN,
 }
 
+impl std::str::FromStr for Level {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Level, String> {
+        match name {
+            "receipt" => Ok(Level::Receipt),
+            "sampled" => Ok(Level::Sampled),
+            "full" => Ok(Level::Full),
+            "k_of_n" => Ok(Level::KOfN),
+            other => Err(format!("expected receipt, sampled, full or k_of_n, got {other}")),
+        }
+    }
+}
+
 impl Default for Verification {
     fn default() -> Self {
         Verification { level: Level::default(), k_of_n: (2, 3), auditor: None }

@@ -1,0 +1,205 @@
+//! Pulling from a model hub, against a server on this machine that misbehaves on request.
+#![allow(clippy::unwrap_used, reason = "a failed set-up fails the test")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
+
+use peerproof::models::{ModelError, Progress, Source, Stage, Store};
+use sha2::{Digest, Sha256};
+
+/// What the server does; its log of requests is `METHOD PATH RANGE`.
+#[derive(Clone, Default)]
+struct Behaviour {
+    body: Vec<u8>,
+    announced_sha256: Option<String>,
+    /// Bytes after which the connection is cut.
+    cut_after: Option<usize>,
+    status: Option<u16>,
+    ignore_range: bool,
+}
+
+struct Hub {
+    url: String,
+    behaviour: Arc<Mutex<Behaviour>>,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+fn hub(behaviour: Behaviour) -> Hub {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let behaviour = Arc::new(Mutex::new(behaviour));
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let (shared, log) = (Arc::clone(&behaviour), Arc::clone(&requests));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let behaviour = shared.lock().unwrap().clone();
+            serve(stream.unwrap(), &behaviour, &log);
+        }
+    });
+    Hub { url, behaviour, requests }
+}
+
+fn serve(mut stream: TcpStream, behaviour: &Behaviour, log: &Mutex<Vec<String>>) {
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    let request = lines.next().unwrap().unwrap();
+    let mut range = None;
+    for line in lines.map(Result::unwrap).take_while(|line| !line.is_empty()) {
+        let line = line.to_ascii_lowercase();
+        if let Some(from) = line.strip_prefix("range: bytes=") {
+            range = Some(from.trim_end_matches('-').parse::<usize>().unwrap());
+        }
+    }
+    let mut words = request.split(' ');
+    let (method, path) = (words.next().unwrap(), words.next().unwrap());
+    log.lock().unwrap().push(format!("{method} {path} {range:?}"));
+    if let Some(status) = behaviour.status {
+        write!(stream, "HTTP/1.1 {status} No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            .unwrap();
+        return;
+    }
+    if method == "HEAD" || !path.starts_with("/cdn") {
+        let sha256 = behaviour.announced_sha256.clone().unwrap_or_else(|| sha256(&behaviour.body));
+        write!(
+            stream,
+            "HTTP/1.1 302 Found\r\nlocation: /cdn{path}\r\nx-linked-etag: \"{sha256}\"\r\nx-linked-size: {}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+            behaviour.body.len()
+        )
+        .unwrap();
+        return;
+    }
+    let range = range.filter(|_| !behaviour.ignore_range);
+    let rest = &behaviour.body[range.unwrap_or(0)..];
+    let status = if range.is_some() { "206 Partial Content" } else { "200 OK" };
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        rest.len()
+    )
+    .unwrap();
+    let sent = &rest[..behaviour.cut_after.unwrap_or(rest.len()).min(rest.len())];
+    let _ = stream.write_all(sent);
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn body() -> Vec<u8> {
+    (0..700_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+}
+
+fn pull(hub: &Hub, store: &Store) -> Result<peerproof::models::Installed, ModelError> {
+    let source: Source = "hub:owner/repo/sub/file.gguf@v2".parse().unwrap();
+    assert!(hub.url.starts_with("http://127.0.0.1:"));
+    store.pull(&source, None, None, &mut |_| ControlFlow::Continue(()))
+}
+
+fn store(hub: &Hub) -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::new(dir.path().to_owned(), &hub.url);
+    (dir, store)
+}
+
+#[test]
+fn a_file_arrives_whole_through_the_redirect() {
+    let hub = hub(Behaviour { body: body(), ..Behaviour::default() });
+    let (_dir, store) = store(&hub);
+    let model = pull(&hub, &store).unwrap();
+    assert_eq!(model.name, "file");
+    assert_eq!(model.id, blake3::hash(&body()).to_hex().as_str());
+    assert_eq!(std::fs::read(&model.path).unwrap(), body());
+    let asked = hub.requests.lock().unwrap().clone();
+    assert_eq!(asked[0], "HEAD /owner/repo/resolve/v2/sub/file.gguf None");
+}
+
+#[test]
+fn a_cut_download_continues_where_it_stopped() {
+    let hub = hub(Behaviour { body: body(), cut_after: Some(300_000), ..Behaviour::default() });
+    let (_dir, store) = store(&hub);
+    assert!(pull(&hub, &store).is_err());
+    assert!(store.list().unwrap().is_empty(), "half a file has no name");
+    hub.behaviour.lock().unwrap().cut_after = None;
+    hub.requests.lock().unwrap().clear();
+    let model = pull(&hub, &store).unwrap();
+    assert_eq!(std::fs::read(&model.path).unwrap(), body());
+    let asked = hub.requests.lock().unwrap().clone();
+    let resumed = asked.last().unwrap().rsplit(' ').next().unwrap();
+    assert_ne!(resumed, "None", "the second pull starts over: {asked:?}");
+}
+
+#[test]
+fn another_file_of_the_same_name_is_not_glued_to_the_first() {
+    let hub = hub(Behaviour { body: body(), cut_after: Some(300_000), ..Behaviour::default() });
+    let (_dir, store) = store(&hub);
+    assert!(pull(&hub, &store).is_err());
+    let other: Vec<u8> = body().iter().map(|byte| !byte).collect();
+    *hub.behaviour.lock().unwrap() = Behaviour { body: other.clone(), ..Behaviour::default() };
+    assert_eq!(std::fs::read(pull(&hub, &store).unwrap().path).unwrap(), other);
+}
+
+#[test]
+fn a_server_without_ranges_starts_over() {
+    let hub = hub(Behaviour { body: body(), cut_after: Some(300_000), ..Behaviour::default() });
+    let (_dir, store) = store(&hub);
+    assert!(pull(&hub, &store).is_err());
+    {
+        let mut behaviour = hub.behaviour.lock().unwrap();
+        behaviour.cut_after = None;
+        behaviour.ignore_range = true;
+    }
+    assert_eq!(std::fs::read(pull(&hub, &store).unwrap().path).unwrap(), body());
+}
+
+#[test]
+fn a_wrong_digest_is_refused_and_discarded() {
+    let announced_sha256 = Some(sha256(b"something else"));
+    let hub = hub(Behaviour { body: body(), announced_sha256, ..Behaviour::default() });
+    let (dir, store) = store(&hub);
+    let error = pull(&hub, &store).unwrap_err();
+    assert!(matches!(error, ModelError::WrongDigest { algorithm: "SHA-256", .. }), "{error}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn refusals_say_why() {
+    for (status, expected) in
+        [(404, "no such repository"), (401, "needs a login"), (500, "status 500")]
+    {
+        let hub = hub(Behaviour { status: Some(status), ..Behaviour::default() });
+        let (_dir, store) = store(&hub);
+        let error = pull(&hub, &store).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_hub_that_is_not_there_is_an_error() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::new(dir.path().to_owned(), &url);
+    let source: Source = "hub:o/r/f.gguf".parse().unwrap();
+    let error = store.pull(&source, None, None, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert!(error.to_string().starts_with(&url), "{error}");
+}
+
+#[test]
+fn stopping_keeps_what_arrived() {
+    let hub = hub(Behaviour { body: body(), ..Behaviour::default() });
+    let (_dir, store) = store(&hub);
+    let source: Source = "hub:owner/repo/sub/file.gguf@v2".parse().unwrap();
+    let mut stop_late = |p: Progress| {
+        if p.stage == Stage::Fetching && p.done > 200_000 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    };
+    let stopped = store.pull(&source, None, None, &mut stop_late);
+    assert!(matches!(stopped, Err(ModelError::Cancelled)));
+    pull(&hub, &store).unwrap();
+    assert!(hub.requests.lock().unwrap().last().unwrap().contains("Some("));
+}
