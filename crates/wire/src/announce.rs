@@ -8,6 +8,7 @@ use peerproof_identity::{Domain, vrf};
 
 use crate::check::{self, count, line, not_empty};
 use crate::codec::Codec;
+use crate::shape::{self, Shape};
 use crate::signed::{Signed, Statement};
 use crate::{ARITHMETIC, ModelId, PROTOCOL, WireError, limits, proto};
 
@@ -73,6 +74,7 @@ impl Codec for Announcement {
     type Proto = proto::Announcement;
     const NAME: &'static str = "announcement";
     const MAX_BYTES: usize = limits::MAX_ANNOUNCEMENT_BYTES;
+    const SHAPE: &'static Shape = &shape::ANNOUNCEMENT;
 
     fn to_proto(&self) -> proto::Announcement {
         proto::Announcement {
@@ -121,6 +123,7 @@ impl Codec for ModelOffer {
     type Proto = proto::ModelOffer;
     const NAME: &'static str = "model offer";
     const MAX_BYTES: usize = limits::MAX_ANNOUNCEMENT_BYTES;
+    const SHAPE: &'static Shape = &shape::MODEL_OFFER;
 
     fn to_proto(&self) -> proto::ModelOffer {
         proto::ModelOffer {
@@ -157,6 +160,7 @@ impl Codec for InfoRequest {
     type Proto = proto::InfoRequest;
     const NAME: &'static str = "info request";
     const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::INFO_REQUEST;
 
     fn to_proto(&self) -> proto::InfoRequest {
         proto::InfoRequest { nonce: self.nonce.to_vec() }
@@ -175,6 +179,7 @@ impl Codec for InfoReply {
     type Proto = proto::InfoReply;
     const NAME: &'static str = "info reply";
     const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::INFO_REPLY;
 
     fn to_proto(&self) -> proto::InfoReply {
         proto::InfoReply { announcement: self.announcement.to_proto() }

@@ -8,6 +8,7 @@ use peerproof_identity::{Domain, PublicKey, vrf};
 use crate::check::{self, at_most, count, line};
 use crate::codec::Codec;
 use crate::job::{Offer, Receipt};
+use crate::shape::{self, Shape};
 use crate::signed::{Signed, Statement};
 use crate::{ARITHMETIC, Digest, ModelId, PROTOCOL, WireError, limits, proto};
 
@@ -159,12 +160,15 @@ differences! {
     Stop,
     /// The number of tokens or leaves.
     Length,
+    /// A leaf of which only the hash is known.
+    Leaf,
 }
 
 impl Codec for Case {
     type Proto = proto::Case;
     const NAME: &'static str = "case";
     const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::CASE;
 
     fn to_proto(&self) -> proto::Case {
         proto::Case {
@@ -192,6 +196,7 @@ impl Codec for AuditRequest {
     type Proto = proto::AuditRequest;
     const NAME: &'static str = "audit request";
     const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::AUDIT_REQUEST;
 
     fn to_proto(&self) -> proto::AuditRequest {
         proto::AuditRequest { case: Some(self.case.to_proto()) }
@@ -211,6 +216,7 @@ impl Codec for Mismatch {
     type Proto = proto::Mismatch;
     const NAME: &'static str = "mismatch";
     const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::MISMATCH;
 
     fn to_proto(&self) -> proto::Mismatch {
         proto::Mismatch {
@@ -246,6 +252,7 @@ impl Codec for Verdict {
     type Proto = proto::Verdict;
     const NAME: &'static str = "verdict";
     const MAX_BYTES: usize = limits::MAX_VERDICT_BYTES;
+    const SHAPE: &'static Shape = &shape::VERDICT;
 
     fn to_proto(&self) -> proto::Verdict {
         proto::Verdict {
@@ -305,6 +312,7 @@ impl Codec for AuditReply {
     type Proto = proto::AuditReply;
     const NAME: &'static str = "audit reply";
     const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::AUDIT_REPLY;
 
     fn to_proto(&self) -> proto::AuditReply {
         use proto::audit_reply::Reply;
@@ -337,6 +345,7 @@ impl Codec for AuditFailure {
     type Proto = proto::AuditFailure;
     const NAME: &'static str = "audit failure";
     const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::AUDIT_FAILURE;
 
     fn to_proto(&self) -> proto::AuditFailure {
         proto::AuditFailure { message: self.message.clone(), retry_after_ms: self.retry_after_ms }

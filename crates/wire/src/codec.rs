@@ -1,12 +1,15 @@
 //! One way from values to bytes and back, for every message.
 //!
 //! Out: check the value, convert it, encode. In: size, then the shape of the
-//! fields, then conversion, then the same check, then a re-encoding that must
-//! give the same bytes. So each value has exactly one encoding.
+//! raw bytes, and only then anything that allocates: conversion, the same
+//! check, and a re-encoding that must give the same bytes. So each value has
+//! exactly one encoding.
 
 use prost::Message as _;
 
 use crate::WireError;
+use crate::check::Place;
+use crate::shape::{self, Shape};
 
 /// How one domain type maps to its generated twin. Private: it seals [`Message`].
 pub trait Codec: Sized {
@@ -17,6 +20,8 @@ pub trait Codec: Sized {
     const NAME: &'static str;
     /// Longest encoding.
     const MAX_BYTES: usize;
+    /// Its fields.
+    const SHAPE: &'static Shape;
 
     /// The value as its twin, whatever it holds.
     fn to_proto(&self) -> Self::Proto;
@@ -42,20 +47,14 @@ pub trait Message: Codec {
     /// Reads a value whose encoding is exactly `bytes`.
     fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         check_size::<Self>(bytes.len())?;
+        shape::check(Self::SHAPE, bytes)?;
         let proto = Self::Proto::decode(bytes).map_err(|error| WireError::Malformed {
             place: <Self as Codec>::NAME,
             reason: error.to_string(),
         })?;
         let value = Self::from_proto(proto)?;
         value.check()?;
-        let canonical = value.to_proto().encode_to_vec();
-        if canonical != bytes {
-            return Err(WireError::NotCanonical {
-                place: <Self as Codec>::NAME,
-                expected: canonical.len(),
-                got: bytes.len(),
-            });
-        }
+        check_canonical(<Self as Codec>::NAME, &value.to_proto().encode_to_vec(), bytes)?;
         Ok(value)
     }
 }
@@ -71,4 +70,16 @@ fn encode<T: Codec>(value: &T) -> Result<Vec<u8>, WireError> {
 
 fn check_size<T: Codec>(got: usize) -> Result<(), WireError> {
     crate::check::count(T::NAME, got, T::MAX_BYTES)
+}
+
+fn check_canonical(place: Place, canonical: &[u8], got: &[u8]) -> Result<(), WireError> {
+    if canonical == got {
+        return Ok(());
+    }
+    let same = canonical.iter().zip(got).take_while(|(one, other)| one == other);
+    Err(WireError::NotCanonical {
+        place,
+        expected: "the one encoding of its values, got bytes that leave it at index",
+        got: same.count() as u64,
+    })
 }

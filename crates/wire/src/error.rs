@@ -7,7 +7,35 @@ use peerproof_identity::{KeyError, SignatureError, vrf::VrfError};
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WireError {
-    /// Not Protocol Buffers of this message's shape.
+    /// The bytes end inside a field.
+    #[error("{place}: expected {expected} more bytes, got {got}")]
+    Truncated {
+        /// The field.
+        place: &'static str,
+        /// Bytes announced.
+        expected: u64,
+        /// Bytes left.
+        got: u64,
+    },
+    /// A field in a form its schema doesn't give it.
+    #[error("{place}: expected wire type {expected}, got {got}")]
+    WireType {
+        /// The field.
+        place: &'static str,
+        /// As the schema says (Protocol Buffers' numbering).
+        expected: u8,
+        /// As it came.
+        got: u8,
+    },
+    /// Text that is not UTF-8.
+    #[error("{place}: expected UTF-8, got a bad byte after {valid_bytes} good ones")]
+    NotUtf8 {
+        /// The field.
+        place: &'static str,
+        /// Bytes of valid text before the first bad one.
+        valid_bytes: usize,
+    },
+    /// Right in shape, and still refused by the parser.
     #[error("{place}: expected a well-formed message, got: {reason}")]
     Malformed {
         /// The message.
@@ -17,14 +45,14 @@ pub enum WireError {
     },
     /// A second encoding of the same values: unknown fields, defaults written
     /// out, long varints, another order.
-    #[error("{place}: expected the canonical encoding of {expected} bytes, got another of {got}")]
+    #[error("{place}: expected {expected} {got}")]
     NotCanonical {
-        /// The message.
+        /// The message or field.
         place: &'static str,
-        /// Length of the canonical encoding.
-        expected: usize,
-        /// Length that came.
-        got: usize,
+        /// What a canonical encoding has, and what `got` counts.
+        expected: &'static str,
+        /// What came.
+        got: u64,
     },
     /// A required field is absent.
     #[error("{place}: expected a value, got none")]

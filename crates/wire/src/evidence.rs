@@ -9,6 +9,7 @@ use crate::audit::{Case, Mismatch, Verdict};
 use crate::check::{self, count, line};
 use crate::codec::Codec;
 use crate::job::{Opening, Receipt};
+use crate::shape::{self, Shape};
 use crate::signed::Signed;
 use crate::{Digest, ModelId, WireError, limits, proto};
 
@@ -108,6 +109,7 @@ impl Codec for Evidence {
     type Proto = proto::Evidence;
     const NAME: &'static str = "evidence";
     const MAX_BYTES: usize = limits::MAX_EVIDENCE_BYTES;
+    const SHAPE: &'static Shape = &shape::EVIDENCE;
 
     fn to_proto(&self) -> proto::Evidence {
         use proto::evidence::Kind;
@@ -141,6 +143,7 @@ impl Codec for WrongAnswer {
     type Proto = proto::WrongAnswer;
     const NAME: &'static str = "wrong answer";
     const MAX_BYTES: usize = limits::MAX_EVIDENCE_BYTES;
+    const SHAPE: &'static Shape = &shape::WRONG_ANSWER;
 
     fn to_proto(&self) -> proto::WrongAnswer {
         proto::WrongAnswer {
@@ -181,6 +184,7 @@ impl Codec for Equivocation {
     type Proto = proto::Equivocation;
     const NAME: &'static str = "equivocation";
     const MAX_BYTES: usize = limits::MAX_EVIDENCE_BYTES;
+    const SHAPE: &'static Shape = &shape::EQUIVOCATION;
 
     fn to_proto(&self) -> proto::Equivocation {
         proto::Equivocation { first: self.first.to_proto(), second: self.second.to_proto() }
@@ -202,6 +206,7 @@ impl Codec for Observation {
     type Proto = proto::Observation;
     const NAME: &'static str = "observation";
     const MAX_BYTES: usize = limits::MAX_EVIDENCE_BYTES;
+    const SHAPE: &'static Shape = &shape::OBSERVATION;
 
     fn to_proto(&self) -> proto::Observation {
         proto::Observation {
@@ -230,6 +235,7 @@ impl Codec for LogEntry {
     type Proto = proto::LogEntry;
     const NAME: &'static str = "log entry";
     const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::LOG_ENTRY;
 
     fn to_proto(&self) -> proto::LogEntry {
         use proto::log_entry::Entry;
@@ -270,6 +276,7 @@ impl Codec for AcceptedAnswer {
     type Proto = proto::AcceptedAnswer;
     const NAME: &'static str = "accepted answer";
     const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::ACCEPTED_ANSWER;
 
     fn to_proto(&self) -> proto::AcceptedAnswer {
         proto::AcceptedAnswer {

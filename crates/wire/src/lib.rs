@@ -50,6 +50,7 @@ pub mod frame;
 pub mod job;
 pub mod limits;
 mod proto;
+mod shape;
 mod signed;
 
 pub use announce::{Announcement, InfoReply, InfoRequest, ModelOffer};

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use peerproof_identity::{Domain, Keypair, PublicKey, Signature};
 
 use crate::codec::Codec;
+use crate::shape::{self, Shape};
 use crate::{Digest, Message, WireError, check, limits, proto};
 
 /// A message that is signed as a whole.
@@ -34,6 +35,7 @@ impl Codec for Envelope {
     type Proto = proto::Envelope;
     const NAME: &'static str = "envelope";
     const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::ENVELOPE;
 
     fn to_proto(&self) -> proto::Envelope {
         proto::Envelope {

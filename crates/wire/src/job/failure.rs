@@ -2,6 +2,7 @@
 
 use crate::check::{self, at_most, line};
 use crate::codec::Codec;
+use crate::shape::{self, Shape};
 use crate::{WireError, limits, proto};
 
 /// Ends a job without a receipt.
@@ -30,6 +31,7 @@ impl Codec for Failure {
     type Proto = proto::Failure;
     const NAME: &'static str = "failure";
     const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::FAILURE;
 
     fn to_proto(&self) -> proto::Failure {
         proto::Failure {

@@ -3,6 +3,7 @@
 use crate::check::{self, at_most, count, not_empty, within};
 use crate::codec::Codec;
 use crate::job::{Challenge, Failure, Offer, Openings, Receipt};
+use crate::shape::{self, Shape};
 use crate::signed::Signed;
 use crate::{Digest, WireError, limits, proto};
 
@@ -95,6 +96,7 @@ impl Codec for RouterFrame {
     type Proto = proto::RouterFrame;
     const NAME: &'static str = "router frame";
     const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::ROUTER_FRAME;
 
     fn to_proto(&self) -> proto::RouterFrame {
         use proto::router_frame::Frame;
@@ -136,6 +138,7 @@ impl Codec for ProviderFrame {
     type Proto = proto::ProviderFrame;
     const NAME: &'static str = "provider frame";
     const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::PROVIDER_FRAME;
 
     fn to_proto(&self) -> proto::ProviderFrame {
         use proto::provider_frame::Frame;
@@ -175,6 +178,7 @@ impl Codec for Accepted {
     type Proto = proto::Accepted;
     const NAME: &'static str = "accepted";
     const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::ACCEPTED;
 
     fn to_proto(&self) -> proto::Accepted {
         proto::Accepted {
@@ -205,6 +209,7 @@ impl Codec for Tokens {
     type Proto = proto::Tokens;
     const NAME: &'static str = "tokens";
     const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::TOKENS;
 
     fn to_proto(&self) -> proto::Tokens {
         proto::Tokens {
@@ -259,6 +264,7 @@ impl Codec for Delivered {
     type Proto = proto::Delivered;
     const NAME: &'static str = "delivered";
     const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::DELIVERED;
 
     fn to_proto(&self) -> proto::Delivered {
         proto::Delivered { receipt: self.receipt.to_proto(), log: Some(self.log.to_proto()) }
@@ -280,6 +286,7 @@ impl Codec for LogProof {
     type Proto = proto::LogProof;
     const NAME: &'static str = "log proof";
     const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::LOG_PROOF;
 
     fn to_proto(&self) -> proto::LogProof {
         proto::LogProof {

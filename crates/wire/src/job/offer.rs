@@ -4,6 +4,7 @@ use peerproof_identity::Domain;
 
 use crate::check::{self, at_most, count, line, not_empty, within};
 use crate::codec::Codec;
+use crate::shape::{self, Shape};
 use crate::signed::Statement;
 use crate::{ARITHMETIC, Digest, ModelId, PROTOCOL, WireError, limits, proto};
 
@@ -102,6 +103,7 @@ impl Codec for Offer {
     type Proto = proto::Offer;
     const NAME: &'static str = "offer";
     const MAX_BYTES: usize = limits::MAX_OFFER_BYTES;
+    const SHAPE: &'static Shape = &shape::OFFER;
 
     fn to_proto(&self) -> proto::Offer {
         proto::Offer {

@@ -2,6 +2,7 @@
 
 use crate::check::{self, at_most, count, not_empty};
 use crate::codec::Codec;
+use crate::shape::{self, Shape};
 use crate::{Digest, WireError, limits, proto};
 
 /// Asks a provider to open leaves behind its receipt. Showing the nonce is
@@ -64,6 +65,7 @@ impl Codec for Challenge {
     type Proto = proto::Challenge;
     const NAME: &'static str = "challenge";
     const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::CHALLENGE;
 
     fn to_proto(&self) -> proto::Challenge {
         proto::Challenge {
@@ -100,6 +102,7 @@ impl Codec for Opening {
     type Proto = proto::Opening;
     const NAME: &'static str = "opening";
     const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::OPENING;
 
     fn to_proto(&self) -> proto::Opening {
         proto::Opening { leaf: Some(self.leaf.to_proto()), path: check::join(&self.path) }
@@ -122,6 +125,7 @@ impl Codec for Leaf {
     type Proto = proto::Leaf;
     const NAME: &'static str = "leaf";
     const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::LEAF;
 
     fn to_proto(&self) -> proto::Leaf {
         proto::Leaf {
@@ -166,6 +170,7 @@ impl Codec for Openings {
     type Proto = proto::Openings;
     const NAME: &'static str = "openings";
     const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::OPENINGS;
 
     fn to_proto(&self) -> proto::Openings {
         proto::Openings {

@@ -4,6 +4,7 @@ use peerproof_identity::Domain;
 
 use crate::check::{self, at_most, within};
 use crate::codec::Codec;
+use crate::shape::{self, Shape};
 use crate::signed::Statement;
 use crate::{ARITHMETIC, Digest, ModelId, PROTOCOL, WireError, limits, proto};
 
@@ -56,6 +57,7 @@ impl Codec for Receipt {
     type Proto = proto::Receipt;
     const NAME: &'static str = "receipt";
     const MAX_BYTES: usize = limits::MAX_RECEIPT_BYTES;
+    const SHAPE: &'static Shape = &shape::RECEIPT;
 
     fn to_proto(&self) -> proto::Receipt {
         proto::Receipt {

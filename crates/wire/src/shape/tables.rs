@@ -1,0 +1,320 @@
+//! The fields of every message, as in `proto/`, with their limits.
+//!
+//! A test holds numbers, names and kinds against the compiled schemas.
+
+use super::Kind::{self, Bytes, Many, Number, Numbers, One, Text, Texts};
+use super::Shape;
+use crate::limits;
+
+const HASH: Kind = Bytes(32);
+const ANSWER: Kind = Numbers(limits::MAX_ANSWER_TOKENS as usize);
+const PATH: Kind = Bytes(32 * limits::MAX_PATH_HASHES);
+
+macro_rules! shapes {
+    ($($shape:ident $message:literal { $($number:literal $place:literal $kind:expr,)* })*) => {
+        /// Every shape, by the name of its constant.
+        #[cfg(test)]
+        pub(crate) static ALL: &[(&str, &Shape)] = &[$((stringify!($shape), &$shape)),*];
+
+        $(pub(crate) static $shape: Shape = Shape {
+            name: $message,
+            fields: &[$(($number, $place, $kind)),*],
+        };)*
+    };
+}
+
+shapes! {
+    ENVELOPE "envelope" {
+        1 "envelope.payload" Bytes(limits::MAX_OFFER_BYTES),
+        2 "envelope.key" HASH,
+        3 "envelope.signature" Bytes(64),
+    }
+    SAMPLING "offer.sampling" {
+        1 "offer.sampling.temperature_q16" Number,
+        2 "offer.sampling.top_k" Number,
+        3 "offer.sampling.top_p_q16" Number,
+    }
+    CHAT_MESSAGE "offer.chat.message" {
+        1 "offer.chat.role" Text(limits::MAX_ROLE_BYTES),
+        2 "offer.chat.content" Text(limits::MAX_PROMPT_BYTES),
+    }
+    CHAT "offer.chat" {
+        1 "offer.chat" Many(limits::MAX_CHAT_MESSAGES, &CHAT_MESSAGE),
+    }
+    TOKEN_IDS "offer.tokens" {
+        1 "offer.tokens" Numbers(limits::MAX_PROMPT_TOKENS as usize),
+    }
+    OFFER "offer" {
+        1 "offer.protocol" Number,
+        2 "offer.arithmetic" Number,
+        3 "offer.model_id" HASH,
+        4 "offer.chat" One(&CHAT),
+        5 "offer.text" Text(limits::MAX_PROMPT_BYTES),
+        6 "offer.tokens" One(&TOKEN_IDS),
+        7 "offer.sampling" One(&SAMPLING),
+        8 "offer.max_tokens" Number,
+        9 "offer.stop" Texts(limits::MAX_STOP_STRINGS, limits::MAX_STOP_STRING_BYTES),
+        10 "offer.level" Number,
+        11 "offer.public_nonce" HASH,
+        12 "offer.client_nonce_hash" HASH,
+        13 "offer.deadline_ms" Number,
+    }
+    OPEN "open" {
+        1 "open.offer" One(&ENVELOPE),
+        2 "open.resume" ANSWER,
+    }
+    CANCEL "cancel" {}
+    CHALLENGE "challenge" {
+        1 "challenge.receipt_id" HASH,
+        2 "challenge.client_nonce" HASH,
+        3 "challenge.positions" Numbers(limits::MAX_CHALLENGE_POSITIONS),
+        4 "challenge.leaf_hashes" Number,
+    }
+    ROUTER_FRAME "router frame" {
+        1 "router_frame.open" One(&OPEN),
+        2 "router_frame.cancel" One(&CANCEL),
+        3 "router_frame.challenge" One(&CHALLENGE),
+    }
+    ACCEPTED "accepted" {
+        1 "accepted.offer_id" HASH,
+        2 "accepted.prompt_tokens" Number,
+        3 "accepted.queue_position" Number,
+    }
+    COMMITMENT "tokens.commitment" {
+        1 "tokens.commitment.leaves" Number,
+        2 "tokens.commitment.root" HASH,
+    }
+    TOKENS "tokens" {
+        1 "tokens.start" Number,
+        2 "tokens.tokens" Numbers(limits::MAX_TOKENS_PER_FRAME),
+        3 "tokens.text" Text(limits::MAX_TEXT_PER_FRAME_BYTES),
+        4 "tokens.commitment" One(&COMMITMENT),
+    }
+    RECEIPT "receipt" {
+        1 "receipt.protocol" Number,
+        2 "receipt.arithmetic" Number,
+        3 "receipt.offer_id" HASH,
+        4 "receipt.model_id" HASH,
+        5 "receipt.number" Number,
+        6 "receipt.previous" HASH,
+        7 "receipt.prompt_tokens" Number,
+        8 "receipt.output_tokens" Number,
+        9 "receipt.stop" Number,
+        10 "receipt.output_hash" HASH,
+        11 "receipt.text_hash" HASH,
+        12 "receipt.transcript_root" HASH,
+        13 "receipt.leaves" Number,
+        14 "receipt.issued_unix_ms" Number,
+    }
+    LOG_PROOF "log proof" {
+        1 "log_proof.index" Number,
+        2 "log_proof.checkpoint" Text(limits::MAX_CHECKPOINT_BYTES),
+        3 "log_proof.path" PATH,
+    }
+    DELIVERED "delivered" {
+        1 "delivered.receipt" One(&ENVELOPE),
+        2 "delivered.log" One(&LOG_PROOF),
+    }
+    DRAWN "leaf.drawn" {
+        1 "leaf.drawn.logits" HASH,
+        2 "leaf.drawn.draw" Number,
+        3 "leaf.drawn.next" Number,
+    }
+    LEAF "leaf" {
+        1 "leaf.position" Number,
+        2 "leaf.token" Number,
+        3 "leaf.state" HASH,
+        4 "leaf.drawn" One(&DRAWN),
+    }
+    OPENING "opening" {
+        1 "opening.leaf" One(&LEAF),
+        2 "opening.path" PATH,
+    }
+    OPENINGS "openings" {
+        1 "openings.openings" Many(limits::MAX_OPENINGS, &OPENING),
+        2 "openings.leaf_hashes" Bytes(32 * limits::MAX_LEAF_HASHES),
+    }
+    FAILURE "failure" {
+        1 "failure.code" Number,
+        2 "failure.message" Text(limits::MAX_FAILURE_MESSAGE_BYTES),
+        3 "failure.retry_after_ms" Number,
+    }
+    PROVIDER_FRAME "provider frame" {
+        1 "provider_frame.accepted" One(&ACCEPTED),
+        2 "provider_frame.tokens" One(&TOKENS),
+        3 "provider_frame.delivered" One(&DELIVERED),
+        4 "provider_frame.openings" One(&OPENINGS),
+        5 "provider_frame.failure" One(&FAILURE),
+    }
+    CASE "case" {
+        1 "case.offer" One(&ENVELOPE),
+        2 "case.receipt" One(&ENVELOPE),
+        3 "case.tokens" ANSWER,
+    }
+    AUDIT_REQUEST "audit request" {
+        1 "audit_request.case" One(&CASE),
+    }
+    PASS "verdict.pass" {}
+    MISMATCH "mismatch" {
+        1 "mismatch.position" Number,
+        2 "mismatch.what" Number,
+        3 "mismatch.expected" Bytes(limits::MAX_MISMATCH_VALUE_BYTES),
+        4 "mismatch.got" Bytes(limits::MAX_MISMATCH_VALUE_BYTES),
+    }
+    VRF_DRAW "verdict.draw" {
+        1 "verdict.draw.key" HASH,
+        2 "verdict.draw.proof" Bytes(80),
+    }
+    VERDICT "verdict" {
+        1 "verdict.protocol" Number,
+        2 "verdict.arithmetic" Number,
+        3 "verdict.receipt_id" HASH,
+        4 "verdict.offer_id" HASH,
+        5 "verdict.model_id" HASH,
+        6 "verdict.provider" HASH,
+        7 "verdict.pass" One(&PASS),
+        8 "verdict.fail" One(&MISMATCH),
+        9 "verdict.work" HASH,
+        10 "verdict.draw" One(&VRF_DRAW),
+        11 "verdict.issued_unix_ms" Number,
+    }
+    AUDIT_FAILURE "audit failure" {
+        1 "audit_failure.message" Text(limits::MAX_FAILURE_MESSAGE_BYTES),
+        2 "audit_failure.retry_after_ms" Number,
+    }
+    AUDIT_REPLY "audit reply" {
+        1 "audit_reply.verdict" One(&ENVELOPE),
+        2 "audit_reply.failure" One(&AUDIT_FAILURE),
+    }
+    MODEL_OFFER "model offer" {
+        1 "model_offer.model_id" HASH,
+        2 "model_offer.name" Text(limits::MAX_MODEL_NAME_BYTES),
+        3 "model_offer.architecture" Text(limits::MAX_MODEL_KIND_BYTES),
+        4 "model_offer.quantisation" Text(limits::MAX_MODEL_KIND_BYTES),
+        5 "model_offer.context_length" Number,
+        6 "model_offer.file_bytes" Number,
+    }
+    ANNOUNCEMENT "announcement" {
+        1 "announcement.protocol" Number,
+        2 "announcement.arithmetic" Number,
+        3 "announcement.serves" Many(limits::MAX_ANNOUNCED_MODELS, &MODEL_OFFER),
+        4 "announcement.audits" Many(limits::MAX_ANNOUNCED_MODELS, &MODEL_OFFER),
+        5 "announcement.active_jobs" Number,
+        6 "announcement.queued_jobs" Number,
+        7 "announcement.max_jobs" Number,
+        8 "announcement.vrf_key" HASH,
+        9 "announcement.issued_unix_ms" Number,
+        10 "announcement.nonce" HASH,
+        11 "announcement.software" Text(limits::MAX_SOFTWARE_BYTES),
+    }
+    INFO_REQUEST "info request" {
+        1 "info_request.nonce" HASH,
+    }
+    INFO_REPLY "info reply" {
+        1 "info_reply.announcement" One(&ENVELOPE),
+    }
+    WRONG_ANSWER "wrong answer" {
+        1 "wrong_answer.case" One(&CASE),
+        2 "wrong_answer.mismatch" One(&MISMATCH),
+        3 "wrong_answer.opening" One(&OPENING),
+        4 "wrong_answer.verdicts" Many(limits::MAX_VERDICTS, &ENVELOPE),
+    }
+    EQUIVOCATION "equivocation" {
+        1 "equivocation.first" One(&ENVELOPE),
+        2 "equivocation.second" One(&ENVELOPE),
+    }
+    OBSERVATION "observation" {
+        1 "observation.provider" HASH,
+        2 "observation.reason" Text(limits::MAX_REASON_BYTES),
+        3 "observation.case" One(&CASE),
+    }
+    EVIDENCE "evidence" {
+        1 "evidence.wrong_answer" One(&WRONG_ANSWER),
+        2 "evidence.equivocation" One(&EQUIVOCATION),
+        3 "evidence.observation" One(&OBSERVATION),
+    }
+    ACCEPTED_ANSWER "accepted answer" {
+        1 "accepted_answer.receipt_id" HASH,
+        2 "accepted_answer.provider" HASH,
+        3 "accepted_answer.model_id" HASH,
+        4 "accepted_answer.output_tokens" Number,
+        5 "accepted_answer.first_token_ms" Number,
+        6 "accepted_answer.total_ms" Number,
+        7 "accepted_answer.audited" Number,
+    }
+    LOG_ENTRY "log entry" {
+        1 "log_entry.receipt" One(&ENVELOPE),
+        2 "log_entry.verdict" One(&ENVELOPE),
+        3 "log_entry.evidence" One(&EVIDENCE),
+        4 "log_entry.accepted" One(&ACCEPTED_ANSWER),
+        5 "log_entry.unix_ms" Number,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// `OfferHeader` as `OFFER_HEADER`.
+    fn constant_name(message: &str) -> String {
+        let mut name = String::new();
+        for letter in message.chars() {
+            if letter.is_ascii_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.push(letter.to_ascii_uppercase());
+        }
+        name
+    }
+
+    /// What a kind is in the schema's terms: label and type.
+    fn describe(kind: &Kind) -> String {
+        let shape_name = |shape: &'static Shape| {
+            let found = ALL.iter().find(|(_, other)| std::ptr::eq(*other, shape));
+            found.unwrap().0
+        };
+        match kind {
+            Number => "number".into(),
+            Bytes(_) => "bytes".into(),
+            Text(_) => "text".into(),
+            One(shape) => shape_name(shape).into(),
+            Numbers(_) => "repeated number".into(),
+            Texts(..) => "repeated text".into(),
+            Many(_, shape) => format!("repeated {}", shape_name(shape)),
+        }
+    }
+
+    #[test]
+    fn tables_equal_the_schemas() {
+        const REPEATED: i32 = 3;
+        let names = ["statement", "job", "audit", "announce", "evidence"];
+        let schemas =
+            protox::compile(names.map(|name| format!("{name}.proto")), ["proto"]).unwrap();
+        let mut expected = BTreeMap::new();
+        for message in schemas.file.iter().flat_map(|file| &file.message_type) {
+            let fields = message.field.iter().map(|field| {
+                let kind = match field.r#type.unwrap() {
+                    4 | 8 | 13 | 14 => "number".into(),
+                    9 => "text".into(),
+                    11 => constant_name(field.type_name().rsplit('.').next().unwrap()),
+                    12 => "bytes".into(),
+                    other => panic!("type {other} of {} is not in use", field.name()),
+                };
+                let repeated = field.label.unwrap() == REPEATED;
+                let kind = if repeated { format!("repeated {kind}") } else { kind };
+                (field.number() as u32, kind)
+            });
+            expected.insert(constant_name(message.name()), fields.collect::<Vec<_>>());
+        }
+        let got = ALL.iter().map(|(name, shape)| {
+            let fields = shape.fields.iter();
+            let fields = fields.map(|(number, _, kind)| (*number, describe(kind)));
+            ((*name).to_owned(), fields.collect())
+        });
+        assert_eq!(got.collect::<BTreeMap<_, Vec<_>>>(), expected);
+    }
+}
