@@ -22,6 +22,12 @@ pub fn origin(peer: &PeerId) -> String {
     format!("{ORIGIN_PREFIX}{peer}")
 }
 
+/// The peer whose log an origin line names.
+pub fn peer_of(line: &str) -> Option<PeerId> {
+    let peer = line.strip_prefix(ORIGIN_PREFIX)?.parse().ok()?;
+    (origin(&peer) == line).then_some(peer)
+}
+
 /// What a checkpoint states.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
@@ -127,14 +133,8 @@ impl SignedCheckpoint {
     pub fn open(note: &[u8]) -> Result<Self, CheckpointError> {
         let parsed = Note::parse(note)?;
         let checkpoint = Checkpoint::parse(parsed.text())?;
-        let signer = checkpoint
-            .origin
-            .strip_prefix(ORIGIN_PREFIX)
-            .and_then(|peer| peer.parse::<PeerId>().ok())
-            .filter(|peer| origin(peer) == checkpoint.origin)
-            .ok_or(CheckpointError::Origin {
-                got: checkpoint.origin.clone(),
-            })?
+        let signer = peer_of(&checkpoint.origin)
+            .ok_or_else(|| CheckpointError::Origin { got: checkpoint.origin.clone() })?
             .public_key();
         parsed.verify(&checkpoint.origin, &signer)?;
         Ok(Self {

@@ -192,6 +192,11 @@ impl<S: Storage> Reader<S> {
         })
     }
 
+    /// Where the log lies.
+    pub fn storage(&self) -> &S {
+        &self.storage
+    }
+
     /// Gives the storage back.
     pub fn into_storage(self) -> S {
         self.storage
