@@ -11,6 +11,7 @@
 //! and randomness. Time and entropy come in as arguments.
 
 pub mod agreement;
+pub mod audit;
 pub mod challenge;
 pub mod execute;
 mod hash;
@@ -19,6 +20,7 @@ pub mod receipt;
 pub mod seed;
 pub mod transcript;
 
+pub use audit::{AuditError, Findings, audit};
 pub use execute::{DrawnStep, Ending, Execute, Step};
 pub use seed::sampling_seed;
 pub use transcript::{Transcript, Tree, closing_hash, leaf_hash, logits_digest, state_digest};

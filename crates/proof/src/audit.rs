@@ -1,0 +1,286 @@
+//! The full audit: run the job again, compare everything.
+//!
+//! [`recompute`] replays prompt and answer once through an
+//! [`Execute`](crate::Execute) and keeps what the leaves must be. Comparing
+//! that with a receipt is then a matter of equality, for this receipt and for
+//! any other of the same offer and answer. [`audit`] does both for one case and
+//! returns [`Findings`], from which a verdict is made.
+//!
+//! Beside the root, two things are looked at that no root can show. Every token
+//! must be the canonical draw of its leaf: a transcript that faithfully commits
+//! to the model reading tokens it would never have drawn has the right root for
+//! those tokens. And the answer must end where the offer's rules end it.
+//!
+//! Absent here: trust. An error means that nothing could be judged, for want of
+//! the model or because the papers do not belong together; it is never a verdict.
+
+mod compare;
+
+use peerproof_identity::PublicKey;
+use peerproof_wire::limits::MAX_LEAVES;
+use peerproof_wire::{
+    Case, Commitment, Digest, Leaf, Mismatch, ModelId, Offer, Openings, Outcome, Receipt, Signed,
+};
+
+pub use compare::describe;
+
+use crate::execute::{Ending, Execute, Step};
+use crate::hash::Tagged;
+use crate::receipt::{self, BindingError, text_hash};
+use crate::sampling_seed;
+use crate::transcript::{Tree, absorb_leaf, closing_hash, leaf_hash, stop_code};
+
+/// Why a case could not be judged.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuditError {
+    /// Offer, receipt and tokens do not belong together. Whoever put them together is at fault.
+    #[error("case: {0}")]
+    Case(#[source] BindingError),
+    /// The receipt breaks its offer's terms, which convicts it without an audit.
+    #[error("case: {0}")]
+    Terms(#[source] BindingError),
+    /// This auditor holds another model.
+    #[error("auditor's model: expected {expected}, got {got}")]
+    Model {
+        /// The model of the offer.
+        expected: ModelId,
+        /// The model at hand.
+        got: ModelId,
+    },
+    /// Prompt and answer are longer than a transcript can be.
+    #[error("positions to replay: expected 1 to {expected}, got {got}")]
+    Positions {
+        /// The most there may be.
+        expected: u32,
+        /// How many there are.
+        got: usize,
+    },
+    /// The model could not be run.
+    #[error("replay: {0}")]
+    Replay(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The executor broke its contract; the fault is on this side.
+    #[error("replay step {index} {what}: expected {expected}, got {got}")]
+    Executor {
+        /// Which step, counted from 0.
+        index: usize,
+        /// What about it.
+        what: &'static str,
+        /// What the contract demands.
+        expected: u64,
+        /// What came.
+        got: u64,
+    },
+}
+
+impl AuditError {
+    fn replay(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Replay(Box::new(error))
+    }
+}
+
+/// What an audit found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Findings {
+    /// Pass, or the first thing known to differ.
+    pub outcome: Outcome,
+    /// Digest of the recomputed leaves under the auditor's own key.
+    pub work: Digest,
+}
+
+impl Findings {
+    /// The first thing known to differ, if the receipt failed.
+    #[must_use]
+    pub fn mismatch(&self) -> Option<&Mismatch> {
+        match &self.outcome {
+            Outcome::Pass => None,
+            Outcome::Fail(mismatch) => Some(mismatch),
+        }
+    }
+}
+
+/// Audits one case in full, for the auditor whose public key is `auditor`.
+///
+/// `openings` is what the provider opened of its transcript; without it a wrong
+/// answer is found as surely, but seldom narrowed to a position. Openings only
+/// ever narrow a failure: wrong ones are passed over and cannot make one.
+pub fn audit<E: Execute>(
+    executor: &E,
+    case: &Case,
+    openings: Option<&Openings>,
+    auditor: &PublicKey,
+) -> Result<Findings, AuditError> {
+    verify_case(&case.offer, &case.receipt, &case.tokens)?;
+    let recomputation = recompute(executor, &case.offer, &case.tokens)?;
+    let outcome = match recomputation.compare(&case.receipt, openings) {
+        None => Outcome::Pass,
+        Some(mismatch) => Outcome::Fail(mismatch),
+    };
+    Ok(Findings { outcome, work: recomputation.work(auditor) })
+}
+
+/// Checks that offer, receipt and tokens belong together and that the receipt keeps its terms.
+pub fn verify_case(
+    offer: &Signed<Offer>,
+    receipt: &Signed<Receipt>,
+    tokens: &[u32],
+) -> Result<(), AuditError> {
+    receipt::verify_offer_named(offer, receipt).map_err(AuditError::Case)?;
+    receipt::verify_terms(offer, receipt).map_err(AuditError::Terms)?;
+    receipt::verify_tokens(receipt, tokens).map_err(AuditError::Case)
+}
+
+/// One replay of an offer and an answer: what any honest receipt for them says.
+#[derive(Debug, Clone)]
+pub struct Recomputation {
+    offer_id: Digest,
+    prompt_tokens: u32,
+    answer: Vec<u32>,
+    leaves: Vec<Leaf>,
+    ending: Ending,
+}
+
+/// Replays `answer` as the answer to `offer`.
+pub fn recompute<E: Execute>(
+    executor: &E,
+    offer: &Signed<Offer>,
+    answer: &[u32],
+) -> Result<Recomputation, AuditError> {
+    if executor.model_id() != offer.model_id {
+        return Err(AuditError::Model { expected: offer.model_id, got: executor.model_id() });
+    }
+    let prompt = executor.prompt_tokens(offer).map_err(AuditError::replay)?;
+    let leaves = replay(executor, offer, &prompt, answer)?;
+    let ending = executor.ending(offer, answer).map_err(AuditError::replay)?;
+    if ending.tokens == 0 || ending.tokens as usize > answer.len() {
+        return Err(AuditError::Executor {
+            index: leaves.len(),
+            what: "tokens that stand",
+            expected: answer.len() as u64,
+            got: ending.tokens.into(),
+        });
+    }
+    Ok(Recomputation {
+        offer_id: offer.id(),
+        prompt_tokens: prompt.len() as u32,
+        answer: answer.to_vec(),
+        leaves,
+        ending,
+    })
+}
+
+/// Runs the model and holds the executor to its contract.
+fn replay<E: Execute>(
+    executor: &E,
+    offer: &Signed<Offer>,
+    prompt: &[u32],
+    answer: &[u32],
+) -> Result<Vec<Leaf>, AuditError> {
+    let got = prompt.len().saturating_add(answer.len());
+    if prompt.is_empty() || answer.is_empty() || got > MAX_LEAVES as usize {
+        return Err(AuditError::Positions { expected: MAX_LEAVES - 1, got });
+    }
+    let read: Vec<u32> = prompt.iter().chain(answer).copied().take(got - 1).collect();
+    let mut leaves = Vec::with_capacity(read.len());
+    let mut broken = None;
+    let mut on_step = |step: Step| {
+        if broken.is_none() {
+            broken = verify_step(leaves.len(), &read, prompt.len(), &step).err();
+            leaves.push(Leaf::from(step));
+        }
+    };
+    let (key, seed) = (offer.id(), sampling_seed(offer));
+    executor
+        .replay(offer, &key, &seed, prompt, answer, &mut on_step)
+        .map_err(AuditError::replay)?;
+    match broken {
+        Some(error) => Err(error),
+        None if leaves.len() < read.len() => Err(AuditError::Executor {
+            index: leaves.len(),
+            what: "count",
+            expected: read.len() as u64,
+            got: leaves.len() as u64,
+        }),
+        None => Ok(leaves),
+    }
+}
+
+fn verify_step(index: usize, read: &[u32], prompt: usize, step: &Step) -> Result<(), AuditError> {
+    let same = |what, expected: u64, got: u64| {
+        if expected == got {
+            Ok(())
+        } else {
+            Err(AuditError::Executor { index, what, expected, got })
+        }
+    };
+    let Some(&token) = read.get(index) else {
+        return same("count", read.len() as u64, index as u64 + 1);
+    };
+    same("position", index as u64, step.position.into())?;
+    same("token", token.into(), step.token.into())?;
+    same("draw present", u64::from(index + 1 >= prompt), u64::from(step.drawn.is_some()))
+}
+
+impl Recomputation {
+    /// The leaves of all positions, the closing one left out.
+    #[must_use]
+    pub fn leaves(&self) -> &[Leaf] {
+        &self.leaves
+    }
+
+    /// Text and end of the answer.
+    #[must_use]
+    pub fn ending(&self) -> &Ending {
+        &self.ending
+    }
+
+    /// How many tokens the prompt has.
+    #[must_use]
+    pub fn prompt_tokens(&self) -> u32 {
+        self.prompt_tokens
+    }
+
+    /// The closed transcript of an honest provider; `None` if the answer does
+    /// not end with its last token, so that no honest transcript holds it.
+    #[must_use]
+    pub fn tree(&self) -> Option<Tree> {
+        let stop = self.ending.stop?;
+        if self.ending.tokens as usize != self.answer.len() {
+            return None;
+        }
+        let closing = closing_hash(stop, self.ending.tokens, &text_hash(&self.ending.text));
+        Tree::from_hashes(self.leaves.iter().map(leaf_hash).chain([closing]).collect()).ok()
+    }
+
+    /// What of this receipt differs, if anything. The receipt must have passed
+    /// [`verify_case`] with the offer and the answer recomputed here.
+    pub fn compare(&self, receipt: &Receipt, openings: Option<&Openings>) -> Option<Mismatch> {
+        compare::compare(self, receipt, openings)
+    }
+
+    /// The first running commitment that an honest provider would not have sent.
+    #[must_use]
+    pub fn first_wrong_commitment<'a>(
+        &self,
+        commitments: &'a [Commitment],
+    ) -> Option<&'a Commitment> {
+        let tree = Tree::from_hashes(self.leaves.iter().map(leaf_hash).collect()).ok()?;
+        commitments.iter().find(|seen| tree.root_at(seen.leaves) != Ok(seen.root))
+    }
+
+    /// Digest of everything recomputed, under an auditor's public key. Whoever
+    /// has replayed the job can check the digest in another auditor's verdict.
+    #[must_use]
+    pub fn work(&self, auditor: &PublicKey) -> Digest {
+        let hash = Tagged::keyed(auditor.as_bytes(), "peerproof audit work v1")
+            .fixed(self.offer_id.as_bytes())
+            .u32(self.leaves.len() as u32);
+        self.leaves
+            .iter()
+            .fold(hash, absorb_leaf)
+            .u8(self.ending.stop.map_or(0, stop_code))
+            .u32(self.ending.tokens)
+            .fixed(text_hash(&self.ending.text).as_bytes())
+            .finish()
+    }
+}
