@@ -22,12 +22,7 @@ pub enum Domain {
 
 impl Domain {
     /// Every domain, in the order of declaration.
-    pub const ALL: [Self; 4] = [
-        Self::Offer,
-        Self::Receipt,
-        Self::Verdict,
-        Self::Announcement,
-    ];
+    pub const ALL: [Self; 4] = [Self::Offer, Self::Receipt, Self::Verdict, Self::Announcement];
 
     /// The text that opens every byte string signed in this domain.
     ///

@@ -26,9 +26,7 @@ pub struct Keypair {
 impl Keypair {
     /// The pair that grows from 32 secret bytes (RFC 8032, 5.1.5).
     pub fn from_seed(seed: &[u8; 32]) -> Self {
-        Self {
-            signing: SigningKey::from_bytes(seed),
-        }
+        Self { signing: SigningKey::from_bytes(seed) }
     }
 
     /// The seed, for storage or for a transport that signs with the same key.
@@ -57,19 +55,14 @@ impl Keypair {
     /// The VRF key that belongs to this key. Its seed is derived, so nothing
     /// either key publishes says anything about the other.
     pub fn vrf(&self) -> vrf::Secret {
-        let seed = Zeroizing::new(blake3::derive_key(
-            VRF_SEED_CONTEXT,
-            self.signing.as_bytes(),
-        ));
+        let seed = Zeroizing::new(blake3::derive_key(VRF_SEED_CONTEXT, self.signing.as_bytes()));
         vrf::Secret::from_seed(&seed)
     }
 }
 
 impl fmt::Debug for Keypair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keypair")
-            .field("public", &self.public())
-            .finish_non_exhaustive()
+        f.debug_struct("Keypair").field("public", &self.public()).finish_non_exhaustive()
     }
 }
 
@@ -84,10 +77,9 @@ impl PublicKey {
 
     /// Accepts the canonical encoding of a point that is not of low order.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
-        let bytes: [u8; Self::BYTES] = bytes.try_into().map_err(|_| KeyError::Length {
-            expected: Self::BYTES,
-            got: bytes.len(),
-        })?;
+        let bytes: [u8; Self::BYTES] = bytes
+            .try_into()
+            .map_err(|_| KeyError::Length { expected: Self::BYTES, got: bytes.len() })?;
         check_point(&bytes)?;
         Ok(Self(bytes))
     }
@@ -114,10 +106,7 @@ impl PublicKey {
 
     /// Checks that this key signed the text of a note.
     pub fn verify_note(&self, note: &[u8], signature: &Signature) -> Result<(), SignatureError> {
-        let mismatch = SignatureError::Mismatch {
-            key: *self,
-            domain: NOTE_DOMAIN,
-        };
+        let mismatch = SignatureError::Mismatch { key: *self, domain: NOTE_DOMAIN };
         check_note(note).map_err(|_| mismatch)?;
         self.verify_strict(note, signature, NOTE_DOMAIN)
     }

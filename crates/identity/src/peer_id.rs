@@ -32,10 +32,7 @@ impl PeerId {
     /// Reads the binary form.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PeerIdError> {
         if bytes.len() != Self::BYTES {
-            return Err(PeerIdError::Length {
-                expected: Self::BYTES,
-                got: bytes.len(),
-            });
+            return Err(PeerIdError::Length { expected: Self::BYTES, got: bytes.len() });
         }
         let (prefix, key) = bytes.split_at(PREFIX.len());
         if prefix != PREFIX {
@@ -69,14 +66,9 @@ impl FromStr for PeerId {
 
     fn from_str(text: &str) -> Result<Self, PeerIdError> {
         if text.len() > MAX_TEXT_BYTES {
-            return Err(PeerIdError::TextTooLong {
-                limit: MAX_TEXT_BYTES,
-                got: text.len(),
-            });
+            return Err(PeerIdError::TextTooLong { limit: MAX_TEXT_BYTES, got: text.len() });
         }
-        let bytes = bs58::decode(text)
-            .into_vec()
-            .map_err(|_| PeerIdError::NotBase58)?;
+        let bytes = bs58::decode(text).into_vec().map_err(|_| PeerIdError::NotBase58)?;
         Self::from_bytes(&bytes)
     }
 }

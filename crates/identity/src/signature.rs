@@ -15,10 +15,7 @@ impl Signature {
         bytes
             .try_into()
             .map(Self)
-            .map_err(|_| SignatureError::Length {
-                expected: Self::BYTES,
-                got: bytes.len(),
-            })
+            .map_err(|_| SignatureError::Length { expected: Self::BYTES, got: bytes.len() })
     }
 
     /// The bytes.
@@ -94,19 +91,12 @@ pub enum NoteError {
 /// Checks that `note` is text as the C2SP signed-note format demands. That it
 /// holds no zero byte is what keeps notes apart from every [`Domain`](crate::Domain).
 pub(crate) fn check_note(note: &[u8]) -> Result<(), NoteError> {
-    let text = std::str::from_utf8(note).map_err(|error| NoteError::NotUtf8 {
-        place: error.valid_up_to(),
-    })?;
-    if let Some((place, got)) = text
-        .bytes()
-        .enumerate()
-        .find(|&(_, byte)| byte < 0x20 && byte != b'\n')
+    let text = std::str::from_utf8(note)
+        .map_err(|error| NoteError::NotUtf8 { place: error.valid_up_to() })?;
+    if let Some((place, got)) =
+        text.bytes().enumerate().find(|&(_, byte)| byte < 0x20 && byte != b'\n')
     {
         return Err(NoteError::ControlCharacter { place, got });
     }
-    if text.ends_with('\n') {
-        Ok(())
-    } else {
-        Err(NoteError::NoFinalNewline)
-    }
+    if text.ends_with('\n') { Ok(()) } else { Err(NoteError::NoFinalNewline) }
 }

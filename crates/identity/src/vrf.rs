@@ -58,9 +58,7 @@ impl Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Secret")
-            .field("public", &self.public())
-            .finish_non_exhaustive()
+        f.debug_struct("Secret").field("public", &self.public()).finish_non_exhaustive()
     }
 }
 
@@ -75,10 +73,9 @@ impl Public {
 
     /// Accepts the canonical encoding of a point that is not of low order.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
-        let bytes: [u8; Self::BYTES] = bytes.try_into().map_err(|_| KeyError::Length {
-            expected: Self::BYTES,
-            got: bytes.len(),
-        })?;
+        let bytes: [u8; Self::BYTES] = bytes
+            .try_into()
+            .map_err(|_| KeyError::Length { expected: Self::BYTES, got: bytes.len() })?;
         check_point(&bytes)?;
         Ok(Self(bytes))
     }
@@ -121,10 +118,9 @@ impl Proof {
 
     /// Accepts the one encoding its values have.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, VrfError> {
-        let bytes: [u8; Self::BYTES] = bytes.try_into().map_err(|_| VrfError::Length {
-            expected: Self::BYTES,
-            got: bytes.len(),
-        })?;
+        let bytes: [u8; Self::BYTES] = bytes
+            .try_into()
+            .map_err(|_| VrfError::Length { expected: Self::BYTES, got: bytes.len() })?;
         decode_canonical(&bytes)?;
         Ok(Self(bytes))
     }
@@ -170,11 +166,7 @@ impl Output {
 /// step 8 wants `s` below the group order, and 5.5 points as in RFC 8032.
 fn decode_canonical(bytes: &[u8; Proof::BYTES]) -> Result<EdVrfProof, VrfError> {
     let proof = EdVrfProof::decode_pi(bytes).map_err(|_| VrfError::NotAPoint)?;
-    if proof.encode_to_pi() == bytes {
-        Ok(proof)
-    } else {
-        Err(VrfError::NotCanonical)
-    }
+    if proof.encode_to_pi() == bytes { Ok(proof) } else { Err(VrfError::NotCanonical) }
 }
 
 fn output_of(proof: &EdVrfProof) -> Result<Output, VrfError> {

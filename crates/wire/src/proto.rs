@@ -4,7 +4,7 @@
 #![allow(
     missing_docs,
     unreachable_pub,
-    clippy::pedantic,
+    clippy::large_enum_variant,
     reason = "generated code; the schemas and the domain types carry the documentation"
 )]
 
