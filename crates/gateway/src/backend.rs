@@ -1,0 +1,27 @@
+//! What the gateway needs from a node, and nothing else.
+//!
+//! [`Backend`] is the seam between HTTP and the network: the node's client
+//! handle implements it, and tests put scripted answers behind it. Dropping an
+//! [`Events`] stream cancels its job.
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use peerproof::client::{AnswerEvent, AskError, Counters, JobSpec, NodeStatus, ServedModel};
+
+/// The events of one answer. Dropping it cancels the job at the provider too.
+pub type Events = BoxStream<'static, Result<AnswerEvent, AskError>>;
+
+/// A node as the gateway sees it.
+pub trait Backend: Send + Sync + 'static {
+    /// Starts a job.
+    fn ask(&self, spec: JobSpec) -> BoxFuture<'_, Result<Events, AskError>>;
+
+    /// The models that can be asked for at this moment.
+    fn models(&self) -> BoxFuture<'_, Vec<ServedModel>>;
+
+    /// The state of the node, for readiness and metrics.
+    fn status(&self) -> BoxFuture<'_, NodeStatus>;
+
+    /// Counters since the node's start.
+    fn counters(&self) -> BoxFuture<'_, Counters>;
+}

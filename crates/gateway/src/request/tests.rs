@@ -1,0 +1,274 @@
+#![allow(clippy::unwrap_used, reason = "a test states what must hold")]
+
+use peerproof::client::Level;
+use serde_json::json;
+
+use super::*;
+
+fn chat(extra: Value) -> Result<Asked, ApiError> {
+    let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
+    merge(&mut body, extra);
+    parse(Shape::Chat, body.to_string().as_bytes())
+}
+
+fn text(extra: Value) -> Result<Asked, ApiError> {
+    let mut body = json!({"model": "m", "prompt": "once"});
+    merge(&mut body, extra);
+    parse(Shape::Text, body.to_string().as_bytes())
+}
+
+fn parse(shape: Shape, body: &[u8]) -> Result<Asked, ApiError> {
+    Asked::parse(shape, body, &Verification::default())
+}
+
+fn merge(body: &mut Value, extra: Value) {
+    let Value::Object(extra) = extra else { panic!("an object") };
+    body.as_object_mut().unwrap().extend(extra);
+}
+
+/// The parameter and the code of a refusal.
+fn blame(result: Result<Asked, ApiError>) -> (String, String) {
+    let error = result.unwrap_err().to_json();
+    let text = |name: &str| error["error"][name].as_str().unwrap_or("").to_owned();
+    (text("param"), text("code"))
+}
+
+fn turns(asked: &Asked) -> Vec<(String, String)> {
+    match &asked.jobs[0].prompt {
+        Prompt::Chat(list) => list.iter().map(|m| (m.role.clone(), m.content.clone())).collect(),
+        other => panic!("not a chat: {other:?}"),
+    }
+}
+
+#[test]
+fn the_plainest_request_has_openai_defaults() {
+    let asked = chat(json!({})).unwrap();
+    let job = &asked.jobs[0];
+    assert_eq!(asked.jobs.len(), 1);
+    assert!(!asked.stream && !asked.include_usage);
+    let sampling = Sampling { temperature_q16: 65_536, top_k: 0, top_p_q16: 65_536 };
+    assert_eq!(job.sampling, sampling);
+    assert_eq!((job.max_tokens, job.seed), (None, None));
+    assert_eq!(job.verification.level, Level::Sampled);
+    assert!(job.preference.allow_fallbacks);
+}
+
+#[test]
+fn floats_become_fixed_point() {
+    for (temperature, q16) in [(0.0, 0), (0.7, 45_875), (1.0, 65_536), (2.0, 131_072)] {
+        let asked = chat(json!({"temperature": temperature})).unwrap();
+        assert_eq!(asked.jobs[0].sampling.temperature_q16, q16, "{temperature}");
+    }
+    for (top_p, q16) in [(0.0, 1), (0.000_001, 1), (0.5, 32_768), (1.0, 65_536)] {
+        let asked = chat(json!({"top_p": top_p})).unwrap();
+        assert_eq!(asked.jobs[0].sampling.top_p_q16, q16, "{top_p}");
+    }
+    for (top_k, k) in [(-1, 0), (0, 0), (40, 40)] {
+        assert_eq!(chat(json!({"top_k": top_k})).unwrap().jobs[0].sampling.top_k, k);
+    }
+}
+
+#[test]
+fn a_wrong_value_is_blamed_by_name() {
+    for (extra, param) in [
+        (json!({"model": null}), "model"),
+        (json!({"model": ""}), "model"),
+        (json!({"model": 7}), "model"),
+        (json!({"messages": []}), "messages"),
+        (json!({"messages": "hi"}), "messages"),
+        (json!({"messages": [7]}), "messages[0]"),
+        (json!({"messages": [{"role": "user"}]}), "messages[0].content"),
+        (json!({"messages": [{"role": "robot", "content": ""}]}), "messages[0].role"),
+        (
+            json!({"messages": [{"role": "user", "content": [{"text": "a"}]}]}),
+            "messages[0].content[0].type",
+        ),
+        (
+            json!({"messages": [{"role": "user", "content": [{"type": "text"}]}]}),
+            "messages[0].content[0].text",
+        ),
+        (json!({"temperature": -0.1}), "temperature"),
+        (json!({"temperature": 2.1}), "temperature"),
+        (json!({"temperature": "1"}), "temperature"),
+        (json!({"top_p": 1.01}), "top_p"),
+        (json!({"top_k": -2}), "top_k"),
+        (json!({"max_tokens": 0}), "max_tokens"),
+        (json!({"max_completion_tokens": 1.5}), "max_completion_tokens"),
+        (json!({"max_tokens": 1, "max_completion_tokens": 2}), "max_tokens"),
+        (json!({"n": 0}), "n"),
+        (json!({"n": 9}), "n"),
+        (json!({"seed": 1.5}), "seed"),
+        (json!({"seed": 18_446_744_073_709_551_615_u64}), "seed"),
+        (json!({"stop": [""]}), "stop[0]"),
+        (json!({"stop": ["a", 1]}), "stop[1]"),
+        (json!({"stop": vec!["x"; 17]}), "stop"),
+        (json!({"stop": "x".repeat(257)}), "stop[0]"),
+        (json!({"stream": "yes"}), "stream"),
+        (json!({"stream_options": {"include_usage": 1}}), "stream_options.include_usage"),
+        (json!({"verification": "full"}), "verification"),
+        (json!({"verification": {"level": "total"}}), "verification.level"),
+        (json!({"verification": {"level": "full", "k": 2}}), "verification.level"),
+        (json!({"verification": {"level": "k_of_n", "k": 3, "n": 2}}), "verification.k"),
+        (json!({"verification": {"level": "k_of_n", "n": 9}}), "verification.n"),
+        (json!({"verification": {"auditor": "../etc"}}), "verification.auditor"),
+        (json!({"provider": {"only": ["a b"]}}), "provider.only[0]"),
+    ] {
+        assert_eq!(blame(chat(extra.clone())), (param.into(), "invalid_value".into()), "{extra}");
+    }
+    for (extra, param) in [
+        (json!({"prompt": null}), "prompt"),
+        (json!({"prompt": ""}), "prompt"),
+        (json!({"prompt": []}), "prompt"),
+        (json!({"prompt": [[]]}), "prompt[0]"),
+        (json!({"prompt": ["a", ""]}), "prompt[1]"),
+        (json!({"prompt": [1, -2]}), "prompt[1]"),
+        (json!({"prompt": [1, 4_294_967_296_u64]}), "prompt[1]"),
+        (json!({"prompt": ["a", "b", "c"], "n": 3}), "n"),
+    ] {
+        assert_eq!(blame(text(extra.clone())), (param.into(), "invalid_value".into()), "{extra}");
+    }
+}
+
+#[test]
+fn what_would_change_the_answer_is_refused_by_name() {
+    for (extra, param) in [
+        (json!({"tools": [{"type": "function"}]}), "tools"),
+        (json!({"tool_choice": "required"}), "tool_choice"),
+        (json!({"response_format": {"type": "json_object"}}), "response_format"),
+        (json!({"logprobs": true}), "logprobs"),
+        (json!({"top_logprobs": 2}), "top_logprobs"),
+        (json!({"logit_bias": {"50256": -100}}), "logit_bias"),
+        (json!({"frequency_penalty": 0.5}), "frequency_penalty"),
+        (json!({"presence_penalty": -1}), "presence_penalty"),
+        (json!({"min_p": 0.05}), "min_p"),
+        (json!({"repetition_penalty": 1.1}), "repetition_penalty"),
+        (json!({"modalities": ["text", "audio"]}), "modalities"),
+        (json!({"verification": {"levle": "full"}}), "verification.levle"),
+        (json!({"verification": {"on_fail": "warn"}}), "verification.on_fail"),
+        (json!({"provider": {"sort": "price"}}), "provider.sort"),
+        (json!({"messages": [{"role": "tool", "content": "4"}]}), "messages[0].role"),
+        (
+            json!({"messages": [{"role": "assistant", "content": null, "tool_calls": [{}]}]}),
+            "messages[0].tool_calls",
+        ),
+        (
+            json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
+            "messages[0].content[0].type",
+        ),
+    ] {
+        let wanted = (param.into(), "unsupported_parameter".into());
+        assert_eq!(blame(chat(extra.clone())), wanted, "{extra}");
+    }
+    for (extra, param) in [
+        (json!({"logprobs": 0}), "logprobs"),
+        (json!({"echo": true}), "echo"),
+        (json!({"suffix": "end"}), "suffix"),
+        (json!({"best_of": 2}), "best_of"),
+    ] {
+        let wanted = (param.into(), "unsupported_parameter".into());
+        assert_eq!(blame(text(extra.clone())), wanted, "{extra}");
+    }
+}
+
+#[test]
+fn neutral_and_unknown_values_pass() {
+    let neutral = json!({
+        "tools": [], "tool_choice": "none", "response_format": {"type": "text"},
+        "logprobs": false, "top_logprobs": 0, "logit_bias": {}, "frequency_penalty": 0,
+        "presence_penalty": 0.0, "modalities": ["text"], "parallel_tool_calls": true,
+        "user": "u", "store": false, "metadata": {"a": "b"}, "service_tier": "auto",
+        "an_unknown_field": {"deep": [1]}, "functions": null, "audio": null, "min_p": 0,
+        "repetition_penalty": 1.0, "stop": [], "seed": null, "n": null,
+    });
+    assert!(chat(neutral).is_ok());
+    let neutral = json!({"logprobs": null, "echo": false, "suffix": "", "best_of": 1});
+    assert!(text(neutral).is_ok());
+}
+
+#[test]
+fn content_is_a_string_or_parts() {
+    let asked = chat(json!({"messages": [
+        {"role": "developer", "content": "be brief"},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "assistant", "content": null, "refusal": "no", "tool_calls": []},
+        {"role": "system", "content": "", "name": "x"},
+    ]}))
+    .unwrap();
+    let wanted = [("system", "be brief"), ("user", "a\nb"), ("assistant", "no"), ("system", "")];
+    assert_eq!(turns(&asked), wanted.map(|(r, c)| (r.to_owned(), c.to_owned())));
+}
+
+#[test]
+fn prompts_are_text_or_tokens_one_or_several() {
+    let kinds = |prompt: Value| -> Vec<String> {
+        let asked = text(json!({ "prompt": prompt })).unwrap();
+        asked.jobs.iter().map(|job| format!("{:?}", job.prompt)).collect()
+    };
+    assert_eq!(kinds(json!("a")), ["Text(\"a\")"]);
+    assert_eq!(kinds(json!(["a", "b"])), ["Text(\"a\")", "Text(\"b\")"]);
+    assert_eq!(kinds(json!([1, 2])), ["Tokens([1, 2])"]);
+    assert_eq!(kinds(json!([[1], [2, 3]])), ["Tokens([1])", "Tokens([2, 3])"]);
+}
+
+#[test]
+fn choices_take_consecutive_seeds_from_the_given_one() {
+    let asked = text(json!({"prompt": ["a", "b"], "n": 3, "seed": 7})).unwrap();
+    let seeds: Vec<i64> = asked.jobs.iter().map(|job| job.seed.unwrap()).collect();
+    assert_eq!(seeds, [7, 8, 9, 7, 8, 9]);
+    assert_eq!(asked.choices_per_prompt, 3);
+    let asked = chat(json!({"n": 2, "seed": i64::MAX})).unwrap();
+    assert_eq!(asked.jobs[1].seed, Some(i64::MIN));
+}
+
+#[test]
+fn both_token_limits_mean_the_same() {
+    for extra in [
+        json!({"max_tokens": 5}),
+        json!({"max_completion_tokens": 5}),
+        json!({"max_tokens": 5, "max_completion_tokens": 5}),
+    ] {
+        assert_eq!(chat(extra).unwrap().jobs[0].max_tokens, Some(5));
+    }
+}
+
+#[test]
+fn verification_and_provider_are_read_in_full() {
+    let asked = chat(json!({
+        "verification": {"level": "k_of_n", "k": 2, "n": 4, "auditor": "12D3Koo"},
+        "provider": {"order": ["a"], "only": ["a", "b"], "ignore": ["c"], "allow_fallbacks": false},
+    }))
+    .unwrap();
+    let job = &asked.jobs[0];
+    assert_eq!(job.verification.level, Level::KOfN);
+    assert_eq!(job.verification.k_of_n, (2, 4));
+    assert_eq!(job.verification.auditor.as_deref(), Some("12D3Koo"));
+    assert_eq!(job.preference.order, ["a"]);
+    assert_eq!(job.preference.only, ["a", "b"]);
+    assert_eq!(job.preference.ignore, ["c"]);
+    assert!(!job.preference.allow_fallbacks);
+    let one_of = chat(json!({"verification": {"level": "k_of_n", "n": 1}})).unwrap();
+    assert_eq!(one_of.jobs[0].verification.k_of_n, (1, 1));
+}
+
+#[test]
+fn the_nodes_default_check_holds_unless_the_request_says_otherwise() {
+    let default = Verification { level: Level::Full, ..Verification::default() };
+    for (verification, level) in [
+        (json!(null), Level::Full),
+        (json!({"auditor": "12D3Koo"}), Level::Full),
+        (json!({"level": "receipt"}), Level::Receipt),
+    ] {
+        let body = json!({"model": "m", "prompt": "a", "verification": verification});
+        let asked = Asked::parse(Shape::Text, body.to_string().as_bytes(), &default).unwrap();
+        assert_eq!(asked.jobs[0].verification.level, level, "{verification}");
+    }
+}
+
+#[test]
+fn what_is_not_an_object_of_json_is_refused_without_a_parameter() {
+    let deep = "[".repeat(100_000);
+    for body in [&b""[..], b"{", b"[]", b"null", b"{\"model\":\"\xff\"}", deep.as_bytes()] {
+        let wanted = (String::new(), "invalid_json".to_owned());
+        assert_eq!(blame(parse(Shape::Chat, body)), wanted);
+    }
+}
