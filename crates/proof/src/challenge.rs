@@ -299,7 +299,7 @@ pub fn verify_leaf(
         (None, Prompt::Chat(_) | Prompt::Text(_)) => None,
     };
     same("token", read, leaf.token)?;
-    let index = (position + 1).checked_sub(receipt.prompt_tokens);
+    let index = position.saturating_add(1).checked_sub(receipt.prompt_tokens);
     match (&leaf.drawn, index) {
         (None, None) => Ok(()),
         (Some(drawn), Some(_)) if offer.sampling.temperature_q16 == 0 && drawn.draw != 0 => {

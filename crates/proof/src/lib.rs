@@ -13,12 +13,14 @@
 pub mod agreement;
 pub mod audit;
 pub mod challenge;
+pub mod evidence;
 pub mod execute;
 mod hash;
 pub mod lottery;
 pub mod receipt;
 pub mod seed;
 pub mod transcript;
+pub mod verdict;
 
 pub use audit::{AuditError, Findings, audit};
 pub use execute::{DrawnStep, Ending, Execute, Step};

@@ -91,10 +91,16 @@ impl Ticket {
         &self.output
     }
 
+    /// The output as a fraction of 65,536, to compare with a [`Rate`].
+    #[must_use]
+    pub fn lot_q16(&self) -> u32 {
+        (self.output.lot() >> 48) as u32
+    }
+
     /// Whether this auditor is to look, if it looks at `rate`.
     #[must_use]
     pub fn wins(&self, rate: Rate) -> bool {
-        self.output.lot() >> 48 < u64::from(rate.q16())
+        self.lot_q16() < rate.q16()
     }
 }
 

@@ -224,7 +224,8 @@ pub fn verify_bindings(
     }
     verify_offer_named(offer, receipt)?;
     verify_terms(offer, receipt)?;
-    verify_tokens(receipt, answer.tokens)?;
+    verify_output_count(receipt, answer.tokens)?;
+    verify_output_hash(receipt, answer.tokens)?;
     same_digest(Field::TextHash, text_hash(answer.text), receipt.text_hash)?;
     verify_commitments(receipt, commitments)
 }
@@ -234,20 +235,24 @@ pub fn verify_offer_named(offer: &Signed<Offer>, receipt: &Receipt) -> Result<()
     same_digest(Field::OfferId, offer.id(), receipt.offer_id)
 }
 
-/// Checks that a receipt speaks of these tokens.
-pub fn verify_tokens(receipt: &Receipt, tokens: &[u32]) -> Result<(), BindingError> {
-    same_number(Field::OutputTokens, tokens.len() as u64, receipt.output_tokens.into())?;
+/// Checks that a receipt names the offer's model.
+pub fn verify_model_named(offer: &Offer, receipt: &Receipt) -> Result<(), BindingError> {
+    same_digest(
+        Field::ModelId,
+        Digest::from_bytes(*offer.model_id.as_bytes()),
+        Digest::from_bytes(*receipt.model_id.as_bytes()),
+    )
+}
+
+/// Checks that a receipt covers these tokens.
+pub fn verify_output_hash(receipt: &Receipt, tokens: &[u32]) -> Result<(), BindingError> {
     same_digest(Field::OutputHash, output_hash(tokens), receipt.output_hash)
 }
 
 /// Checks what a receipt says against the terms of the offer it names. A signed
 /// receipt that fails here convicts its signer without any model.
 pub fn verify_terms(offer: &Offer, receipt: &Receipt) -> Result<(), BindingError> {
-    same_digest(
-        Field::ModelId,
-        Digest::from_bytes(*offer.model_id.as_bytes()),
-        Digest::from_bytes(*receipt.model_id.as_bytes()),
-    )?;
+    verify_model_named(offer, receipt)?;
     match &offer.prompt {
         Prompt::Tokens(ids) => {
             same_number(Field::PromptTokens, ids.len() as u64, receipt.prompt_tokens.into())?;
@@ -260,6 +265,11 @@ pub fn verify_terms(offer: &Offer, receipt: &Receipt) -> Result<(), BindingError
     let leaves = u64::from(receipt.prompt_tokens) + u64::from(receipt.output_tokens);
     same_number(Field::Leaves, leaves, receipt.leaves.into())?;
     verify_stop(offer, receipt)
+}
+
+/// Checks that a receipt counts these tokens.
+pub fn verify_output_count(receipt: &Receipt, tokens: &[u32]) -> Result<(), BindingError> {
+    same_number(Field::OutputTokens, tokens.len() as u64, receipt.output_tokens.into())
 }
 
 fn verify_stop(offer: &Offer, receipt: &Receipt) -> Result<(), BindingError> {

@@ -19,7 +19,12 @@ pub(super) fn compare(
     openings: Option<&Openings>,
 ) -> Option<Mismatch> {
     let tree = ours.tree();
-    let found = [wrong_prompt(ours, receipt), wrong_token(ours), wrong_ending(ours, receipt)];
+    let found = [
+        wrong_prompt(ours, receipt),
+        wrong_token(ours),
+        wrong_ending(ours, receipt),
+        wrong_leaves(ours, receipt),
+    ];
     let found: Vec<Mismatch> = found.into_iter().flatten().collect();
     let root = tree.as_ref().map(Tree::root);
     if found.is_empty() && root == Some(receipt.transcript_root) {
@@ -65,6 +70,13 @@ fn wrong_ending(ours: &Recomputation, receipt: &Receipt) -> Option<Mismatch> {
     let expected = text_hash(&ending.text);
     (expected != receipt.text_hash)
         .then(|| digest(position, Difference::Text, &expected, &receipt.text_hash))
+}
+
+/// The count of leaves, which the root of an honest tree would not give away.
+fn wrong_leaves(ours: &Recomputation, receipt: &Receipt) -> Option<Mismatch> {
+    let (expected, got) = (ours.leaves.len() as u32 + 1, receipt.leaves);
+    let position = expected.min(got).saturating_sub(1);
+    (expected != got).then(|| number(position, Difference::Length, expected, got))
 }
 
 /// What the provider's own leaves add. Openings and hashes that do not lead to
