@@ -1,0 +1,49 @@
+//! What was passed on so far, and whose it is.
+
+use peerproof_identity::PeerId;
+
+use super::Segment;
+use crate::time::Millis;
+
+/// INVARIANT: grows only at its end, so no token is passed on twice or left out.
+#[derive(Default)]
+pub(super) struct Answer {
+    pub(super) tokens: Vec<u32>,
+    pub(super) text: String,
+    pub(super) segments: Vec<Segment>,
+    pub(super) first_token_at: Option<Millis>,
+}
+
+impl Answer {
+    /// Grows to `tokens` and `text`, which continue it. Returns start, tokens and text that are new.
+    pub(super) fn grow(
+        &mut self,
+        from: PeerId,
+        tokens: &[u32],
+        text: &str,
+        now: Millis,
+    ) -> (u32, Vec<u32>, String) {
+        let start = self.tokens.len() as u32;
+        if self.segments.last().is_none_or(|last| last.provider != from) {
+            self.segments.push(Segment { provider: from, start });
+        }
+        self.first_token_at.get_or_insert(now);
+        let new_tokens = tokens.get(self.tokens.len()..).unwrap_or_default().to_vec();
+        let new_text = text.get(self.text.len()..).unwrap_or_default().to_owned();
+        self.tokens.extend_from_slice(&new_tokens);
+        self.text.push_str(&new_text);
+        (start, new_tokens, new_text)
+    }
+
+    /// Whose token stands at `index`.
+    pub(super) fn author(&self, index: usize) -> Option<PeerId> {
+        let before = self.segments.iter().rev().find(|segment| segment.start as usize <= index);
+        before.map(|segment| segment.provider)
+    }
+
+    /// Index of the first token that differs from `other`.
+    pub(super) fn departs_from(&self, other: &[u32]) -> usize {
+        let same = self.tokens.iter().zip(other).take_while(|(ours, theirs)| ours == theirs);
+        same.count()
+    }
+}

@@ -1,0 +1,151 @@
+//! Who could do the job, and who has had a turn.
+
+use peerproof_identity::PeerId;
+
+use crate::entropy::Entropy;
+use crate::limits::{MAX_ATTEMPTS_PER_PROVIDER, MAX_CANDIDATES};
+use crate::select::{self, Candidate, Need};
+use crate::time::Millis;
+
+/// When a provider that was left may be asked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    /// Not in this job.
+    Never,
+    /// From this moment.
+    From(Millis),
+}
+
+struct Place {
+    candidate: Candidate,
+    busy: bool,
+    again: Again,
+    turns: u32,
+}
+
+impl Place {
+    fn ready_at(&self) -> Option<Millis> {
+        match self.again {
+            Again::From(at) if !self.busy && self.turns < MAX_ATTEMPTS_PER_PROVIDER => Some(at),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Roster {
+    places: Vec<Place>,
+    rounds: u64,
+}
+
+impl Roster {
+    /// Takes in newcomers and fresher figures; true if anybody is new.
+    pub(super) fn merge(&mut self, candidates: Vec<Candidate>) -> bool {
+        let mut grown = false;
+        for candidate in candidates {
+            let known = self.places.iter_mut().find(|place| place.candidate.peer == candidate.peer);
+            if let Some(place) = known {
+                place.candidate = candidate;
+            } else if self.places.len() < MAX_CANDIDATES {
+                let again = Again::From(Millis(0));
+                self.places.push(Place { candidate, busy: false, again, turns: 0 });
+                grown = true;
+            }
+        }
+        grown
+    }
+
+    /// Gives the best provider that is free a turn.
+    pub(super) fn pick(&mut self, now: Millis, need: Need, entropy: &Entropy) -> Option<Candidate> {
+        let ready = |place: &Place| place.ready_at().is_some_and(|at| at <= now);
+        let places: Vec<usize> =
+            (0..self.places.len()).filter(|index| ready(&self.places[*index])).collect();
+        let candidates: Vec<Candidate> =
+            places.iter().map(|index| self.places[*index].candidate.clone()).collect();
+        let chosen = select::pick(&candidates, need, entropy, self.rounds)?;
+        self.rounds += 1;
+        let place = &mut self.places[places[chosen]];
+        place.busy = true;
+        place.turns += 1;
+        Some(place.candidate.clone())
+    }
+
+    /// Ends a provider's turn. Returns how many it has had.
+    pub(super) fn leave(&mut self, peer: &PeerId, again: Again) -> u32 {
+        let Some(place) = self.places.iter_mut().find(|place| place.candidate.peer == *peer) else {
+            return 0;
+        };
+        place.busy = false;
+        place.again = again;
+        place.turns
+    }
+
+    /// The next moment at which somebody who may be chosen becomes free.
+    pub(super) fn next_ready(&self, need: Need) -> Option<Millis> {
+        let able = self.places.iter().filter(|place| {
+            place.candidate.standing.barred.is_none()
+                && place.candidate.context_length >= need.context_length
+        });
+        able.filter_map(Place::ready_at).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+    use peerproof_identity::Keypair;
+
+    use super::*;
+    use crate::reputation::Standing;
+
+    fn candidate(seed: u8) -> Candidate {
+        Candidate {
+            peer: Keypair::from_seed(&[seed; 32]).public().peer_id(),
+            context_length: 128,
+            active_jobs: 0,
+            queued_jobs: 0,
+            max_jobs: 1,
+            rtt_ms: None,
+            standing: Standing::stranger(),
+            preferred: None,
+        }
+    }
+
+    #[test]
+    fn a_turn_is_exclusive_and_turns_run_out() {
+        let (mut roster, entropy, need) =
+            (Roster::default(), Entropy::new([0; 32]), Need::default());
+        assert!(roster.merge(vec![candidate(1)]));
+        assert!(!roster.merge(vec![candidate(1)]), "known");
+        for turn in 1..=MAX_ATTEMPTS_PER_PROVIDER {
+            let peer = roster.pick(Millis(0), need, &entropy).unwrap().peer;
+            assert!(roster.pick(Millis(0), need, &entropy).is_none(), "busy");
+            assert_eq!(roster.leave(&peer, Again::From(Millis(0))), turn);
+        }
+        assert!(roster.pick(Millis(0), need, &entropy).is_none());
+        assert_eq!(roster.next_ready(need), None);
+    }
+
+    #[test]
+    fn cooling_takes_its_time_and_never_is_never() {
+        let (mut roster, entropy, need) =
+            (Roster::default(), Entropy::new([0; 32]), Need::default());
+        roster.merge(vec![candidate(1)]);
+        let peer = roster.pick(Millis(5), need, &entropy).unwrap().peer;
+        roster.leave(&peer, Again::From(Millis(50)));
+        assert!(roster.pick(Millis(49), need, &entropy).is_none());
+        assert_eq!(roster.next_ready(need), Some(Millis(50)));
+        assert!(roster.pick(Millis(50), need, &entropy).is_some());
+        roster.leave(&peer, Again::Never);
+        assert_eq!(roster.next_ready(need), None);
+    }
+
+    #[test]
+    fn only_so_many_are_remembered() {
+        let mut roster = Roster::default();
+        let many = (0..=MAX_CANDIDATES as u8).map(candidate).collect();
+        roster.merge(many);
+        assert_eq!(roster.places.len(), MAX_CANDIDATES);
+    }
+}
