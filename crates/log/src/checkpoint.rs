@@ -44,12 +44,7 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// The text that is signed.
     pub fn text(&self) -> String {
-        let mut text = format!(
-            "{}\n{}\n{}\n",
-            self.origin,
-            self.size,
-            BASE64.encode(self.root)
-        );
+        let mut text = format!("{}\n{}\n{}\n", self.origin, self.size, BASE64.encode(self.root));
         for line in &self.extensions {
             text.push_str(line);
             text.push('\n');
@@ -64,15 +59,9 @@ impl Checkpoint {
     pub fn parse(text: &str) -> Result<Self, CheckpointError> {
         let line = |line| CheckpointError::Line { line };
         let mut lines = text.strip_suffix('\n').ok_or(line(0))?.split('\n');
-        let origin = lines
-            .next()
-            .filter(|origin| !origin.is_empty())
-            .ok_or(line(0))?;
+        let origin = lines.next().filter(|origin| !origin.is_empty()).ok_or(line(0))?;
         let size = lines.next().and_then(decimal).ok_or(line(1))?;
-        let root = lines
-            .next()
-            .and_then(|root| BASE64.decode(root).ok())
-            .ok_or(line(2))?;
+        let root = lines.next().and_then(|root| BASE64.decode(root).ok()).ok_or(line(2))?;
         let root = Hash::try_from(root).map_err(|_| line(2))?;
         let mut extensions = Vec::new();
         for (index, extension) in lines.enumerate() {
@@ -81,12 +70,7 @@ impl Checkpoint {
             }
             extensions.push(extension.to_owned());
         }
-        Ok(Self {
-            origin: origin.to_owned(),
-            size,
-            root,
-            extensions,
-        })
+        Ok(Self { origin: origin.to_owned(), size, root, extensions })
     }
 }
 
@@ -112,18 +96,9 @@ impl SignedCheckpoint {
     pub fn sign(size: u64, root: Hash, key: &Keypair) -> Result<Self, CheckpointError> {
         let signer = key.public();
         let origin = origin(&signer.peer_id());
-        let checkpoint = Checkpoint {
-            origin,
-            size,
-            root,
-            extensions: Vec::new(),
-        };
+        let checkpoint = Checkpoint { origin, size, root, extensions: Vec::new() };
         let note = Note::sign(checkpoint.text(), &checkpoint.origin, key)?.to_string();
-        Ok(Self {
-            checkpoint,
-            signer,
-            note,
-        })
+        Ok(Self { checkpoint, signer, note })
     }
 
     /// Parses a note and checks that the key named in its origin signed it.
@@ -137,11 +112,7 @@ impl SignedCheckpoint {
             .ok_or_else(|| CheckpointError::Origin { got: checkpoint.origin.clone() })?
             .public_key();
         parsed.verify(&checkpoint.origin, &signer)?;
-        Ok(Self {
-            checkpoint,
-            signer,
-            note: parsed.to_string(),
-        })
+        Ok(Self { checkpoint, signer, note: parsed.to_string() })
     }
 
     /// As [`SignedCheckpoint::open`], and checks that it is `key`'s log.
@@ -212,13 +183,7 @@ impl SignedCheckpoint {
             let (expected, got) = (self.signer.peer_id(), later.signer.peer_id());
             return Err(CheckpointError::Key { expected, got });
         }
-        Ok(verify_consistency(
-            self.size(),
-            self.root(),
-            later.size(),
-            later.root(),
-            path,
-        )?)
+        Ok(verify_consistency(self.size(), self.root(), later.size(), later.root(), path)?)
     }
 }
 
@@ -278,10 +243,7 @@ mod tests {
         for bit in 0..signed.note().len() * 8 {
             let mut bytes = signed.note().as_bytes().to_vec();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(
-                SignedCheckpoint::open_of(&bytes, &key().public()).is_err(),
-                "bit {bit}"
-            );
+            assert!(SignedCheckpoint::open_of(&bytes, &key().public()).is_err(), "bit {bit}");
         }
     }
 
@@ -300,9 +262,7 @@ mod tests {
             root: [1; 32],
             extensions: Vec::new(),
         };
-        let forged = Note::sign(checkpoint.text(), &checkpoint.origin, &other)
-            .unwrap()
-            .to_string();
+        let forged = Note::sign(checkpoint.text(), &checkpoint.origin, &other).unwrap().to_string();
         assert!(matches!(
             SignedCheckpoint::open(forged.as_bytes()),
             Err(CheckpointError::Note(NoteError::Unsigned { .. }))
@@ -331,10 +291,7 @@ mod tests {
             format!("o\n1\n{}\n", root.trim_end_matches('=')),
             format!("o\n1\n{root}\n{many}"),
         ] {
-            assert!(
-                matches!(accepted(&text), Err(CheckpointError::Line { .. })),
-                "{text:?}"
-            );
+            assert!(matches!(accepted(&text), Err(CheckpointError::Line { .. })), "{text:?}");
         }
     }
 
@@ -344,20 +301,12 @@ mod tests {
         (0..5u8).for_each(|byte| tree.push(leaf_hash(&[byte])));
         let at = |size| SignedCheckpoint::sign(size, tree.root(size).unwrap(), &key()).unwrap();
         let (old, new) = (at(3), at(5));
-        new.verify_entry(&[4], 4, &tree.inclusion(4, 5).unwrap())
-            .unwrap();
-        new.verify_entry(&[3], 4, &tree.inclusion(4, 5).unwrap())
-            .unwrap_err();
+        new.verify_entry(&[4], 4, &tree.inclusion(4, 5).unwrap()).unwrap();
+        new.verify_entry(&[3], 4, &tree.inclusion(4, 5).unwrap()).unwrap_err();
         let path = tree.consistency(3, 5).unwrap();
         old.verify_growth(&new, &path).unwrap();
-        assert!(matches!(
-            old.verify_growth(&new, &path[1..]),
-            Err(CheckpointError::Proof(_))
-        ));
+        assert!(matches!(old.verify_growth(&new, &path[1..]), Err(CheckpointError::Proof(_))));
         let other = SignedCheckpoint::sign(5, *new.root(), &Keypair::from_seed(&[6; 32])).unwrap();
-        assert!(matches!(
-            old.verify_growth(&other, &path),
-            Err(CheckpointError::Key { .. })
-        ));
+        assert!(matches!(old.verify_growth(&other, &path), Err(CheckpointError::Key { .. })));
     }
 }

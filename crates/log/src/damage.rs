@@ -38,11 +38,7 @@ impl fmt::Display for Damage {
         if !self.kind.concerns_checkpoint() {
             write!(f, "{}, ", self.place)?;
         }
-        write!(
-            f,
-            "{} ({} entries before it are whole)",
-            self.kind, self.entries_before
-        )
+        write!(f, "{} ({} entries before it are whole)", self.kind, self.entries_before)
     }
 }
 

@@ -180,17 +180,15 @@ impl<S: Storage> Log<S> {
                 self.reader.storage.cut(segment.number, keep(segment))?;
             }
         }
-        self.end = tail.segments.last().map(|segment| Place {
-            segment: segment.number,
-            offset: keep(segment),
-        });
+        self.end = tail
+            .segments
+            .last()
+            .map(|segment| Place { segment: segment.number, offset: keep(segment) });
         let checkpoint = match &self.reader.checkpoint {
             Some(checkpoint) => checkpoint.clone(),
             None => SignedCheckpoint::sign(0, self.reader.root(0)?, &self.key)?,
         };
-        self.reader
-            .storage
-            .write_checkpoint(checkpoint.note().as_bytes())?;
+        self.reader.storage.write_checkpoint(checkpoint.note().as_bytes())?;
         self.reader.checkpoint = Some(checkpoint);
         Ok(())
     }
@@ -203,10 +201,7 @@ impl<S: Storage> Log<S> {
         let mut total = 0;
         for got in batch.iter().map(|payload| payload.as_ref().len()) {
             if got == 0 || got > MAX_PAYLOAD_BYTES {
-                return Err(LogError::PayloadLength {
-                    limit: MAX_PAYLOAD_BYTES,
-                    got,
-                });
+                return Err(LogError::PayloadLength { limit: MAX_PAYLOAD_BYTES, got });
             }
             total += got;
         }
@@ -220,21 +215,14 @@ impl<S: Storage> Log<S> {
     }
 
     fn write<P: AsRef<[u8]>>(&mut self, batch: &[P]) -> Result<(), LogError> {
-        let start = self.room(batch_bytes(
-            batch.iter().map(|payload| payload.as_ref().len()),
-        ))?;
+        let start = self.room(batch_bytes(batch.iter().map(|payload| payload.as_ref().len())))?;
         let mut bytes = Vec::new();
         let mut chain = self.chain;
         for payload in batch {
             let payload = payload.as_ref();
-            let place = Place {
-                segment: start.segment,
-                offset: start.offset + bytes.len() as u64,
-            };
+            let place = Place { segment: start.segment, offset: start.offset + bytes.len() as u64 };
             let entry = Entry::at(place, payload.len());
-            self.reader
-                .places
-                .push(entry.map_err(|_| LogError::Full { limit: MAX_ENTRIES })?);
+            self.reader.places.push(entry.map_err(|_| LogError::Full { limit: MAX_ENTRIES })?);
             chain = record::encode(self.reader.tree.len(), &chain, payload, &mut bytes);
             self.reader.tree.push(leaf_hash(payload));
         }
@@ -250,10 +238,8 @@ impl<S: Storage> Log<S> {
 
         self.reader.checkpoint = Some(checkpoint);
         self.chain = chain;
-        self.end = Some(Place {
-            segment: start.segment,
-            offset: start.offset + bytes.len() as u64,
-        });
+        self.end =
+            Some(Place { segment: start.segment, offset: start.offset + bytes.len() as u64 });
         Ok(())
     }
 
@@ -263,17 +249,11 @@ impl<S: Storage> Log<S> {
             Some(end) if end.offset == 0 || end.offset + bytes <= self.segment_bytes => {
                 return Ok(end);
             }
-            Some(end) => end
-                .segment
-                .checked_add(1)
-                .ok_or(LogError::Full { limit: MAX_ENTRIES })?,
+            Some(end) => end.segment.checked_add(1).ok_or(LogError::Full { limit: MAX_ENTRIES })?,
             None => 0,
         };
         self.reader.storage.create_segment(next)?;
-        let end = Place {
-            segment: next,
-            offset: 0,
-        };
+        let end = Place { segment: next, offset: 0 };
         self.end = Some(end);
         Ok(end)
     }

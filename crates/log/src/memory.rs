@@ -17,15 +17,11 @@ pub struct MemoryStorage {
 
 impl MemoryStorage {
     fn segment(&self, number: u32) -> Result<&Vec<u8>, StorageError> {
-        self.segments
-            .get(&number)
-            .ok_or_else(|| error("read", number, "no such segment"))
+        self.segments.get(&number).ok_or_else(|| error("read", number, "no such segment"))
     }
 
     fn segment_mut(&mut self, number: u32) -> Result<&mut Vec<u8>, StorageError> {
-        self.segments
-            .get_mut(&number)
-            .ok_or_else(|| error("append to", number, "no such segment"))
+        self.segments.get_mut(&number).ok_or_else(|| error("append to", number, "no such segment"))
     }
 }
 
@@ -41,12 +37,7 @@ impl Storage for MemoryStorage {
     fn read(&self, segment: u32, offset: u64, buffer: &mut [u8]) -> Result<(), StorageError> {
         let bytes = usize::try_from(offset)
             .ok()
-            .and_then(|start| {
-                self.segment(segment)
-                    .ok()?
-                    .get(start..)?
-                    .get(..buffer.len())
-            })
+            .and_then(|start| self.segment(segment).ok()?.get(start..)?.get(..buffer.len()))
             .ok_or_else(|| error("read", segment, "no such bytes"))?;
         buffer.copy_from_slice(bytes);
         Ok(())
@@ -74,9 +65,7 @@ impl Storage for MemoryStorage {
 
     fn cut(&mut self, segment: u32, keep_bytes: u64) -> Result<(), StorageError> {
         let held = self.segment_mut(segment)?;
-        let keep = held
-            .len()
-            .min(usize::try_from(keep_bytes).unwrap_or(usize::MAX));
+        let keep = held.len().min(usize::try_from(keep_bytes).unwrap_or(usize::MAX));
         let tail = held.split_off(keep);
         self.aside.push((segment, keep_bytes, tail));
         Ok(())

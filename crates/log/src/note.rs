@@ -47,18 +47,13 @@ impl Note {
         if text.contains("\n\n") || text.starts_with('\n') {
             return Err(NoteError::Text);
         }
-        let signature = key
-            .sign_note(text.as_bytes())
-            .map_err(|_| NoteError::Text)?;
+        let signature = key.sign_note(text.as_bytes()).map_err(|_| NoteError::Text)?;
         let signature = NoteSignature {
             name: name.to_owned(),
             key_hash: key_hash(name, &key.public()),
             bytes: signature.as_bytes().to_vec(),
         };
-        Ok(Self {
-            text,
-            signatures: vec![signature],
-        })
+        Ok(Self { text, signatures: vec![signature] })
     }
 
     /// Parses the bytes of a note.
@@ -67,35 +62,24 @@ impl Note {
     /// [`NoteError`] names the part that is not as the format says.
     pub fn parse(bytes: &[u8]) -> Result<Self, NoteError> {
         if bytes.len() > MAX_NOTE_BYTES {
-            return Err(NoteError::Length {
-                limit: MAX_NOTE_BYTES,
-                got: bytes.len(),
-            });
+            return Err(NoteError::Length { limit: MAX_NOTE_BYTES, got: bytes.len() });
         }
         let note = std::str::from_utf8(bytes).map_err(|_| NoteError::Characters)?;
         if note.bytes().any(|byte| byte < 0x20 && byte != b'\n') {
             return Err(NoteError::Characters);
         }
         let (text, lines) = note.rsplit_once("\n\n").ok_or(NoteError::Text)?;
-        let lines = lines
-            .strip_suffix('\n')
-            .ok_or(NoteError::SignatureLine { line: 0 })?;
+        let lines = lines.strip_suffix('\n').ok_or(NoteError::SignatureLine { line: 0 })?;
         let count = lines.split('\n').count();
         if count > MAX_NOTE_SIGNATURES {
-            return Err(NoteError::Signatures {
-                limit: MAX_NOTE_SIGNATURES,
-                got: count,
-            });
+            return Err(NoteError::Signatures { limit: MAX_NOTE_SIGNATURES, got: count });
         }
         let signatures = lines
             .split('\n')
             .enumerate()
             .map(|(line, text)| parse_signature(text).ok_or(NoteError::SignatureLine { line }))
             .collect::<Result<_, _>>()?;
-        Ok(Self {
-            text: format!("{text}\n"),
-            signatures,
-        })
+        Ok(Self { text: format!("{text}\n"), signatures })
     }
 
     /// Checks that `key` under `name` signed the text.
@@ -105,14 +89,10 @@ impl Note {
     /// one, or one that does not hold.
     pub fn verify(&self, name: &str, key: &PublicKey) -> Result<(), NoteError> {
         let hash = key_hash(name, key);
-        let mut own = self
-            .signatures
-            .iter()
-            .filter(|line| line.name == name && line.key_hash == hash);
+        let mut own =
+            self.signatures.iter().filter(|line| line.name == name && line.key_hash == hash);
         let (Some(line), None) = (own.next(), own.next()) else {
-            return Err(NoteError::Unsigned {
-                name: name.to_owned(),
-            });
+            return Err(NoteError::Unsigned { name: name.to_owned() });
         };
         let signature = Signature::from_bytes(&line.bytes)?;
         Ok(key.verify_note(self.text.as_bytes(), &signature)?)
@@ -166,11 +146,7 @@ fn parse_signature(line: &str) -> Option<NoteSignature> {
     if signature.is_empty() {
         return None;
     }
-    Some(NoteSignature {
-        name: name.to_owned(),
-        key_hash: *hash,
-        bytes: signature.to_vec(),
-    })
+    Some(NoteSignature { name: name.to_owned(), key_hash: *hash, bytes: signature.to_vec() })
 }
 
 /// Why a note is refused.
@@ -238,10 +214,7 @@ mod tests {
     fn a_foreign_note_verifies() {
         let note = Note::parse(EXAMPLE.as_bytes()).unwrap();
         note.verify("PeterNeumann", &example_key()).unwrap();
-        assert_eq!(
-            key_hash("PeterNeumann", &example_key()),
-            [0xc7, 0x4f, 0x20, 0xa3]
-        );
+        assert_eq!(key_hash("PeterNeumann", &example_key()), [0xc7, 0x4f, 0x20, 0xa3]);
         assert_eq!(note.to_string(), EXAMPLE);
     }
 
@@ -273,10 +246,7 @@ mod tests {
         ] {
             let changed = EXAMPLE.replace(from, to);
             assert_ne!(changed, EXAMPLE);
-            assert!(
-                Note::parse(changed.as_bytes()).is_err(),
-                "{from:?} to {to:?}"
-            );
+            assert!(Note::parse(changed.as_bytes()).is_err(), "{from:?} to {to:?}");
         }
     }
 
@@ -291,38 +261,19 @@ mod tests {
             |text: String| Note::parse(text.as_bytes())?.verify("some.log/name", &key.public());
         verify(own.clone()).unwrap();
         verify(format!("{own}{foreign}")).unwrap();
-        assert!(matches!(
-            verify(format!("{own}{line}")),
-            Err(NoteError::Unsigned { .. })
-        ));
+        assert!(matches!(verify(format!("{own}{line}")), Err(NoteError::Unsigned { .. })));
         let many = line.repeat(MAX_NOTE_SIGNATURES);
-        assert!(matches!(
-            verify(format!("{own}{many}")),
-            Err(NoteError::Signatures { .. })
-        ));
+        assert!(matches!(verify(format!("{own}{many}")), Err(NoteError::Signatures { .. })));
     }
 
     #[test]
     fn texts_and_names_outside_the_format_are_not_signed() {
         let key = Keypair::from_seed(&[3; 32]);
-        for text in [
-            "",
-            "no newline",
-            "two\n\nparts\n",
-            "\nempty first\n",
-            "tab\t\n",
-        ] {
-            assert_eq!(
-                Note::sign(text.to_owned(), "name", &key),
-                Err(NoteError::Text),
-                "{text:?}"
-            );
+        for text in ["", "no newline", "two\n\nparts\n", "\nempty first\n", "tab\t\n"] {
+            assert_eq!(Note::sign(text.to_owned(), "name", &key), Err(NoteError::Text), "{text:?}");
         }
         for name in ["", "a b", "a+b", "a\u{2003}b", "a\nb"] {
-            assert_eq!(
-                Note::sign("text\n".to_owned(), name, &key),
-                Err(NoteError::Name)
-            );
+            assert_eq!(Note::sign("text\n".to_owned(), name, &key), Err(NoteError::Name));
         }
         let long = vec![b'a'; MAX_NOTE_BYTES + 1];
         assert!(matches!(Note::parse(&long), Err(NoteError::Length { .. })));

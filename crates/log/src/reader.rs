@@ -50,25 +50,9 @@ impl<S: Storage> Reader<S> {
 
     pub(crate) fn open_with_walk(storage: S, key: &PublicKey) -> Result<(Self, Tail), LogError> {
         let (checkpoint, walk, segments) = examine(&storage, key)?;
-        let tail = Tail {
-            chain: walk.chain,
-            end: walk.end,
-            segments,
-        };
-        let Walk {
-            tree,
-            places,
-            damage,
-            ..
-        } = walk;
-        let reader = Self {
-            storage,
-            tree,
-            places,
-            checkpoint,
-            damage,
-            key: *key,
-        };
+        let tail = Tail { chain: walk.chain, end: walk.end, segments };
+        let Walk { tree, places, damage, .. } = walk;
+        let reader = Self { storage, tree, places, checkpoint, damage, key: *key };
         Ok((reader, tail))
     }
 
@@ -101,12 +85,9 @@ impl<S: Storage> Reader<S> {
     pub fn entry(&self, index: u64) -> Result<Vec<u8>, LogError> {
         let size = self.len();
         let missing = ProofError::Index { index, size };
-        let (Some(leaf), Some(entry)) = (
-            self.tree.leaf(index),
-            usize::try_from(index)
-                .ok()
-                .and_then(|at| self.places.get(at)),
-        ) else {
+        let (Some(leaf), Some(entry)) =
+            (self.tree.leaf(index), usize::try_from(index).ok().and_then(|at| self.places.get(at)))
+        else {
             return Err(missing.into());
         };
         let mut payload = vec![0; entry.payload as usize];
@@ -114,19 +95,9 @@ impl<S: Storage> Reader<S> {
         self.storage.read(entry.segment, start, &mut payload)?;
         let got = crate::tree::leaf_hash(&payload);
         if got != leaf {
-            let place = crate::Place {
-                segment: entry.segment,
-                offset: entry.offset.into(),
-            };
-            let kind = DamageKind::Root {
-                expected: leaf,
-                got,
-            };
-            return Err(LogError::Changed(Damage {
-                place,
-                entries_before: index,
-                kind,
-            }));
+            let place = crate::Place { segment: entry.segment, offset: entry.offset.into() };
+            let kind = DamageKind::Root { expected: leaf, got };
+            return Err(LogError::Changed(Damage { place, entries_before: index, kind }));
         }
         Ok(payload)
     }
@@ -171,25 +142,15 @@ impl<S: Storage> Reader<S> {
         }
         if walk.tree.len() < self.len() {
             let (expected, got) = (self.len(), walk.tree.len());
-            return Err(LogError::Damaged(
-                walk.damage_here(DamageKind::Missing { expected, got }),
-            ));
+            return Err(LogError::Damaged(walk.damage_here(DamageKind::Missing { expected, got })));
         }
         let (expected, got) = (self.root(self.len())?, walk.tree.root(self.len())?);
         if expected != got {
-            return Err(LogError::Damaged(
-                walk.damage_here(DamageKind::Root { expected, got }),
-            ));
+            return Err(LogError::Damaged(walk.damage_here(DamageKind::Root { expected, got })));
         }
-        let whole = segments
-            .iter()
-            .filter(|segment| segment.number < walk.end.segment);
+        let whole = segments.iter().filter(|segment| segment.number < walk.end.segment);
         let bytes = whole.map(|segment| segment.bytes).sum::<u64>() + walk.end.offset;
-        Ok(Verified {
-            entries: walk.tree.len(),
-            bytes,
-            root: walk.tree.root(walk.tree.len())?,
-        })
+        Ok(Verified { entries: walk.tree.len(), bytes, root: walk.tree.root(walk.tree.len())? })
     }
 
     /// Where the log lies.

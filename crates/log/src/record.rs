@@ -27,11 +27,7 @@ const CRC_BYTES: usize = 4;
 
 /// What the first record of a log names as its predecessor.
 pub fn chain_start(origin: &str) -> Hash {
-    Sha256::new()
-        .chain_update(b"peerproof log v1\n")
-        .chain_update(origin)
-        .finalize()
-        .into()
+    Sha256::new().chain_update(b"peerproof log v1\n").chain_update(origin).finalize().into()
 }
 
 /// Appends the record of `payload` to `out` and returns its chain hash.
@@ -60,10 +56,7 @@ pub fn pad(out: &mut Vec<u8>) {
 pub fn payload_bytes(first: [u8; 4]) -> Result<usize, DamageKind> {
     let len = u32::from_le_bytes(first) as usize;
     if len > MAX_PAYLOAD_BYTES {
-        return Err(DamageKind::Length {
-            got: len as u64,
-            limit: MAX_PAYLOAD_BYTES as u64,
-        });
+        return Err(DamageKind::Length { got: len as u64, limit: MAX_PAYLOAD_BYTES as u64 });
     }
     Ok(len)
 }
@@ -82,10 +75,8 @@ pub fn decode<'a>(
     seq: u64,
     previous: &Hash,
 ) -> Result<(&'a [u8], Hash), DamageKind> {
-    let cut_short = DamageKind::Truncated {
-        needed: record.len() as u64 + 1,
-        left: record.len() as u64,
-    };
+    let cut_short =
+        DamageKind::Truncated { needed: record.len() as u64 + 1, left: record.len() as u64 };
     let Some((body, crc)) = record.split_last_chunk::<CRC_BYTES>() else {
         return Err(cut_short);
     };
@@ -101,10 +92,7 @@ pub fn decode<'a>(
     let len = payload_bytes(len)?;
     let found_seq = u64::from_le_bytes(found_seq);
     if found_seq != seq {
-        return Err(DamageKind::Sequence {
-            expected: seq,
-            got: found_seq,
-        });
+        return Err(DamageKind::Sequence { expected: seq, got: found_seq });
     }
     if found_previous != previous {
         return Err(DamageKind::Chain);
@@ -163,10 +151,7 @@ mod tests {
         let (bytes, previous, chain) = sample();
         assert!(matches!(
             decode(&bytes, 8, &previous),
-            Err(DamageKind::Sequence {
-                expected: 8,
-                got: 7
-            })
+            Err(DamageKind::Sequence { expected: 8, got: 7 })
         ));
         assert!(matches!(decode(&bytes, 7, &chain), Err(DamageKind::Chain)));
     }
@@ -178,18 +163,12 @@ mod tests {
         bytes[end - 1] = 1;
         let crc = crc32c::crc32c(&bytes[..end]);
         bytes[end..].copy_from_slice(&crc.to_le_bytes());
-        assert!(matches!(
-            decode(&bytes, 7, &previous),
-            Err(DamageKind::Padding)
-        ));
+        assert!(matches!(decode(&bytes, 7, &previous), Err(DamageKind::Padding)));
     }
 
     #[test]
     fn absurd_lengths_are_refused_before_anything_is_read() {
-        assert!(matches!(
-            payload_bytes([0xff; 4]),
-            Err(DamageKind::Length { .. })
-        ));
+        assert!(matches!(payload_bytes([0xff; 4]), Err(DamageKind::Length { .. })));
         assert_eq!(
             payload_bytes((MAX_PAYLOAD_BYTES as u32).to_le_bytes()).unwrap(),
             MAX_PAYLOAD_BYTES

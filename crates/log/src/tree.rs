@@ -15,21 +15,12 @@ pub type Hash = [u8; 32];
 
 /// The hash of a leaf: `SHA-256(0x00 ‖ payload)` (RFC 6962, 2.1).
 pub fn leaf_hash(payload: &[u8]) -> Hash {
-    Sha256::new()
-        .chain_update([0])
-        .chain_update(payload)
-        .finalize()
-        .into()
+    Sha256::new().chain_update([0]).chain_update(payload).finalize().into()
 }
 
 /// The hash of an inner node: `SHA-256(0x01 ‖ left ‖ right)`.
 fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    Sha256::new()
-        .chain_update([1])
-        .chain_update(left)
-        .chain_update(right)
-        .finalize()
-        .into()
+    Sha256::new().chain_update([1]).chain_update(left).chain_update(right).finalize().into()
 }
 
 /// The root of the tree without leaves: `SHA-256("")`.
@@ -102,11 +93,7 @@ impl Tree {
     /// [`ProofError::Size`] if the tree has fewer leaves.
     pub fn root(&self, size: u64) -> Result<Hash, ProofError> {
         self.check_size(size)?;
-        Ok(if size == 0 {
-            empty_root()
-        } else {
-            self.range(0, size)
-        })
+        Ok(if size == 0 { empty_root() } else { self.range(0, size) })
     }
 
     /// The path of the leaf at `index` to the root over the first `size` leaves,
@@ -144,10 +131,7 @@ impl Tree {
     pub fn consistency(&self, from: u64, to: u64) -> Result<Vec<Hash>, ProofError> {
         self.check_size(to)?;
         if from > to {
-            return Err(ProofError::Size {
-                got: from,
-                limit: to,
-            });
+            return Err(ProofError::Size { got: from, limit: to });
         }
         let mut path = Vec::new();
         if from == 0 {
@@ -175,10 +159,7 @@ impl Tree {
 
     fn check_size(&self, size: u64) -> Result<(), ProofError> {
         if size > self.len() {
-            return Err(ProofError::Size {
-                got: size,
-                limit: self.len(),
-            });
+            return Err(ProofError::Size { got: size, limit: self.len() });
         }
         Ok(())
     }
@@ -250,10 +231,7 @@ pub fn verify_consistency(
     path: &[Hash],
 ) -> Result<(), ProofError> {
     if from > to {
-        return Err(ProofError::Size {
-            got: from,
-            limit: to,
-        });
+        return Err(ProofError::Size { got: from, limit: to });
     }
     if from == 0 || from == to {
         if !path.is_empty() {
@@ -263,11 +241,7 @@ pub fn verify_consistency(
         return check_root(&expected, from_root);
     }
     let mut siblings = path.iter();
-    let first = if from.is_power_of_two() {
-        Some(from_root)
-    } else {
-        siblings.next()
-    };
+    let first = if from.is_power_of_two() { Some(from_root) } else { siblings.next() };
     let Some(first) = first else {
         return Err(ProofError::PathLength { got: path.len() });
     };
@@ -309,10 +283,7 @@ fn skip_missing_siblings(node: &mut u64, last: &mut u64) {
 
 fn check_root(computed: &Hash, stated: &Hash) -> Result<(), ProofError> {
     if computed != stated {
-        return Err(ProofError::Root {
-            expected: *stated,
-            got: *computed,
-        });
+        return Err(ProofError::Root { expected: *stated, got: *computed });
     }
     Ok(())
 }
@@ -387,12 +358,8 @@ mod tests {
         for (index, size, path) in inclusions {
             assert_eq!(hexes(&tree.inclusion(index, size).unwrap()), path);
         }
-        let consistencies: [(u64, u64, &[&str]); 4] = [
-            (1, 1, &[]),
-            (1, 8, &[A, B, C]),
-            (6, 8, &[F, E, ROOTS[4]]),
-            (2, 5, &[B, D]),
-        ];
+        let consistencies: [(u64, u64, &[&str]); 4] =
+            [(1, 1, &[]), (1, 8, &[A, B, C]), (6, 8, &[F, E, ROOTS[4]]), (2, 5, &[B, D])];
         for (from, to, path) in consistencies {
             assert_eq!(hexes(&tree.consistency(from, to).unwrap()), path);
         }
@@ -480,22 +447,10 @@ mod tests {
     #[test]
     fn positions_beyond_the_tree_are_refused() {
         let tree = numbered(5);
-        assert!(matches!(
-            tree.root(6),
-            Err(ProofError::Size { got: 6, limit: 5 })
-        ));
-        assert!(matches!(
-            tree.inclusion(5, 5),
-            Err(ProofError::Index { index: 5, size: 5 })
-        ));
-        assert!(matches!(
-            tree.inclusion(0, u64::MAX),
-            Err(ProofError::Size { .. })
-        ));
-        assert!(matches!(
-            tree.consistency(4, 3),
-            Err(ProofError::Size { got: 4, limit: 3 })
-        ));
+        assert!(matches!(tree.root(6), Err(ProofError::Size { got: 6, limit: 5 })));
+        assert!(matches!(tree.inclusion(5, 5), Err(ProofError::Index { index: 5, size: 5 })));
+        assert!(matches!(tree.inclusion(0, u64::MAX), Err(ProofError::Size { .. })));
+        assert!(matches!(tree.consistency(4, 3), Err(ProofError::Size { got: 4, limit: 3 })));
         let root = tree.root(5).unwrap();
         verify_inclusion(&root, 0, u64::MAX, &[], &root).unwrap_err();
         verify_inclusion(&root, u64::MAX - 1, u64::MAX, &vec![root; 64], &root).unwrap_err();

@@ -59,11 +59,7 @@ pub(crate) fn walk<S: Storage>(
 
 impl Walk {
     pub(crate) fn damage_here(&self, kind: DamageKind) -> Damage {
-        Damage {
-            place: self.end,
-            entries_before: self.tree.len(),
-            kind,
-        }
+        Damage { place: self.end, entries_before: self.tree.len(), kind }
     }
 
     fn segments<S: Storage>(
@@ -77,15 +73,9 @@ impl Walk {
                 return Ok(());
             }
             if segment.number != expected {
-                return Err(DamageKind::Segment {
-                    expected,
-                    got: segment.number,
-                });
+                return Err(DamageKind::Segment { expected, got: segment.number });
             }
-            self.end = Place {
-                segment: segment.number,
-                offset: 0,
-            };
+            self.end = Place { segment: segment.number, offset: 0 };
             let mut cursor = Cursor::new(storage, *segment);
             while self.end.offset < segment.bytes && self.tree.len() < limit {
                 self.step(&mut cursor)?;
@@ -126,11 +116,7 @@ impl Walk {
     /// Passes over zeros up to the next sector, if the end is not at one.
     fn padding<S: Storage>(&mut self, cursor: &mut Cursor<'_, S>) -> Result<(), DamageKind> {
         let bytes = self.end.offset.next_multiple_of(SECTOR_BYTES) - self.end.offset;
-        if bytes > 0
-            && cursor
-                .bytes(self.end.offset, bytes as usize)?
-                .iter()
-                .any(|byte| *byte != 0)
+        if bytes > 0 && cursor.bytes(self.end.offset, bytes as usize)?.iter().any(|byte| *byte != 0)
         {
             return Err(DamageKind::Padding);
         }
@@ -145,10 +131,7 @@ impl Entry {
     /// # Errors
     /// [`DamageKind::Length`] if it starts beyond 4 GiB, where no segment of ours reaches.
     pub(crate) fn at(place: Place, payload: usize) -> Result<Self, DamageKind> {
-        let too_far = DamageKind::Length {
-            got: place.offset,
-            limit: MAX_SEGMENT_BYTES,
-        };
+        let too_far = DamageKind::Length { got: place.offset, limit: MAX_SEGMENT_BYTES };
         Ok(Self {
             segment: place.segment,
             offset: u32::try_from(place.offset).map_err(|_| too_far)?,
@@ -168,22 +151,14 @@ struct Cursor<'a, S> {
 
 impl<'a, S: Storage> Cursor<'a, S> {
     fn new(storage: &'a S, segment: Segment) -> Self {
-        Self {
-            storage,
-            segment,
-            ahead: Vec::new(),
-            start: 0,
-        }
+        Self { storage, segment, ahead: Vec::new(), start: 0 }
     }
 
     /// The `count` bytes at `offset`; `count` is at most one record.
     fn bytes(&mut self, offset: u64, count: usize) -> Result<&[u8], DamageKind> {
         let left = self.segment.bytes.saturating_sub(offset);
         if left < count as u64 {
-            return Err(DamageKind::Truncated {
-                needed: count as u64,
-                left,
-            });
+            return Err(DamageKind::Truncated { needed: count as u64, left });
         }
         let held =
             offset >= self.start && offset + count as u64 <= self.start + self.ahead.len() as u64;
