@@ -8,6 +8,17 @@
 //! Deliberately absent: sockets, a runtime, signatures. What a token sequence
 //! is worth as evidence is decided one floor below, in `peerproof-proof`.
 
+pub mod arith;
+pub mod bench;
+pub mod forward;
 pub mod gguf;
+pub mod kernels;
+pub mod kv;
+pub mod llama;
+mod pack;
+mod pool;
+pub mod reference;
+pub mod sample;
 pub mod template;
 pub mod tokenizer;
+pub mod weights;

@@ -1,0 +1,181 @@
+//! High-precision fixed point, from which every table is built: exponentials,
+//! powers, sine and cosine by integer multiplication and square roots alone.
+//!
+//! Numbers in [0, 1] are held at 2^-62. Each function is good to better than
+//! 2^-48, so a table entry of 14 to 31 bits is the exactly rounded one unless
+//! the true value lies within 2^-48 of a tie; the digests in `vectors/` pin
+//! what comes out.
+
+use std::sync::LazyLock;
+
+use super::{half::Exact, isqrt};
+
+/// One, at 2^-62.
+pub const ONE: u64 = 1 << 62;
+/// `round(log2(e) · 2^62)`.
+pub const LOG2_E: u64 = 0x5C55_1D94_AE0B_F85E;
+/// `round(2π · 2^60)`.
+const TWO_PI_60: u64 = 0x6487_ED51_10B4_611A;
+
+/// `a · b` at 2^-62, rounded down.
+#[inline]
+#[must_use]
+pub const fn mul(a: u64, b: u64) -> u64 {
+    ((a as u128 * b as u128) >> 62) as u64
+}
+
+/// 2^-(1/2), 2^-(1/4), 2^-(1/8), ... at 2^-62, each the root of the one before.
+static ROOTS: LazyLock<[u64; 62]> = LazyLock::new(|| {
+    let mut root = ONE >> 1;
+    std::array::from_fn(|_| {
+        root = isqrt(u128::from(root) << 62) as u64;
+        root
+    })
+});
+
+/// `2^-(y / 2^62)` for `y` at 2^-62 below 64 (so `y` takes up to 68 bits).
+#[must_use]
+pub fn exp2_neg(y: u128) -> u64 {
+    let whole = (y >> 62) as u32;
+    let fraction = (y & u128::from(ONE - 1)) as u64;
+    let mut result = ONE;
+    for (at, &root) in ROOTS.iter().enumerate() {
+        if fraction >> (61 - at) & 1 == 1 {
+            result = mul(result, root);
+        }
+    }
+    if whole > 63 { 0 } else { result >> whole }
+}
+
+/// `log2(x)` at 2^-62 (as a signed number), by repeated squaring. `None` unless
+/// `x` is positive.
+#[must_use]
+pub fn log2(x: Exact) -> Option<i128> {
+    let whole = x.log2()?;
+    if x.mantissa < 0 {
+        return None;
+    }
+    let mut v = (x.mantissa as u64) << (62 - (whole - x.exponent)); // in [1, 2)
+    let mut fraction = 0u64;
+    for _ in 0..62 {
+        v = mul(v, v);
+        fraction <<= 1;
+        if v >= ONE << 1 {
+            v >>= 1;
+            fraction |= 1;
+        }
+    }
+    Some((i128::from(whole) << 62) + i128::from(fraction))
+}
+
+/// A frequency in turns per position at 2^-64: `base^(-2i/d) / (2π · factors)`.
+/// `None` where `base` or a factor is not positive, or the result is a turn or
+/// more.
+#[must_use]
+pub fn frequency(base: Exact, index: u32, dims: u32, factors: &[Exact]) -> Option<u64> {
+    let two_pi = Exact { mantissa: TWO_PI_60 as i64, exponent: -60 };
+    let wide = log2(base)? * i128::from(2 * index) / i128::from(dims);
+    let mut y = wide + log2(two_pi)?;
+    for &factor in factors {
+        y += log2(factor)?;
+    }
+    // base^0 / 2π is below a fifth of a turn; a factor below 1 could lift it.
+    let y = u128::try_from(y).ok()?;
+    if y >> 62 >= 64 {
+        return Some(0);
+    }
+    exp2_neg(y).checked_mul(4)
+}
+
+/// Cosine and sine of `turns / 2^64` turns, at 2^-14, rounded half up.
+#[inline]
+#[must_use]
+pub fn cos_sin(turns: u64) -> (i16, i16) {
+    let (cos, sin) = (cosine(turns), cosine(turns.wrapping_sub(1 << 62)));
+    (round_to_14(cos), round_to_14(sin))
+}
+
+#[inline]
+const fn round_to_14(v: i64) -> i16 {
+    super::round_shift(v, 46) as i16
+}
+
+/// Cosine of `turns / 2^64` turns, at 2^-60.
+fn cosine(turns: u64) -> i64 {
+    // cos is even, and cos(π - x) = -cos x: fold into the first quarter.
+    let half = if turns > 1 << 63 { turns.wrapping_neg() } else { turns };
+    let (quarter, negative) = if half > 1 << 62 { ((1 << 63) - half, true) } else { (half, false) };
+    // Below an eighth of a turn the cosine, above it the sine of the rest.
+    let value = if quarter <= 1 << 61 {
+        series(radians(quarter), 0)
+    } else {
+        series(radians((1 << 62) - quarter), 1)
+    };
+    if negative { -value } else { value }
+}
+
+/// An angle of at most an eighth of a turn, in radians at 2^-60.
+#[inline]
+const fn radians(turns: u64) -> i64 {
+    ((turns as u128 * TWO_PI_60 as u128) >> 64) as i64
+}
+
+/// Taylor's series of cosine (`odd` = 0) or sine (`odd` = 1) at 2^-60.
+#[inline]
+fn series(x: i64, odd: i64) -> i64 {
+    let mul = |a: i64, b: i64| ((i128::from(a) * i128::from(b)) >> 60) as i64;
+    let square = mul(x, x);
+    let mut term = if odd == 1 { x } else { 1 << 60 };
+    let mut sum = term;
+    for i in 1..=10 {
+        let n = 2 * i + odd;
+        term = -mul(term, square) / (n * (n - 1));
+        sum += term;
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::float_arithmetic, reason = "tests compare with floats")]
+    use super::*;
+
+    #[test]
+    fn exponentials_and_logarithms_agree_with_floats() {
+        for i in 0..200u64 {
+            let y = f64::from(i as u32) / 7.0;
+            let got = exp2_neg((u128::from(i) << 62) / 7) as f64 / ONE as f64;
+            assert!((got - (-y).exp2()).abs() < 1e-15, "{i}");
+        }
+        for bits in [100_000f32, 1.0, 10_000.0, 1e6, 0.37, 3.0].map(f32::to_bits) {
+            let got = log2(Exact::from_f32(bits).unwrap()).unwrap() as f64 / ONE as f64;
+            assert!((got - f64::from(f32::from_bits(bits)).log2()).abs() < 1e-14);
+        }
+    }
+
+    #[test]
+    fn circle_agrees_with_floats() {
+        for i in 0..5_000u64 {
+            let turns = i.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            let angle = turns as f64 / 2f64.powi(64) * std::f64::consts::TAU;
+            let (cos, sin) = cos_sin(turns);
+            assert!((f64::from(cos) - angle.cos() * 16_384.0).abs() <= 0.500_001);
+            assert!((f64::from(sin) - angle.sin() * 16_384.0).abs() <= 0.500_001);
+        }
+        assert_eq!(cos_sin(0), (16_384, 0));
+        assert_eq!(cos_sin(1 << 62), (0, 16_384));
+        assert_eq!(cos_sin(1 << 63), (-16_384, 0));
+        assert_eq!(cos_sin(3 << 62), (0, -16_384));
+    }
+
+    #[test]
+    fn frequencies_are_powers_of_the_base() {
+        let base = Exact::from_f32(100_000f32.to_bits()).unwrap();
+        let one = Exact { mantissa: 1, exponent: 0 };
+        for i in 0..32 {
+            let got = frequency(base, i, 64, &[one]).unwrap() as f64 / 2f64.powi(64);
+            let want = 100_000f64.powf(-f64::from(2 * i) / 64.0) / std::f64::consts::TAU;
+            assert!((got / want - 1.0).abs() < 1e-12, "{i} {got} {want}");
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The forward pass: tokens in, residual rows and logits out.
+//!
+//! A [`Runner`] takes a batch of [`Item`]s, of one sequence or many, cuts it
+//! into chunks, and brings each chunk through all layers. Every row goes through
+//! the same integer operations whatever stands beside it, so the bits don't
+//! depend on batch, chunk, threads or kernel path. Deliberately absent: floats,
+//! sampling, and any notion of when a sequence ends.
+
+#![deny(clippy::float_arithmetic)]
+
+mod attention;
+mod feed;
+mod scratch;
+mod sinks;
+
+use std::sync::Arc;
+
+use crate::arith::{LIMIT, LOGIT_BITS, RESIDUAL_BITS, rescale, tables};
+use crate::kernels::{KernelPath, Kernels, Normed};
+use crate::kv::Kv;
+use crate::llama::Llama;
+use crate::pool::{Pool, Shared};
+use crate::weights::{Matrix, Vector};
+
+use attention::Lanes;
+use scratch::{Place, Scratch};
+use sinks::Narrow;
+
+/// Rows that go through the layers together: a group of weights is unpacked for
+/// all of them, and their activations still fit the second cache.
+const CHUNK: usize = 64;
+
+/// One token to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Which of the caches given to [`Runner::forward`] it continues.
+    pub sequence: usize,
+    /// The token.
+    pub token: u32,
+    /// Whether logits are wanted.
+    pub logits: bool,
+}
+
+/// What comes out for one item.
+#[derive(Clone, Copy, Debug)]
+pub struct Output<'a> {
+    /// The residual row after the last layer, before the last norm.
+    pub state: &'a [i32],
+    /// One logit per token of the vocabulary at 2^-10, if asked for.
+    pub logits: Option<&'a [i32]>,
+}
+
+/// Why a batch can't be computed. Nothing has changed when one is returned.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForwardError {
+    /// An item names a cache that wasn't given.
+    #[error("item {item}: sequence {got}, but {expected} caches were given")]
+    Sequence {
+        /// Index of the item.
+        item: usize,
+        /// Caches given.
+        expected: usize,
+        /// The item's sequence.
+        got: usize,
+    },
+    /// A cache was made for another model.
+    #[error("cache {sequence} was made for a model of another shape")]
+    Cache {
+        /// Index of the cache.
+        sequence: usize,
+    },
+    /// A sequence doesn't fit its cache.
+    #[error("sequence {sequence}: {got} positions, the cache has room for {capacity}")]
+    Full {
+        /// Index of the cache.
+        sequence: usize,
+        /// Positions it has room for.
+        capacity: usize,
+        /// Positions asked for.
+        got: usize,
+    },
+    /// A token isn't in the vocabulary.
+    #[error("item {item}: token {got}, the vocabulary has {vocabulary}")]
+    Token {
+        /// Index of the item.
+        item: usize,
+        /// Size of the vocabulary.
+        vocabulary: usize,
+        /// The token.
+        got: u32,
+    },
+    /// The kernel path asked for isn't available here.
+    #[error("this processor cannot run the {} kernels", .0.name())]
+    Path(KernelPath),
+}
+
+/// Threads, kernel path and scratch memory for one forward pass at a time.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::sync::Arc;
+/// use peerproof_engine::forward::{Item, Runner};
+/// use peerproof_engine::kernels::KernelPath;
+/// use peerproof_engine::{gguf::Gguf, kv::Kv, llama::{Llama, LoadOptions}};
+/// let model = Arc::new(Llama::load(&Gguf::open("model.gguf")?, &LoadOptions::default())?);
+/// let mut runner = Runner::new(Arc::clone(&model), 2, KernelPath::best())?;
+/// let mut kv = Kv::new(&model, 16);
+/// let item = Item { sequence: 0, token: 1, logits: true };
+/// runner.forward(&mut [&mut kv], &[item], &mut |_, output| {
+///     println!("{:?}", output.logits.map(|logits| logits[0]));
+/// })?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Runner {
+    model: Arc<Llama>,
+    kernels: Kernels,
+    pool: Pool,
+    scratch: Scratch,
+}
+
+impl std::fmt::Debug for Runner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Runner({:?}, {} threads)", self.kernels, self.pool.threads())
+    }
+}
+
+impl Runner {
+    /// A runner of `threads` threads (the caller's among them).
+    ///
+    /// # Errors
+    /// [`ForwardError::Path`] if this processor lacks the path.
+    pub fn new(model: Arc<Llama>, threads: usize, path: KernelPath) -> Result<Self, ForwardError> {
+        let kernels = Kernels::new(path).ok_or(ForwardError::Path(path))?;
+        let pool = Pool::new(threads);
+        let scratch = Scratch::new(model.shape(), pool.threads());
+        Ok(Self { model, kernels, pool, scratch })
+    }
+
+    /// The model it runs.
+    #[must_use]
+    pub fn model(&self) -> &Arc<Llama> {
+        &self.model
+    }
+
+    /// How many threads work.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// Computes all items; consecutive items of a sequence take consecutive
+    /// positions. `sink` gets each item's index and output, in order.
+    ///
+    /// # Errors
+    /// An item or a cache doesn't fit; no cache has changed then.
+    pub fn forward(
+        &mut self,
+        kvs: &mut [&mut Kv],
+        items: &[Item],
+        sink: &mut dyn FnMut(usize, Output<'_>),
+    ) -> Result<(), ForwardError> {
+        self.check(kvs, items)?;
+        for (at, chunk) in items.chunks(CHUNK).enumerate() {
+            self.chunk(kvs, chunk);
+            for item in chunk {
+                kvs[item.sequence].advance(1);
+            }
+            self.deliver(chunk, CHUNK * at, sink);
+        }
+        Ok(())
+    }
+
+    fn check(&self, kvs: &[&mut Kv], items: &[Item]) -> Result<(), ForwardError> {
+        let shape = self.model.shape();
+        if let Some(sequence) = kvs.iter().position(|kv| !kv.fits(shape)) {
+            return Err(ForwardError::Cache { sequence });
+        }
+        let mut positions: Vec<usize> = kvs.iter().map(|kv| kv.position()).collect();
+        for (item, &Item { sequence, token, .. }) in items.iter().enumerate() {
+            if sequence >= kvs.len() {
+                return Err(ForwardError::Sequence { item, expected: kvs.len(), got: sequence });
+            }
+            if token as usize >= shape.vocabulary {
+                return Err(ForwardError::Token { item, vocabulary: shape.vocabulary, got: token });
+            }
+            positions[sequence] += 1;
+        }
+        for (sequence, (&got, kv)) in positions.iter().zip(kvs).enumerate() {
+            if got > kv.capacity() {
+                return Err(ForwardError::Full { sequence, capacity: kv.capacity(), got });
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings one chunk through all layers; the residual rows stay in scratch.
+    fn chunk(&mut self, kvs: &mut [&mut Kv], items: &[Item]) {
+        let model = Arc::clone(&self.model);
+        self.place(kvs, items);
+        self.embed(items);
+        for (at, layer) in model.layers.iter().enumerate() {
+            self.normalise(items.len(), &layer.attention_norm);
+            self.project(items.len(), layer);
+            let lanes: Vec<Lanes<'_>> = kvs.iter_mut().map(|kv| Lanes::new(kv, at)).collect();
+            self.rotate(&lanes, layer);
+            self.attend(&lanes);
+            self.add_attention(items.len(), layer);
+            self.normalise(items.len(), &layer.feed_norm);
+            self.feed(items.len(), layer);
+        }
+    }
+
+    /// Finds each row's position and angles.
+    fn place(&mut self, kvs: &[&mut Kv], items: &[Item]) {
+        let mut next: Vec<usize> = kvs.iter().map(|kv| kv.position()).collect();
+        self.scratch.places.clear();
+        for item in items {
+            self.scratch
+                .places
+                .push(Place { sequence: item.sequence, position: next[item.sequence] });
+            next[item.sequence] += 1;
+        }
+        let pairs = self.model.frequencies.len();
+        for (place, angles) in
+            self.scratch.places.iter().zip(self.scratch.angles.chunks_exact_mut(pairs))
+        {
+            for (angle, &frequency) in angles.iter_mut().zip(&self.model.frequencies) {
+                *angle =
+                    crate::arith::fixed::cos_sin(frequency.wrapping_mul(place.position as u64));
+            }
+        }
+    }
+
+    /// Embedding rows at the residual's exponent.
+    fn embed(&mut self, items: &[Item]) {
+        let table = &self.model.embedding;
+        let shift = table.exponent() - RESIDUAL_BITS;
+        let rows = self.scratch.residual.chunks_exact_mut(self.model.shape().width);
+        for (item, row) in items.iter().zip(rows) {
+            table.row(item.token as usize, row);
+            for value in row {
+                *value = rescale(i64::from(*value), shift, LIMIT) as i32;
+            }
+        }
+    }
+
+    /// Normalises and quantises the residual rows into `inputs`.
+    fn normalise(&mut self, rows: usize, gain: &Vector) {
+        let (kernels, width) = (self.kernels, self.model.shape().width);
+        let normed = Normed { gain: &gain.values, epsilon: self.model.epsilon };
+        let exponent = crate::arith::NORM_BITS + gain.exponent;
+        let Scratch { residual, inputs, wide, .. } = &mut self.scratch;
+        let wide = Shared::new(wide);
+        let out = sinks::SharedActs::new(inputs);
+        let stride = width;
+        self.pool.run(rows, &|_, row| {
+            let wide = out.lend(&wide, row, stride);
+            kernels.norm(&residual[row * width..][..width], &normed, wide);
+            out.quantise(kernels, row, wide, exponent);
+        });
+    }
+
+    /// Hands out the rows of a chunk, with logits where asked for.
+    fn deliver(&mut self, items: &[Item], first: usize, sink: &mut dyn FnMut(usize, Output<'_>)) {
+        let width = self.model.shape().width;
+        let vocabulary = self.model.shape().vocabulary;
+        let wanted: Vec<usize> = (0..items.len()).filter(|&at| items[at].logits).collect();
+        if !wanted.is_empty() {
+            self.scratch.keep(&wanted, width);
+            let model = Arc::clone(&self.model);
+            // The rows wanted are moved to the front of a copy; the states stay.
+            std::mem::swap(&mut self.scratch.residual, &mut self.scratch.kept);
+            self.normalise(wanted.len(), &model.output_norm);
+            std::mem::swap(&mut self.scratch.residual, &mut self.scratch.kept);
+            self.logits(wanted.len(), model.head());
+        }
+        let mut logits = self.scratch.logits.chunks_exact(vocabulary);
+        let states = self.scratch.residual.chunks_exact(width);
+        for (at, (item, state)) in items.iter().zip(states).enumerate() {
+            let logits = if item.logits { logits.next() } else { None };
+            sink(first + at, Output { state, logits });
+        }
+    }
+
+    fn logits(&mut self, rows: usize, head: &Matrix) {
+        let vocabulary = head.rows();
+        self.scratch.logits.resize(rows * vocabulary, 0);
+        let Scratch { logits, inputs, .. } = &mut self.scratch;
+        let logits = Shared::new(logits);
+        let (kernels, exponents) = (self.kernels, &inputs.exponents);
+        let base = head.exponent() - LOGIT_BITS;
+        sinks::split(&mut self.pool, head.groups(), &|_, groups| {
+            let mut sink = Narrow { out: &logits, stride: vocabulary, exponents, base, add: false };
+            kernels.sweep(head, inputs, 0..rows, groups, &mut sink);
+        });
+    }
+
+    /// The tables every head shares.
+    fn tables() -> &'static tables::Tables {
+        tables::tables()
+    }
+}

@@ -1,0 +1,75 @@
+//! The memory one forward pass works in, allocated once.
+
+use super::CHUNK;
+use crate::kernels::Acts;
+use crate::llama::Shape;
+
+/// Where a row of the chunk stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) sequence: usize,
+    pub(super) position: usize,
+}
+
+/// Buffers for a chunk of rows.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    pub(super) places: Vec<Place>,
+    /// Cosine and sine of each row's rotated pairs.
+    pub(super) angles: Vec<(i16, i16)>,
+    pub(super) residual: Vec<i32>,
+    /// The rows whose logits are wanted.
+    pub(super) kept: Vec<i32>,
+    /// A row of wide values before it is brought to 16 bits.
+    pub(super) wide: Vec<i64>,
+    /// Normalised rows.
+    pub(super) inputs: Acts,
+    /// Query, key and value rows as they leave their products.
+    pub(super) raw: Vec<i64>,
+    pub(super) queries: Vec<i16>,
+    pub(super) query_exponents: Vec<i32>,
+    /// Outputs of the heads and their exponents.
+    pub(super) heads: Vec<i64>,
+    pub(super) head_exponents: Vec<i32>,
+    /// The heads' outputs, one row.
+    pub(super) mixed: Acts,
+    pub(super) gates: Vec<i32>,
+    pub(super) hidden: Vec<i64>,
+    pub(super) fed: Acts,
+    pub(super) logits: Vec<i32>,
+    /// Each thread's own memory for scores and weights.
+    pub(super) threads: Vec<Vec<i32>>,
+}
+
+impl Scratch {
+    pub(super) fn new(shape: &Shape, threads: usize) -> Self {
+        let all = shape.heads * shape.head_dims;
+        let kv = shape.kv_heads * shape.head_dims;
+        Self {
+            places: Vec::with_capacity(CHUNK),
+            angles: vec![(0, 0); CHUNK * shape.rope_dims / 2],
+            residual: vec![0; CHUNK * shape.width],
+            kept: vec![0; CHUNK * shape.width],
+            wide: vec![0; CHUNK * shape.width],
+            inputs: Acts::new(CHUNK, shape.width),
+            raw: vec![0; CHUNK * (all + 2 * kv)],
+            queries: vec![0; CHUNK * all],
+            query_exponents: vec![0; CHUNK * shape.heads],
+            heads: vec![0; CHUNK * all],
+            head_exponents: vec![0; CHUNK * shape.heads],
+            mixed: Acts::new(CHUNK, all),
+            gates: vec![0; CHUNK * shape.feed],
+            hidden: vec![0; CHUNK * shape.feed],
+            fed: Acts::new(CHUNK, shape.feed),
+            logits: Vec::new(),
+            threads: vec![Vec::new(); threads],
+        }
+    }
+
+    /// Copies the wanted residual rows to the front of `kept`.
+    pub(super) fn keep(&mut self, wanted: &[usize], width: usize) {
+        for (to, &from) in self.kept.chunks_exact_mut(width).zip(wanted) {
+            to.copy_from_slice(&self.residual[from * width..][..width]);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Where products go: narrowed, kept wide, or through the gate.
+
+#![allow(unsafe_code, reason = "pieces of a phase write to disjoint parts of shared slices")]
+
+use std::ops::Range;
+
+use crate::arith::tables::{LOGISTIC_LEN, Tables};
+use crate::arith::{GATE_BITS, LIMIT, rescale, round_shift};
+use crate::kernels::{Acts, Kernels, Sink};
+use crate::pool::{Pool, Shared};
+
+/// Pieces a thread gets on average: enough to even out, few enough to be cheap.
+const PIECES_A_THREAD: usize = 4;
+
+/// Runs `work(thread, groups)` over all groups in pieces.
+pub(super) fn split(pool: &mut Pool, groups: usize, work: &(dyn Fn(usize, Range<usize>) + Sync)) {
+    let threads = pool.threads();
+    let pieces = if threads == 1 { 1 } else { (threads * PIECES_A_THREAD).min(groups) };
+    pool.run(pieces, &|thread, piece| {
+        work(thread, piece * groups / pieces..(piece + 1) * groups / pieces);
+    });
+}
+
+/// Activation rows that pieces fill one row each.
+pub(super) struct SharedActs<'a> {
+    values: Shared<'a, i16>,
+    sums: Shared<'a, i32>,
+    exponents: Shared<'a, i32>,
+    width: usize,
+}
+
+impl<'a> SharedActs<'a> {
+    pub(super) fn new(acts: &'a mut Acts) -> Self {
+        Self {
+            width: acts.width,
+            values: Shared::new(&mut acts.values),
+            sums: Shared::new(&mut acts.sums),
+            exponents: Shared::new(&mut acts.exponents),
+        }
+    }
+
+    /// Row `row` of a buffer that pieces use one row each.
+    #[allow(clippy::mut_from_ref, reason = "rows are disjoint, a piece a row")]
+    pub(super) fn lend<'b>(
+        &self,
+        wide: &'b Shared<'_, i64>,
+        row: usize,
+        stride: usize,
+    ) -> &'b mut [i64] {
+        // SAFETY: each row belongs to one piece.
+        unsafe { wide.part(row * stride, stride) }
+    }
+
+    /// Fills row `row` from wide values.
+    pub(super) fn quantise(&self, kernels: Kernels, row: usize, wide: &[i64], exponent: i32) {
+        let (width, blocks) = (self.width, self.width / 32);
+        // SAFETY: each row belongs to one piece.
+        let (values, sums, slot) = unsafe {
+            (
+                self.values.part(row * width, width),
+                self.sums.part(row * blocks, blocks),
+                self.exponents.part(row, 1),
+            )
+        };
+        slot[0] = kernels.quantise(wide, exponent, values, sums);
+    }
+}
+
+/// Keeps products as they are.
+pub(super) struct Keep<'a> {
+    pub(super) out: &'a Shared<'a, i64>,
+    pub(super) stride: usize,
+    pub(super) offset: usize,
+}
+
+impl Sink for Keep<'_> {
+    #[inline(always)]
+    fn take(&mut self, row: usize, group: usize, values: &[i64; 16]) {
+        // SAFETY: each group of each row is taken once.
+        let out = unsafe { self.out.part(row * self.stride + self.offset + 16 * group, 16) };
+        out.copy_from_slice(values);
+    }
+}
+
+/// Brings 16 products to 32 bits by one shift.
+#[inline(always)]
+fn narrow(values: &[i64; 16], shift: i32) -> [i32; 16] {
+    if (1..=63).contains(&shift) {
+        let s = shift as u32 - 1;
+        // As `rescale`, with the branches outside the loop.
+        return values.map(|v| (((v >> s) + 1) >> 1).clamp(-LIMIT, LIMIT) as i32);
+    }
+    values.map(|v| rescale(v, shift, LIMIT) as i32)
+}
+
+/// Brings products to 32 bits at a fixed exponent, and stores or adds them.
+pub(super) struct Narrow<'a> {
+    pub(super) out: &'a Shared<'a, i32>,
+    pub(super) stride: usize,
+    /// The activation rows' exponents.
+    pub(super) exponents: &'a [i32],
+    /// The matrix's exponent less the target's.
+    pub(super) base: i32,
+    /// Adds to what is there, saturating, instead of replacing it.
+    pub(super) add: bool,
+}
+
+impl Sink for Narrow<'_> {
+    #[inline(always)]
+    fn take(&mut self, row: usize, group: usize, values: &[i64; 16]) {
+        let len = (self.stride - 16 * group).min(16);
+        // SAFETY: each group of each row is taken once.
+        let out = unsafe { self.out.part(row * self.stride + 16 * group, len) };
+        let narrowed = narrow(values, self.base + self.exponents[row]);
+        if self.add {
+            for (out, &value) in out.iter_mut().zip(&narrowed) {
+                *out = (i64::from(*out) + i64::from(value)).clamp(-LIMIT, LIMIT) as i32;
+            }
+        } else {
+            out.copy_from_slice(&narrowed[..len]);
+        }
+    }
+}
+
+/// Multiplies the up projection with SiLU of the gate.
+pub(super) struct Gated<'a> {
+    pub(super) gates: &'a Shared<'a, i32>,
+    pub(super) out: &'a Shared<'a, i64>,
+    pub(super) stride: usize,
+    pub(super) exponents: &'a [i32],
+    pub(super) base: i32,
+    pub(super) tables: &'a Tables,
+}
+
+impl Sink for Gated<'_> {
+    #[inline(always)]
+    fn take(&mut self, row: usize, group: usize, values: &[i64; 16]) {
+        let at = row * self.stride + 16 * group;
+        // SAFETY: each group of each row is taken once, by the piece that wrote its gates.
+        let (gates, out) = unsafe { (self.gates.part(at, 16), self.out.part(at, 16)) };
+        let up = narrow(values, self.base + self.exponents[row]);
+        for ((out, &up), &gate) in out.iter_mut().zip(&up).zip(&*gates) {
+            *out = i64::from(silu(gate, self.tables)) * i64::from(up);
+        }
+    }
+}
+
+/// `x / (1 + e^-x)` at 2^-18, by linear interpolation in the logistic table.
+#[inline(always)]
+pub(super) fn silu(x: i32, tables: &Tables) -> i32 {
+    const STEP_BITS: u32 = GATE_BITS as u32 - 6;
+    let size = x.unsigned_abs();
+    let step = (size >> STEP_BITS) as usize;
+    let tail = if step < LOGISTIC_LEN {
+        let [point, fall] = tables.logistic[step];
+        let rest = (size & ((1 << STEP_BITS) - 1)) as i32;
+        point - ((fall * rest + (1 << (STEP_BITS - 1))) >> STEP_BITS)
+    } else {
+        0
+    };
+    let logistic = if x < 0 { tail } else { (1 << 24) - tail };
+    round_shift(i64::from(x) * i64::from(logistic), 24) as i32
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::float_arithmetic, reason = "tests compare with floats")]
+    use super::*;
+    use crate::arith::tables::tables;
+
+    #[test]
+    fn silu_is_close_to_the_function() {
+        for i in -60_000..60_000i32 {
+            let x = f64::from(i) / 3000.0;
+            let want = x / (1.0 + (-x).exp());
+            let fixed = (x * 262_144.0).round() as i32;
+            let got = f64::from(silu(fixed, tables())) / 262_144.0;
+            assert!((got - want).abs() < 1e-5 + want.abs() * 1e-5, "{x} {got} {want}");
+        }
+        assert_eq!(silu(i32::MAX, tables()), i32::MAX);
+        assert_eq!(silu(-i32::MAX, tables()), 0);
+        assert_eq!(silu(0, tables()), 0);
+    }
+}

@@ -1,0 +1,171 @@
+//! Attention of one query head over one key-value head of the cache.
+//!
+//! Keys lie as `[position / 16][pair of dimensions][16 positions][2]`, values as
+//! `[position / 2][dimension][2 positions]`: a lane is a position in the first
+//! product, a dimension in the second. Sixteen-bit numbers times sixteen-bit
+//! numbers don't fit 32-bit sums, so the query is split into two parts of 8 bits
+//! and the weights into three, each summed in 32 bits and joined in 64.
+
+use crate::arith::tables::{EXP_LEN, Tables};
+use crate::arith::{SCORE_BITS, SCORE_LIMIT, WEIGHT_BITS, bit_length, rescale, round_shift};
+
+/// The most dimensions of a head: 255 · 32767 · 256 < 2^31.
+pub(crate) const MAX_HEAD_DIMS: usize = 256;
+/// Positions whose weighted values are summed in 32 bits; the same bound.
+const BLEND_POSITIONS: usize = 256;
+
+/// One query head.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Query<'a> {
+    pub(crate) values: &'a [i16],
+    pub(crate) exponent: i32,
+    /// `log2(e) / √d` at 2^-24.
+    pub(crate) scale: i64,
+    pub(crate) tables: &'a Tables,
+}
+
+/// One key-value head of one layer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cache<'a> {
+    pub(crate) keys: &'a [i16],
+    pub(crate) values: &'a [i16],
+    pub(crate) key_exponents: &'a [i16],
+    pub(crate) value_exponents: &'a [i16],
+    /// Positions to attend to, at least 1.
+    pub(crate) len: usize,
+}
+
+/// The two products, in a path's own instructions.
+pub(super) trait Dots {
+    /// Scores of 16 positions: `256 · (high · key) + low · key`.
+    fn scores(high: &[i32], low: &[i32], keys: &[i16], out: &mut [i64; 16]);
+    /// Adds the weighted values of 16 dimensions over at most 256 positions;
+    /// `stride` is the distance from one pair of positions to the next.
+    fn blend(weights: [&[i32]; 3], values: &[i16], stride: usize, out: &mut [i64; 16]);
+}
+
+/// The output of the head in `out`; returns its exponent.
+#[inline(always)]
+pub(super) fn attend<D: Dots>(
+    query: &Query<'_>,
+    cache: &Cache<'_>,
+    scratch: &mut Vec<i32>,
+    out: &mut [i64],
+) -> i32 {
+    let (dims, len) = (query.values.len(), cache.len);
+    let blocks = len.div_ceil(16);
+    scratch.resize(16 * blocks + 3 * (8 * blocks), 0);
+    let (scores, weights) = scratch.split_at_mut(16 * blocks);
+    score::<D>(query, cache, scores);
+    let total = weigh(query.tables, &mut scores[..len]);
+    scores[len..].fill(0);
+    let coarsest = coarsest_exponent(&scores[..len], cache.value_exponents);
+    split_weights(scores, cache, coarsest, weights);
+    let (reciprocal, bits) = reciprocal(total);
+    let pairs = 8 * blocks;
+    for (at, out) in out[..dims].chunks_exact_mut(16).enumerate() {
+        let mut sums = [0i64; 16];
+        for start in (0..pairs).step_by(BLEND_POSITIONS / 2) {
+            let count = (pairs - start).min(BLEND_POSITIONS / 2);
+            let part = |piece: usize| &weights[piece * pairs + start..][..count];
+            let values = &cache.values[2 * dims * start + 32 * at..];
+            D::blend([part(0), part(1), part(2)], values, 2 * dims, &mut sums);
+        }
+        for (out, &sum) in out.iter_mut().zip(&sums) {
+            *out = round_shift(round_shift(sum, bits - 7) * reciprocal, 37);
+        }
+    }
+    coarsest + WEIGHT_BITS
+}
+
+/// Base-2 logarithms of the unnormalised weights, at 2^-10, of every position.
+#[inline(always)]
+fn score<D: Dots>(query: &Query<'_>, cache: &Cache<'_>, scores: &mut [i32]) {
+    let dims = query.values.len();
+    let (mut high, mut low) = ([0i32; MAX_HEAD_DIMS / 2], [0i32; MAX_HEAD_DIMS / 2]);
+    for ((high, low), q) in high.iter_mut().zip(&mut low).zip(query.values.chunks_exact(2)) {
+        *high = pair(q[0] >> 8, q[1] >> 8);
+        *low = pair(q[0] & 255, q[1] & 255);
+    }
+    let (high, low) = (&high[..dims / 2], &low[..dims / 2]);
+    for (block, scores) in scores.chunks_exact_mut(16).enumerate() {
+        let mut raw = [0i64; 16];
+        D::scores(high, low, &cache.keys[16 * dims * block..][..16 * dims], &mut raw);
+        let exponents = &cache.key_exponents[16 * block..][..16];
+        for lane in 0..16 {
+            let shift = query.exponent + i32::from(exponents[lane]) + 24 - SCORE_BITS;
+            scores[lane] = rescale(raw[lane] * query.scale, shift, SCORE_LIMIT) as i32;
+        }
+    }
+}
+
+/// Scores become weights; returns their sum.
+#[inline(always)]
+fn weigh(tables: &Tables, scores: &mut [i32]) -> u64 {
+    let best = scores.iter().fold(i32::MIN, |best, &t| best.max(t));
+    let mut total = 0u64;
+    for score in scores {
+        let below = (best - *score) as usize;
+        *score = tables.exp[below.min(EXP_LEN)];
+        total += *score as u64;
+    }
+    total
+}
+
+/// The smallest exponent among values that carry weight.
+#[inline(always)]
+fn coarsest_exponent(weights: &[i32], exponents: &[i16]) -> i32 {
+    let carried = weights.iter().zip(exponents).filter(|(w, _)| **w > 0);
+    i32::from(carried.map(|(_, &e)| e).min().unwrap_or(0))
+}
+
+/// Brings weights to the coarsest value's exponent and splits them into three
+/// parts of 8 bits, two positions a word.
+#[inline(always)]
+fn split_weights(scores: &[i32], cache: &Cache<'_>, coarsest: i32, weights: &mut [i32]) {
+    let pairs = scores.len() / 2;
+    let (first, rest) = weights.split_at_mut(pairs);
+    let (second, third) = rest.split_at_mut(pairs);
+    let aligned = |at: usize| -> i32 {
+        // Values without weight may be coarser; their weight is 0 anyway.
+        let shift = (i32::from(cache.value_exponents[at]) - coarsest).clamp(0, 62);
+        round_shift(i64::from(scores[at]) << WEIGHT_BITS, shift as u32) as i32
+    };
+    for at in 0..pairs {
+        let (a, b) = (aligned(2 * at), aligned(2 * at + 1));
+        first[at] = (a & 255) | (b & 255) << 16;
+        second[at] = (a >> 8 & 255) | (b >> 8 & 255) << 16;
+        third[at] = (a >> 16) | (b >> 16) << 16;
+    }
+}
+
+/// `floor(2^(b + 30) / z)` and `b`, the number of bits of `z`.
+#[inline(always)]
+fn reciprocal(z: u64) -> (i64, u32) {
+    let bits = bit_length(z) as u32;
+    (((1u128 << (bits + 30)) / u128::from(z)) as i64, bits)
+}
+
+/// Two 16-bit numbers in one word, the first in the lower half.
+#[inline(always)]
+fn pair(a: i16, b: i16) -> i32 {
+    i32::from(a as u16) | i32::from(b) << 16
+}
+
+/// `sum + a_0 b_0 + a_1 b_1`, the `a` in one word.
+#[inline(always)]
+pub(super) fn dot_pair(sum: i32, a: i32, b: &[i16]) -> i32 {
+    let (a0, a1) = (i32::from(a as i16), a >> 16);
+    sum.wrapping_add(a0.wrapping_mul(i32::from(b[0])))
+        .wrapping_add(a1.wrapping_mul(i32::from(b[1])))
+}
+
+/// Adds the three partial sums, at 1, 2^8 and 2^16.
+#[inline(always)]
+pub(super) fn join(sums: &[[i32; 16]; 3], out: &mut [i64; 16]) {
+    for (lane, out) in out.iter_mut().enumerate() {
+        *out += i64::from(sums[0][lane])
+            + (i64::from(sums[1][lane]) << 8)
+            + (i64::from(sums[2][lane]) << 16);
+    }
+}

@@ -1,0 +1,67 @@
+//! Loops over one row, written so that a compiler vectorises them; each path
+//! compiles its own copy.
+
+use crate::arith::{
+    NORM_BITS, ZERO_EXPONENT, bit_length, canonical_shift, inverse_root, round_shift,
+};
+
+/// What root-mean-square normalisation needs besides the row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Normed<'a> {
+    /// One gain per value.
+    pub(crate) gain: &'a [i32],
+    /// `round(ε · n · 2^(2·RESIDUAL_BITS))`, at least 1.
+    pub(crate) epsilon: u64,
+}
+
+/// `out_i = round_shift(x_i · R, k - 20) · g_i` with `R` the reciprocal root.
+#[inline(always)]
+pub(super) fn norm(x: &[i32], normed: &Normed<'_>, out: &mut [i64]) {
+    let (root, k) = inverse_root(x.len() as u64, sum_of_squares(x) + u128::from(normed.epsilon));
+    // k ≥ 23: a mean square of at least 1 / n keeps it above NORM_BITS.
+    let (root, shift) = (root as i64, k - NORM_BITS as u32);
+    for ((out, &x), &gain) in out.iter_mut().zip(x).zip(normed.gain) {
+        let unit = round_shift(i64::from(x) * root, shift) as i32;
+        *out = i64::from(unit) * i64::from(gain);
+    }
+}
+
+#[inline(always)]
+fn sum_of_squares(x: &[i32]) -> u128 {
+    let all = x.iter().fold(0u32, |all, &x| all | x.unsigned_abs());
+    if 2 * bit_length(u64::from(all)) + bit_length(x.len() as u64) < 63 {
+        let square = |x: i32| (i64::from(x) * i64::from(x)) as u64;
+        return u128::from(x.iter().fold(0u64, |sum, &x| sum.wrapping_add(square(x))));
+    }
+    x.iter().map(|&x| u128::from(x.unsigned_abs()).pow(2)).sum()
+}
+
+/// Brings a row of `i64` below 2^62 to 16 bits by its canonical shift, sums
+/// blocks of 32, and returns the new exponent.
+#[inline(always)]
+pub(super) fn quantise(row: &[i64], exponent: i32, values: &mut [i16], sums: &mut [i32]) -> i32 {
+    let max = row.iter().fold(0u64, |max, &v| max.max(v.unsigned_abs()));
+    values[row.len()..].fill(0);
+    if max == 0 {
+        values.fill(0);
+        sums.fill(0);
+        return ZERO_EXPONENT;
+    }
+    let shift = canonical_shift(max);
+    let values_of_row = &mut values[..row.len()];
+    if shift > 0 {
+        let s = shift as u32;
+        for (out, &v) in values_of_row.iter_mut().zip(row) {
+            *out = (((v >> (s - 1)) + 1) >> 1) as i16;
+        }
+    } else {
+        let s = shift.unsigned_abs();
+        for (out, &v) in values_of_row.iter_mut().zip(row) {
+            *out = (v << s) as i16;
+        }
+    }
+    for (sum, block) in sums.iter_mut().zip(values.chunks_exact(32)) {
+        *sum = block.iter().map(|&v| i32::from(v)).sum();
+    }
+    exponent - shift
+}

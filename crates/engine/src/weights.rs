@@ -1,0 +1,258 @@
+//! The weights of a model as integers, in the layout the kernels read.
+//!
+//! A tensor is packed once at load: its exponent is found from the exact values
+//! in the file, every block's scale and minimum become integers at that
+//! exponent, and the quantised integers are laid out for 16 rows at a time (see
+//! [`kernels`](crate::kernels)). A packed tensor takes as many bytes as the
+//! file's. Deliberately absent: floats; a scale is read from its bits.
+
+#![deny(clippy::float_arithmetic)]
+
+use std::fmt;
+
+use crate::arith::half::Exact;
+use crate::gguf::{GgmlType, GgufError, Tensor};
+use crate::pack;
+
+/// The most columns a matrix may have.
+pub const MAX_COLUMNS: u64 = 1 << 16;
+/// The most rows a matrix may have.
+pub const MAX_ROWS: u64 = 1 << 24;
+/// Weights are integers below 2^`WEIGHT_MAGNITUDE_BITS`.
+pub(crate) const WEIGHT_MAGNITUDE_BITS: i32 = 19;
+/// Scales and minimums must be below this: 2^22 · (127 · 32767 · 32) · 2048
+/// blocks stays below 2^62.
+pub(crate) const SCALE_LIMIT: i64 = 1 << 22;
+
+/// Why a file can't be run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The file misses something, or has it in another type.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// A tensor's format isn't one this engine computes with.
+    #[error("tensor {tensor}: format {kind} is not supported (F32, F16, Q4_0, Q4_1 and Q8_0 are)")]
+    Format {
+        /// The tensor.
+        tensor: String,
+        /// Its format.
+        kind: GgmlType,
+    },
+    /// A tensor has another shape than the header implies.
+    #[error("tensor {tensor}: expected {expected:?} (row length first), the file has {got:?}")]
+    Shape {
+        /// The tensor.
+        tensor: String,
+        /// Row length, rows.
+        expected: Vec<u64>,
+        /// What the file says.
+        got: Vec<u64>,
+    },
+    /// A tensor holds an infinity or something that isn't a number.
+    #[error("tensor {tensor}: block {block} holds an infinite or undefined value")]
+    NotFinite {
+        /// The tensor.
+        tensor: String,
+        /// The first such block (or element, in a float tensor).
+        block: usize,
+    },
+    /// A block's scale is out of proportion to the tensor's values, so the
+    /// widths of the sums could not be guaranteed.
+    #[error("tensor {tensor}: block {block} has a scale of {got}, below {limit} is required")]
+    Scale {
+        /// The tensor.
+        tensor: String,
+        /// The block.
+        block: usize,
+        /// The scale as an integer.
+        got: i64,
+        /// The bound.
+        limit: i64,
+    },
+    /// A number in the header is outside what this engine computes with.
+    #[error("{key} is {got}, expected {expected}")]
+    Header {
+        /// The metadata key.
+        key: &'static str,
+        /// What would do.
+        expected: String,
+        /// The file's value.
+        got: String,
+    },
+    /// The file has a tensor that the architecture as understood here doesn't
+    /// use: running without it would not be running this model.
+    #[error("tensor {tensor} is not part of the Llama architecture this engine knows")]
+    Unknown {
+        /// The tensor.
+        tensor: String,
+    },
+}
+
+/// How a packed matrix holds its integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Packing {
+    /// 4 bits less 8, a scale.
+    Q4_0,
+    /// 4 bits, a scale and a minimum.
+    Q4_1,
+    /// 8 bits, a scale.
+    Q8_0,
+    /// 20 bits in two parts of 10; from F16 and F32.
+    Dense,
+}
+
+impl Packing {
+    /// Bytes of a packed block: 16 rows of 32 columns.
+    pub(crate) const fn block_bytes(self) -> usize {
+        match self {
+            Self::Q4_0 => 288,
+            Self::Q4_1 => 320,
+            Self::Q8_0 => 544,
+            Self::Dense => 2048,
+        }
+    }
+
+    fn of(tensor: &Tensor<'_>) -> Result<Self, LoadError> {
+        match tensor.kind {
+            GgmlType::Q4_0 => Ok(Self::Q4_0),
+            GgmlType::Q4_1 => Ok(Self::Q4_1),
+            GgmlType::Q8_0 => Ok(Self::Q8_0),
+            GgmlType::F16 | GgmlType::F32 => Ok(Self::Dense),
+            kind => Err(LoadError::Format { tensor: tensor.name.to_owned(), kind }),
+        }
+    }
+}
+
+/// A weight matrix: `rows` outputs of `cols` inputs, integers at 2^-`exponent`.
+pub(crate) struct Matrix {
+    packing: Packing,
+    rows: usize,
+    cols: usize,
+    exponent: i32,
+    data: Aligned,
+}
+
+impl fmt::Debug for Matrix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Matrix({:?} {}x{} at 2^-{})", self.packing, self.rows, self.cols, self.exponent)
+    }
+}
+
+impl Matrix {
+    /// Packs a tensor of the given shape.
+    pub(crate) fn pack(tensor: &Tensor<'_>, cols: usize, rows: usize) -> Result<Self, LoadError> {
+        expect_shape(tensor, &[cols as u64, rows as u64])?;
+        let packing = Packing::of(tensor)?;
+        let exponent = pack::exponent(tensor)?;
+        let width = cols.next_multiple_of(32);
+        let bytes = packing.block_bytes() * (width / 32) * rows.div_ceil(16);
+        let mut data = Aligned::new(bytes);
+        pack::fill(tensor, packing, cols, exponent, data.bytes_mut())?;
+        Ok(Self { packing, rows, cols, exponent, data })
+    }
+
+    pub(crate) fn packing(&self) -> Packing {
+        self.packing
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns, rounded up to whole blocks.
+    pub(crate) fn width(&self) -> usize {
+        self.cols.next_multiple_of(32)
+    }
+
+    /// Groups of 16 rows.
+    pub(crate) fn groups(&self) -> usize {
+        self.rows.div_ceil(16)
+    }
+
+    pub(crate) fn exponent(&self) -> i32 {
+        self.exponent
+    }
+
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.data.len
+    }
+
+    /// The packed blocks of one group.
+    #[inline(always)]
+    pub(crate) fn group(&self, group: usize) -> &[u8] {
+        let bytes = self.packing.block_bytes() * (self.width() / 32);
+        &self.data.bytes()[group * bytes..][..bytes]
+    }
+
+    /// Writes the integers of one row, `cols` of them.
+    pub(crate) fn row(&self, row: usize, out: &mut [i32]) {
+        let blocks = self.group(row / 16).chunks_exact(self.packing.block_bytes());
+        for (block, out) in blocks.zip(out.chunks_mut(32)) {
+            let weights = pack::unpack(self.packing, block, row % 16);
+            out.copy_from_slice(&weights[..out.len()]);
+        }
+    }
+}
+
+/// A tensor of the given shape, or an error that names it.
+pub(crate) fn expect_shape(tensor: &Tensor<'_>, expected: &[u64]) -> Result<(), LoadError> {
+    if tensor.dims == expected {
+        return Ok(());
+    }
+    Err(LoadError::Shape {
+        tensor: tensor.name.to_owned(),
+        expected: expected.to_vec(),
+        got: tensor.dims.to_vec(),
+    })
+}
+
+/// A vector of gains: integers at 2^-`exponent`.
+#[derive(Debug)]
+pub(crate) struct Vector {
+    pub(crate) values: Vec<i32>,
+    pub(crate) exponent: i32,
+}
+
+impl Vector {
+    /// Reads an F32 or F16 tensor of `len` elements.
+    pub(crate) fn read(tensor: &Tensor<'_>, len: usize) -> Result<Self, LoadError> {
+        expect_shape(tensor, &[len as u64])?;
+        if Packing::of(tensor)? != Packing::Dense {
+            return Err(LoadError::Format { tensor: tensor.name.to_owned(), kind: tensor.kind });
+        }
+        let exponent = pack::exponent(tensor)?;
+        let values = pack::floats(tensor)
+            .map(|value| {
+                value.unwrap_or(Exact { mantissa: 0, exponent: 0 }).at(exponent, 1 << 30) as i32
+            })
+            .collect();
+        Ok(Self { values, exponent })
+    }
+}
+
+/// Bytes that begin at a multiple of 64. The offset is found once; a `Vec` never
+/// moves its heap memory.
+struct Aligned {
+    memory: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Aligned {
+    fn new(len: usize) -> Self {
+        let memory = vec![0u8; len + 63];
+        let start = memory.as_ptr().align_offset(64).min(63);
+        Self { memory, start, len }
+    }
+
+    #[inline(always)]
+    fn bytes(&self) -> &[u8] {
+        &self.memory[self.start..self.start + self.len]
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + self.len]
+    }
+}
