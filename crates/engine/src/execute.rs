@@ -1,0 +1,168 @@
+//! What the model did, step by step: the engine's side of
+//! [`peerproof_proof::Execute`].
+//!
+//! [`Draws`] turns one output of the forward pass into one
+//! [`Step`](peerproof_proof::Step); the serving loop and the [`Replayer`] share
+//! it, so there is one definition of what a leaf holds. A replay is a single
+//! causal prefill over prompt and answer, teacher-forced: the tokens read are
+//! those claimed, and beside each stands the token the model would have drawn.
+//! Deliberately absent: hashing leaves into trees, and any verdict.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use peerproof_proof::{DrawnStep, Ending, Execute, Step, logits_digest, state_digest};
+use peerproof_wire::{Digest, ModelId, Offer, Sampling};
+
+use crate::forward::{ForwardError, Item, Output, Runner};
+use crate::kernels::KernelPath;
+use crate::kv::Kv;
+use crate::model::{Model, PromptError};
+use crate::sample;
+use crate::stop::Answer;
+
+/// Items given to the forward pass at once.
+const BATCH: usize = 1_024;
+
+/// Why a replay could not be done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplayError {
+    /// The offer is for another model.
+    #[error("the offer names model {expected}, this is {got}")]
+    Model {
+        /// The offer's.
+        expected: ModelId,
+        /// The one held here.
+        got: ModelId,
+    },
+    /// Prompt or answer isn't one for this model.
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
+    /// The forward pass refuses the tokens.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+}
+
+/// What a job's steps are made with.
+#[derive(Clone, Debug)]
+pub(crate) struct Draws {
+    key: Digest,
+    seed: Digest,
+    sampling: sample::Sampling,
+}
+
+impl Draws {
+    pub(crate) fn new(key: Digest, seed: Digest, sampling: &Sampling) -> Self {
+        let Sampling { temperature_q16, top_k, top_p_q16 } = *sampling;
+        Self { key, seed, sampling: sample::Sampling { temperature_q16, top_k, top_p_q16 } }
+    }
+
+    /// The step at `position`, where `token` was read. `prompt` is the length of
+    /// the prompt: its last position is the first that draws.
+    pub(crate) fn step(
+        &self,
+        position: usize,
+        prompt: usize,
+        token: u32,
+        out: &Output<'_>,
+    ) -> Step {
+        let index = (position + 1).checked_sub(prompt);
+        let drawn = index.zip(out.logits).map(|(index, logits)| self.drawn(index as u64, logits));
+        Step { position: position as u32, token, state: state_digest(&self.key, out.state), drawn }
+    }
+
+    fn drawn(&self, index: u64, logits: &[i32]) -> DrawnStep {
+        let greedy = self.sampling.temperature_q16 == 0;
+        let draw = if greedy { 0 } else { sample::draw(self.seed.as_bytes(), index) };
+        DrawnStep {
+            logits: logits_digest(&self.key, logits),
+            draw,
+            next: sample::choose(logits, &self.sampling, draw),
+        }
+    }
+}
+
+/// Replays answers for an auditor. One replay runs at a time; further callers wait.
+#[derive(Debug)]
+pub struct Replayer {
+    model: Arc<Model>,
+    runner: Mutex<Runner>,
+}
+
+impl Replayer {
+    /// A replayer of `threads` threads on the fastest kernels of this processor.
+    ///
+    /// # Errors
+    /// The kernels can't be used.
+    pub fn new(model: Arc<Model>, threads: usize) -> Result<Self, ForwardError> {
+        let runner = Runner::new(Arc::clone(model.llama()), threads, KernelPath::best())?;
+        Ok(Self { model, runner: Mutex::new(runner) })
+    }
+
+    /// The model it runs.
+    #[must_use]
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    fn check_model(&self, offer: &Offer) -> Result<(), ReplayError> {
+        let (expected, got) = (offer.model_id, self.model.id());
+        if expected == got { Ok(()) } else { Err(ReplayError::Model { expected, got }) }
+    }
+}
+
+impl Execute for Replayer {
+    type Error = ReplayError;
+
+    fn model_id(&self) -> ModelId {
+        self.model.id()
+    }
+
+    fn prompt_tokens(&self, offer: &Offer) -> Result<Vec<u32>, ReplayError> {
+        self.check_model(offer)?;
+        Ok(self.model.prompt_tokens(&offer.prompt)?)
+    }
+
+    fn replay(
+        &self,
+        offer: &Offer,
+        key: &Digest,
+        seed: &Digest,
+        prompt: &[u32],
+        answer: &[u32],
+        on_step: &mut dyn FnMut(Step),
+    ) -> Result<(), ReplayError> {
+        self.check_model(offer)?;
+        let read = answer.len().saturating_sub(1);
+        self.model.check_fit(prompt, read as u32)?;
+        let draws = Draws::new(*key, *seed, &offer.sampling);
+        let tokens: Vec<u32> = prompt.iter().chain(&answer[..read]).copied().collect();
+        let item = |(position, &token): (usize, &u32)| Item {
+            sequence: 0,
+            token,
+            logits: position + 1 >= prompt.len(),
+        };
+        let items: Vec<Item> = tokens.iter().enumerate().map(item).collect();
+        let mut kv = Kv::new(self.model.llama(), items.len());
+        // A panic elsewhere leaves only scratch memory behind, which every pass overwrites.
+        let mut runner = self.runner.lock().unwrap_or_else(PoisonError::into_inner);
+        for (at, batch) in items.chunks(BATCH).enumerate() {
+            runner.forward(&mut [&mut kv], batch, &mut |index, output| {
+                let position = at * BATCH + index;
+                on_step(draws.step(position, prompt.len(), tokens[position], &output));
+            })?;
+        }
+        Ok(())
+    }
+
+    fn ending(&self, offer: &Offer, answer: &[u32]) -> Result<Ending, ReplayError> {
+        self.check_model(offer)?;
+        let mut text = Answer::new(offer.stop.iter().cloned(), offer.max_tokens);
+        for &token in answer {
+            if text.push(self.model.tokenizer(), token).stop.is_some() {
+                break;
+            }
+        }
+        Ok(Ending { text: text.text_if_ended(), stop: text.stop(), tokens: text.tokens() })
+    }
+}

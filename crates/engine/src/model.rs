@@ -1,0 +1,329 @@
+//! A model file, opened: weights, tokenizer, chat template and id together.
+//!
+//! [`Model::open`] maps the file once; weights, tokenizer and id are made from
+//! the mapping side by side, then the mapping is let go. What remains is
+//! immutable and shared by whoever serves or audits with it.
+//! Deliberately absent: where files come from, and running anything.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use peerproof_wire::{ModelId, Prompt};
+
+use crate::gguf::{GgmlType, Gguf, GgufError};
+use crate::llama::{Llama, LoadOptions};
+use crate::template::{ChatMessage, ChatTemplate, TemplateError};
+use crate::tokenizer::{Special, Tokenizer, TokenizerError};
+use crate::weights::LoadError;
+
+/// The architectures that can be served, as files name them.
+pub const ARCHITECTURES: [&str; 1] = ["llama"];
+
+const KEY_ARCHITECTURE: &str = "general.architecture";
+
+/// Why a model file can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The file can't be read or isn't valid.
+    #[error(transparent)]
+    File(#[from] GgufError),
+    /// An architecture that isn't supported.
+    #[error("{KEY_ARCHITECTURE}: expected one of {expected}, got {got:?}")]
+    Architecture {
+        /// What is supported.
+        expected: String,
+        /// What the file says.
+        got: String,
+    },
+    /// The weights can't be used.
+    #[error(transparent)]
+    Weights(#[from] LoadError),
+    /// The tokenizer can't be used.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The chat template can't be used.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// More tokens than rows of the embedding.
+    #[error(
+        "tokenizer.ggml.tokens: expected at most {expected} tokens, one per embedding row, got {got}"
+    )]
+    Vocabulary {
+        /// Rows of the embedding.
+        expected: usize,
+        /// Tokens of the tokenizer.
+        got: u32,
+    },
+}
+
+/// Why a prompt can't be given to a model. It is the asker's fault, always.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PromptError {
+    /// The model is a base model: it has no chat template.
+    #[error("the model has no chat template: ask for a completion of a text instead")]
+    NoTemplate,
+    /// The template refuses or fails.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The text can't be tokenized.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// There is nothing to continue.
+    #[error("the prompt is empty")]
+    Empty,
+    /// A token id outside the vocabulary.
+    #[error("prompt token {index}: expected an id below {expected}, got {got}")]
+    Token {
+        /// Which token, counted from 0.
+        index: usize,
+        /// Size of the vocabulary.
+        expected: usize,
+        /// The id.
+        got: u32,
+    },
+    /// A token to resume from, outside the vocabulary.
+    #[error("resumed token {index}: expected an id below {expected}, got {got}")]
+    Resumed {
+        /// Which token, counted from 0.
+        index: usize,
+        /// Size of the vocabulary.
+        expected: usize,
+        /// The id.
+        got: u32,
+    },
+    /// Prompt and answer don't fit the model's context.
+    #[error(
+        "the context is too long: the model has {expected} positions, \
+         got {prompt} of the prompt and up to {answer} of the answer"
+    )]
+    TooLong {
+        /// Positions of the model.
+        expected: usize,
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens the answer may have.
+        answer: u32,
+    },
+}
+
+/// A model ready to serve or audit.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use peerproof_engine::{llama::LoadOptions, model::Model};
+/// let model = Model::open("model.gguf", &LoadOptions::default())?;
+/// println!("{} {} ({})", model.id(), model.name(), model.quantisation());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Model {
+    id: ModelId,
+    name: String,
+    architecture: String,
+    quantisation: String,
+    tokenizer: Tokenizer,
+    template: Option<ChatTemplate>,
+    llama: Arc<Llama>,
+}
+
+impl Model {
+    /// Opens a model file.
+    ///
+    /// # Errors
+    /// The file can't be read, breaks a rule, or isn't supported; the error
+    /// names key or tensor.
+    pub fn open(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Arc<Self>, ModelError> {
+        Self::from_gguf(&Gguf::open(path)?, options)
+    }
+
+    /// Builds a model from an open file.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn from_gguf(file: &Gguf, options: &LoadOptions) -> Result<Arc<Self>, ModelError> {
+        let architecture = file.str(KEY_ARCHITECTURE)?;
+        if !ARCHITECTURES.contains(&architecture) {
+            return Err(ModelError::Architecture {
+                expected: ARCHITECTURES.join(", "),
+                got: architecture.chars().take(80).collect(),
+            });
+        }
+        let (id, text, llama) = thread::scope(|scope| {
+            let id = scope.spawn(|| file.id());
+            let text = scope.spawn(|| text_side(file));
+            let llama = Llama::load(file, options);
+            (joined(id), joined(text), llama)
+        });
+        let ((tokenizer, template), llama) = (text?, llama?);
+        if tokenizer.vocabulary() as usize > llama.vocabulary() {
+            let (expected, got) = (llama.vocabulary(), tokenizer.vocabulary());
+            return Err(ModelError::Vocabulary { expected, got });
+        }
+        Ok(Arc::new(Self {
+            id: ModelId::from_bytes(id),
+            name: file.optional_str("general.name")?.unwrap_or(architecture).to_owned(),
+            architecture: architecture.to_owned(),
+            quantisation: quantisation(file).name().to_owned(),
+            tokenizer,
+            template,
+            llama: Arc::new(llama),
+        }))
+    }
+
+    /// BLAKE3 of the file.
+    #[must_use]
+    pub fn id(&self) -> ModelId {
+        self.id
+    }
+
+    /// What the file calls itself.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The architecture, one of [`ARCHITECTURES`].
+    #[must_use]
+    pub fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
+    /// The format that most of the layers' weights have, e.g. `Q4_1`.
+    #[must_use]
+    pub fn quantisation(&self) -> &str {
+        &self.quantisation
+    }
+
+    /// Positions that prompt and answer share.
+    #[must_use]
+    pub fn context_length(&self) -> usize {
+        self.llama.context_length()
+    }
+
+    /// Logits a step; token ids lie below it.
+    #[must_use]
+    pub fn vocabulary(&self) -> usize {
+        self.llama.vocabulary()
+    }
+
+    /// The tokens that end an answer.
+    #[must_use]
+    pub fn end_tokens(&self) -> &[u32] {
+        self.tokenizer.end_tokens()
+    }
+
+    /// The tokenizer.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The chat template; base models have none.
+    #[must_use]
+    pub fn template(&self) -> Option<&ChatTemplate> {
+        self.template.as_ref()
+    }
+
+    /// The weights.
+    #[must_use]
+    pub fn llama(&self) -> &Arc<Llama> {
+        &self.llama
+    }
+
+    /// The token ids of a prompt: a chat goes through the template, a text is
+    /// tokenized as it stands (control tokens spelled in it are plain text), ids
+    /// are checked.
+    ///
+    /// # Errors
+    /// The prompt is empty, or isn't one for this model.
+    pub fn prompt_tokens(&self, prompt: &Prompt) -> Result<Vec<u32>, PromptError> {
+        let tokens = match prompt {
+            Prompt::Chat(messages) => {
+                let template = self.template.as_ref().ok_or(PromptError::NoTemplate)?;
+                if messages.is_empty() {
+                    return Err(PromptError::Empty);
+                }
+                let borrowed = messages
+                    .iter()
+                    .map(|message| ChatMessage { role: &message.role, content: &message.content });
+                template.tokens(&self.tokenizer, &borrowed.collect::<Vec<_>>(), true)?
+            }
+            Prompt::Text(text) => self.text_tokens(text)?,
+            Prompt::Tokens(ids) => ids.clone(),
+        };
+        self.check_tokens(&tokens)?;
+        Ok(tokens)
+    }
+
+    /// Whether a prompt is not empty, within the vocabulary, and leaves room for
+    /// an answer of `max_tokens` in the context.
+    ///
+    /// # Errors
+    /// It isn't.
+    pub fn check_fit(&self, prompt: &[u32], max_tokens: u32) -> Result<(), PromptError> {
+        self.check_tokens(prompt)?;
+        let expected = self.context_length();
+        if prompt.len().saturating_add(max_tokens as usize) > expected {
+            let (prompt, answer) = (prompt.len(), max_tokens);
+            return Err(PromptError::TooLong { expected, prompt, answer });
+        }
+        Ok(())
+    }
+
+    /// Whether the tokens of an answer are within the vocabulary.
+    ///
+    /// # Errors
+    /// One isn't.
+    pub fn check_resume(&self, tokens: &[u32]) -> Result<(), PromptError> {
+        let expected = self.vocabulary();
+        match self.beyond(tokens) {
+            Some(index) => Err(PromptError::Resumed { index, expected, got: tokens[index] }),
+            None => Ok(()),
+        }
+    }
+
+    fn text_tokens(&self, text: &str) -> Result<Vec<u32>, PromptError> {
+        let bos = self.tokenizer.bos().filter(|_| self.tokenizer.adds_bos());
+        let mut tokens: Vec<u32> = bos.into_iter().collect();
+        tokens.extend(self.tokenizer.encode(text, Special::Plain)?);
+        Ok(tokens)
+    }
+
+    fn check_tokens(&self, tokens: &[u32]) -> Result<(), PromptError> {
+        let expected = self.vocabulary();
+        if tokens.is_empty() {
+            return Err(PromptError::Empty);
+        }
+        match self.beyond(tokens) {
+            Some(index) => Err(PromptError::Token { index, expected, got: tokens[index] }),
+            None => Ok(()),
+        }
+    }
+
+    fn beyond(&self, tokens: &[u32]) -> Option<usize> {
+        tokens.iter().position(|&token| token as usize >= self.vocabulary())
+    }
+}
+
+fn text_side(file: &Gguf) -> Result<(Tokenizer, Option<ChatTemplate>), ModelError> {
+    let tokenizer = Tokenizer::from_gguf(file)?;
+    let template = ChatTemplate::from_gguf(file, &tokenizer)?;
+    Ok((tokenizer, template))
+}
+
+fn joined<T>(job: thread::ScopedJoinHandle<'_, T>) -> T {
+    job.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// The format of most elements outside embedding and norms.
+fn quantisation(file: &Gguf) -> GgmlType {
+    let mut totals: Vec<(u64, GgmlType)> = GgmlType::all().map(|kind| (0, kind)).collect();
+    for tensor in file.tensors().filter(|t| t.name.starts_with("blk.") && t.dims.len() > 1) {
+        totals[tensor.kind as usize].0 += tensor.elements();
+    }
+    totals.into_iter().max_by_key(|(total, _)| *total).map_or(GgmlType::F32, |(_, kind)| kind)
+}

@@ -1,0 +1,129 @@
+//! One job in the making: what it has read, drawn and told its client.
+
+use std::ops::ControlFlow;
+
+use crate::execute::Draws;
+use crate::forward::Output;
+use crate::stop::Answer;
+use crate::tokenizer::Tokenizer;
+
+use super::{Event, Job, Refusal, Sink, positions};
+
+pub(super) struct Run {
+    draws: Draws,
+    /// Prompt, then answer: all tokens to read, those to resume from included.
+    feed: Vec<u32>,
+    prompt: usize,
+    /// How many tokens are read at most: the answer's last is drawn only.
+    readable: usize,
+    /// Tokens of `feed` that the client had already, prompt included.
+    given: usize,
+    answer: Answer,
+    sink: Sink,
+    /// Whether nothing more is to be done.
+    over: bool,
+    /// From where on the cache holds tokens that turned out wrong.
+    wrong_from: Option<usize>,
+}
+
+impl Run {
+    pub(super) fn new(job: Job, sink: Sink) -> Self {
+        let (prompt, readable) = (job.prompt.len(), positions(&job));
+        let mut feed = job.prompt;
+        feed.extend_from_slice(&job.resume);
+        Self {
+            draws: Draws::new(job.key, job.seed, &job.sampling),
+            prompt,
+            readable,
+            given: feed.len(),
+            feed,
+            answer: Answer::new(job.stop, job.max_tokens),
+            sink,
+            over: false,
+            wrong_from: None,
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Tokens not read yet by a cache that stands at `position`.
+    pub(super) fn pending(&self, position: usize) -> &[u32] {
+        &self.feed[position..self.feed.len().min(self.readable)]
+    }
+
+    /// Whether a position draws a token.
+    pub(super) fn draws(&self, position: usize) -> bool {
+        position + 1 >= self.prompt
+    }
+
+    /// Where the cache must be cut back to, if it must.
+    pub(super) fn take_rewind(&mut self) -> Option<usize> {
+        self.wrong_from.take()
+    }
+
+    /// Tells the client; one that left ends the job.
+    pub(super) fn tell(&mut self, event: Event) {
+        if (self.sink)(event) == ControlFlow::Break(()) {
+            self.over = true;
+        }
+    }
+
+    /// Gives the job up.
+    pub(super) fn refuse(&mut self, refusal: Refusal) {
+        self.tell(Event::Refused(refusal));
+        self.over = true;
+    }
+
+    /// Takes what the model did at a position.
+    pub(super) fn take(&mut self, tokenizer: &Tokenizer, position: usize, output: &Output<'_>) {
+        if self.over || self.wrong_from.is_some() {
+            return;
+        }
+        let step = self.draws.step(position, self.prompt, self.feed[position], output);
+        let Some(token) = step.drawn.as_ref().map(|drawn| drawn.next) else {
+            return self.tell(Event::Prompt { step });
+        };
+        let resumed = self.advance(position, token);
+        let index = (position + 1 - self.prompt) as u32;
+        let piece = self.answer.push(tokenizer, token);
+        if !self.over {
+            self.tell(Event::Token { index, token, text: piece.text, step, resumed });
+        }
+        if let Some(stop) = piece.stop.filter(|_| !self.over) {
+            self.check_leftover(position, index);
+            let (tokens, text) = (self.answer.tokens(), self.answer.text().to_owned());
+            self.tell(Event::Finished { stop, tokens, text });
+            self.over = true;
+        }
+    }
+
+    /// Puts the drawn token after `position`, or compares it with the one that
+    /// stands there; says whether the client had it.
+    fn advance(&mut self, position: usize, token: u32) -> bool {
+        let next = position + 1;
+        match self.feed.get(next).copied() {
+            None => {
+                self.feed.push(token);
+                false
+            }
+            Some(got) if got == token => next < self.given,
+            Some(got) => {
+                let index = (next - self.prompt) as u32;
+                self.feed.truncate(next);
+                self.feed.push(token);
+                self.wrong_from = Some(next);
+                self.tell(Event::Diverged { index, expected: Some(token), got });
+                false
+            }
+        }
+    }
+
+    /// Tokens to resume from beyond the answer's end are wrong as well.
+    fn check_leftover(&mut self, position: usize, index: u32) {
+        if let Some(got) = self.feed.get(position + 2).copied() {
+            self.tell(Event::Diverged { index: index + 1, expected: None, got });
+        }
+    }
+}
