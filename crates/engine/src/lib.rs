@@ -10,15 +10,19 @@
 
 pub mod arith;
 pub mod bench;
+pub mod execute;
 pub mod forward;
 pub mod gguf;
 pub mod kernels;
 pub mod kv;
 pub mod llama;
+pub mod model;
 mod pack;
 mod pool;
 pub mod reference;
 pub mod sample;
+pub mod service;
+pub mod stop;
 pub mod template;
 pub mod tokenizer;
 pub mod weights;

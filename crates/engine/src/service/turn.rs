@@ -146,7 +146,7 @@ impl Loop {
 /// made) for a prompt, at least one, what a short one leaves over going to the
 /// next.
 fn shares(pending: &[usize], prefill: usize) -> Vec<usize> {
-    let decoding = pending.iter().any(|&tokens| tokens == 1);
+    let decoding = pending.contains(&1);
     let mut budget = if decoding { prefill / 2 } else { prefill };
     let mut prompts = pending.iter().filter(|&&tokens| tokens > 1).count();
     let mut order: Vec<usize> = (0..pending.len()).collect();
