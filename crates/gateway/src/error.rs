@@ -22,7 +22,10 @@ const UNAVAILABLE_RETRY_MS: u64 = 1_000;
 
 /// An error as a client gets it.
 #[derive(Clone, Debug)]
-pub(crate) struct ApiError {
+pub(crate) struct ApiError(Box<Parts>);
+
+#[derive(Clone, Debug)]
+struct Parts {
     status: StatusCode,
     kind: &'static str,
     code: &'static str,
@@ -58,7 +61,7 @@ impl ApiError {
 
     fn bad_request(code: &'static str, param: Option<String>, message: String) -> ApiError {
         let mut error = ApiError::new(StatusCode::BAD_REQUEST, code, message);
-        error.param = param;
+        error.0.param = param;
         error
     }
 
@@ -69,17 +72,25 @@ impl ApiError {
             _ => "invalid_request_error",
         };
         let retry = Retry::Unsaid;
-        ApiError { status, kind, code, message, param: None, evidence: None, retry }
+        ApiError(Box::new(Parts {
+            status,
+            kind,
+            code,
+            message,
+            param: None,
+            evidence: None,
+            retry,
+        }))
     }
 
     fn retry(mut self, retry: Retry) -> ApiError {
-        self.retry = retry;
+        self.0.retry = retry;
         self
     }
 
     pub(crate) fn unknown_model(message: String) -> ApiError {
         let mut error = ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message);
-        error.param = Some("model".into());
+        error.0.param = Some("model".into());
         error
     }
 
@@ -174,14 +185,14 @@ impl ApiError {
         let message = if expose { said } else { hidden };
         let mut error = ApiError::new(StatusCode::BAD_GATEWAY, "verification_failed", message)
             .retry(Retry::Never);
-        error.evidence = expose.then(|| evidence.to_owned());
+        error.0.evidence = expose.then(|| evidence.to_owned());
         error
     }
 
     /// Names `param` as the place where a long context came in.
     pub(crate) fn at_prompt(mut self, param: &str) -> ApiError {
-        if self.code == "context_length_exceeded" {
-            self.param = Some(param.to_owned());
+        if self.0.code == "context_length_exceeded" {
+            self.0.param = Some(param.to_owned());
         }
         self
     }
@@ -189,12 +200,12 @@ impl ApiError {
     /// `{"error": …}`, the same in a body and in a stream.
     pub(crate) fn to_json(&self) -> Value {
         let mut error = json!({
-            "message": self.message,
-            "type": self.kind,
-            "param": self.param,
-            "code": self.code,
+            "message": self.0.message,
+            "type": self.0.kind,
+            "param": self.0.param,
+            "code": self.0.code,
         });
-        if let Some(evidence) = &self.evidence {
+        if let Some(evidence) = &self.0.evidence {
             error["evidence"] = json!(evidence);
         }
         json!({ "error": error })
@@ -202,19 +213,19 @@ impl ApiError {
 
     /// The stable word for this error, for logs and metrics.
     pub(crate) fn code(&self) -> &'static str {
-        self.code
+        self.0.code
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = (self.status, self.to_json().to_string()).into_response();
+        let mut response = (self.0.status, self.to_json().to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if self.status == StatusCode::UNAUTHORIZED {
+        if self.0.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        match self.retry {
+        match self.0.retry {
             Retry::AfterMs(ms) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000).max(1)));
                 headers.insert(RETRY_AFTER_MS, HeaderValue::from(ms));
@@ -244,7 +255,7 @@ mod tests {
     fn each_failure_has_its_status_and_code() {
         let check = |error: AskError, status: u16, code: &str| {
             let api = ApiError::from_ask(&error, true);
-            assert_eq!((api.status.as_u16(), api.code), (status, code), "{error}");
+            assert_eq!((api.0.status.as_u16(), api.0.code), (status, code), "{error}");
         };
         let text = String::new;
         check(AskError::NoProvider { model: text(), reason: text() }, 503, "no_provider");
