@@ -256,6 +256,63 @@ fn an_atomic_write_replaces_whole_files_and_leaves_nothing_behind() {
     assert!(write_atomic(&home.path().join("none/file"), b"x", 0o600).is_err());
 }
 
+/// Fills what it may write, is given more, and goes on.
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "the child process of a_full_disk_is_said_and_survived"]
+fn child_meets_a_full_disk() {
+    let Some(dir) = std::env::var_os(CHILD_DIR) else {
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let writer = LogWriter::open(Path::new(&dir), key()).unwrap();
+        let mut acknowledged = 0;
+        let refused = loop {
+            match writer.append(&entry(acknowledged)).await {
+                Ok(_) => acknowledged += 1,
+                Err(refused) => break refused.to_string(),
+            }
+        };
+        assert!(acknowledged > 0);
+        assert!(refused.contains("free some space"), "{refused}");
+        assert_eq!(writer.size().await.unwrap(), u64::from(acknowledged));
+        let raised = Command::new("prlimit")
+            .args(["--fsize=unlimited", "--pid", &std::process::id().to_string()])
+            .status();
+        assert!(raised.expect("install util-linux for prlimit").success());
+        // The same writer, no restart.
+        let appended = writer.append(&entry(acknowledged)).await.unwrap();
+        assert_eq!(appended.index, u64::from(acknowledged));
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_said_and_survived() {
+    let home = TempDir::new().unwrap();
+    // A limit on the length of files is a full disk that needs no privileges.
+    // This one falls inside a record, so that part of it is written.
+    let script = "trap '' XFSZ; exec \"$0\" --exact \
+        store::tests::child_meets_a_full_disk --ignored";
+    let output = Command::new("prlimit")
+        .args(["--fsize=8300:unlimited", "sh", "-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .env(CHILD_DIR, home.path())
+        .output()
+        .expect("install util-linux for prlimit");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "{said}");
+
+    let contents = read(home.path()).unwrap();
+    assert_eq!(contents.verified.as_ref().unwrap().entries, contents.len());
+    for (index, entry) in contents.entries() {
+        assert_eq!(u64::from(number(&entry.unwrap())), index);
+    }
+    assert_eq!(fs::read_dir(home.path().join("cut")).unwrap().count(), 1);
+}
+
 /// Appends until it is killed, printing each position once it is acknowledged.
 #[test]
 #[ignore = "the child process of no_killed_writer_loses_an_acknowledged_entry"]
