@@ -22,6 +22,7 @@ use peerproof_wire::{
 };
 
 use crate::hash::Tagged;
+use crate::seed;
 use crate::transcript::{PathError, Tree, closing_hash, leaf_hash, verify_path};
 
 /// How many positions a challenge draws, beside the last one.
@@ -101,11 +102,13 @@ pub enum ChallengeError {
         /// Whether it draws a token.
         expected: bool,
     },
-    /// Greedy sampling draws no random number.
-    #[error("opened leaf {position} random number: expected 0 as sampling is greedy, got {got}")]
-    Greedy {
+    /// The random number is not the one that the offer's seed gives.
+    #[error("opened leaf {position} random number: expected {expected}, got {got}")]
+    Number {
         /// The position.
         position: u32,
+        /// As the offer determines it; 0 when sampling is greedy.
+        expected: u64,
         /// The number in the leaf.
         got: u64,
     },
@@ -279,7 +282,7 @@ fn closing_place(position: u32, leaves: u32) -> Option<usize> {
     (position.checked_add(1)? == closing).then_some(closing.trailing_zeros() as usize)
 }
 
-/// Checks what a leaf says about tokens against prompt and answer.
+/// Checks what a leaf says about tokens and random number against offer and answer.
 pub fn verify_leaf(
     offer: &Offer,
     receipt: &Receipt,
@@ -302,12 +305,20 @@ pub fn verify_leaf(
     let index = position.saturating_add(1).checked_sub(receipt.prompt_tokens);
     match (&leaf.drawn, index) {
         (None, None) => Ok(()),
-        (Some(drawn), Some(_)) if offer.sampling.temperature_q16 == 0 && drawn.draw != 0 => {
-            Err(ChallengeError::Greedy { position, got: drawn.draw })
+        (Some(drawn), Some(index)) => {
+            verify_number(offer, position, index, drawn.draw)?;
+            same("next token", tokens.get(index as usize), drawn.next)
         }
-        (Some(drawn), Some(index)) => same("next token", tokens.get(index as usize), drawn.next),
         _ => Err(ChallengeError::Drawn { position, expected: index.is_some() }),
     }
+}
+
+fn verify_number(offer: &Offer, position: u32, index: u32, got: u64) -> Result<(), ChallengeError> {
+    let expected = match offer.sampling.temperature_q16 {
+        0 => 0,
+        _ => seed::draw(&seed::sampling_seed(offer), index.into()),
+    };
+    if expected == got { Ok(()) } else { Err(ChallengeError::Number { position, expected, got }) }
 }
 
 /// Checks that leaf hashes have the signed root and the receipt's closing leaf,

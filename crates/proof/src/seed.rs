@@ -28,6 +28,19 @@ pub fn sampling_seed(offer: &Offer) -> Digest {
         .finish()
 }
 
+/// The random number that draws the token with this index in the answer, as the
+/// arithmetic defines it: the first eight bytes of BLAKE3 over seed and index.
+/// It follows from the offer alone, so a router without the model can tell a
+/// provider that made up its own.
+#[must_use]
+pub fn draw(seed: &Digest, index: u64) -> u64 {
+    let mut first = [0; 8];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(seed.as_bytes()).update(&index.to_le_bytes());
+    hasher.finalize_xof().fill(&mut first);
+    u64::from_le_bytes(first)
+}
+
 fn absorb_prompt(hash: Tagged, prompt: &Prompt) -> Tagged {
     match prompt {
         Prompt::Chat(messages) => {

@@ -1,0 +1,572 @@
+//! Each attack on an answer or on its proof, by name, and what it meets.
+
+use peerproof_proof::audit::{AuditError, Findings, audit, recompute};
+use peerproof_proof::challenge::{ChallengeError, positions, verify_openings};
+use peerproof_proof::execute::Execute;
+use peerproof_proof::receipt::{BindingError, Field, verify_bindings};
+use peerproof_proof::transcript::{PathError, Transcript, verify_path};
+use peerproof_proof::{Tree, leaf_hash, sampling_seed};
+use peerproof_wire::job::client_nonce_hash;
+use peerproof_wire::{
+    Challenge, Commitment, Difference, Digest, Leaf, Offer, Openings, Outcome, Stop,
+};
+
+use crate::support::{
+    END, Quirk, Served, Toy, auditor, commit, long_offer, offer, provider, serve, sign,
+};
+
+fn findings(served: &Served, openings: Option<&Openings>) -> Findings {
+    audit(&Toy::default(), &served.case(), openings, &auditor().public()).unwrap()
+}
+
+/// What the audit names first: position and kind.
+fn caught(served: &Served, openings: Option<&Openings>) -> (u32, Difference) {
+    match findings(served, openings).outcome {
+        Outcome::Fail(mismatch) => (mismatch.position, mismatch.what),
+        Outcome::Pass => panic!("the attack passed the audit"),
+    }
+}
+
+fn bound(served: &Served) -> Result<(), BindingError> {
+    let key = provider().public();
+    verify_bindings(&served.offer, &served.receipt, &key, served.answer(), &served.commitments)
+}
+
+fn opened(
+    served: &Served,
+    challenge: &Challenge,
+    openings: &Openings,
+) -> Result<(), ChallengeError> {
+    let Served { offer, receipt, tokens, commitments, .. } = served;
+    verify_openings(offer, receipt, tokens, commitments, challenge, openings)
+}
+
+/// Opens everything a challenge draws and checks it.
+fn challenged(served: &Served) -> Result<(), ChallengeError> {
+    let challenge = served.challenge(true);
+    opened(served, &challenge, &served.respond(&challenge))
+}
+
+fn all_positions(served: &Served) -> Openings {
+    let positions = (0..served.receipt.leaves - 1).collect::<Vec<_>>();
+    let mut all = served.openings();
+    all.openings.clear();
+    for some in positions.chunks(64) {
+        let challenge = Challenge { positions: some.to_vec(), ..served.challenge(false) };
+        all.openings.extend(served.respond(&challenge).openings);
+    }
+    all
+}
+
+fn recommit(served: &Served, leaves: Vec<Leaf>) -> Served {
+    let Served { offer, tokens, text, stop, .. } = served;
+    commit(&provider(), offer, leaves, tokens.clone(), text, *stop)
+}
+
+#[test]
+fn another_model_or_a_harsher_quantisation() {
+    let served = serve(&Toy::with(Quirk::OtherWeights), &sign(long_offer()));
+    assert_eq!(bound(&served), Ok(()));
+    let (_, what) = caught(&served, None);
+    assert_eq!(what, Difference::Token);
+    let hashes = Openings { openings: vec![], ..served.openings() };
+    assert_eq!(caught(&served, Some(&hashes)), (0, Difference::Leaf));
+    assert_eq!(caught(&served, Some(&all_positions(&served))), (0, Difference::State));
+}
+
+#[test]
+fn a_truncated_context_differs_where_the_context_ends() {
+    let served = serve(&Toy::with(Quirk::ShortContext), &sign(long_offer()));
+    assert_eq!(caught(&served, Some(&all_positions(&served))), (4, Difference::State));
+}
+
+#[test]
+fn one_state_nudged_at_one_position_is_certain_to_be_found() {
+    let honest = serve(&Toy::default(), &sign(long_offer()));
+    for position in 0..honest.receipt.leaves - 1 {
+        let served = serve(&Toy::with(Quirk::NudgedState(position)), &honest.offer);
+        assert_eq!(served.tokens, honest.tokens);
+        assert_eq!(caught(&served, None), (0, Difference::Root));
+        let hashes = Openings { openings: vec![], ..served.openings() };
+        assert_eq!(caught(&served, Some(&hashes)), (position, Difference::Leaf));
+        let all = Openings { leaf_hashes: vec![], ..all_positions(&served) };
+        assert_eq!(caught(&served, Some(&all)), (position, Difference::State));
+    }
+}
+
+#[test]
+fn logits_nudged_without_changing_the_token() {
+    let honest = serve(&Toy::default(), &sign(long_offer()));
+    let position = honest.prompt_tokens + 5;
+    let served = serve(&Toy::with(Quirk::NudgedLogits(position)), &honest.offer);
+    assert_eq!(served.tokens, honest.tokens);
+    assert_eq!(caught(&served, Some(&all_positions(&served))), (position, Difference::Logits));
+}
+
+#[test]
+fn hidden_system_prompt() {
+    let served = serve(&Toy::with(Quirk::HiddenSystemPrompt), &sign(long_offer()));
+    assert_eq!(bound(&served), Ok(()));
+    assert_eq!(caught(&served, None).1, Difference::Prompt);
+    assert_eq!(caught(&served, Some(&all_positions(&served))), (0, Difference::Prompt));
+}
+
+#[test]
+fn hidden_system_prompt_of_the_same_length() {
+    let offer = sign(long_offer());
+    let mut other = long_offer();
+    other.prompt = peerproof_wire::Prompt::Text("what is false".into());
+    let swapped = serve(&Toy::default(), &sign(other));
+    let answer = recompute_as(&offer, &swapped);
+    assert_eq!(answer.prompt_tokens, serve(&Toy::default(), &offer).prompt_tokens);
+    assert_eq!(caught(&answer, Some(&all_positions(&answer))).1, Difference::Prompt);
+    caught(&answer, None);
+}
+
+/// Another job's answer under this offer, digests keyed rightly.
+fn recompute_as(offer: &peerproof_wire::Signed<Offer>, other: &Served) -> Served {
+    let toy = Toy::default();
+    let prompt = toy.prompt_tokens(&other.offer).unwrap();
+    let (key, seed) = (offer.id(), sampling_seed(offer));
+    let mut leaves = Vec::new();
+    let mut keep = |step| leaves.push(Leaf::from(step));
+    toy.replay(offer, &key, &seed, &prompt, &other.tokens, &mut keep).unwrap();
+    commit(&provider(), offer, leaves, other.tokens.clone(), &other.text, other.stop)
+}
+
+#[test]
+fn seed_of_the_providers_own() {
+    let served = serve(&Toy::with(Quirk::OwnSeed), &sign(long_offer()));
+    assert_eq!(caught(&served, Some(&all_positions(&served))).1, Difference::Draw);
+    caught(&served, None);
+    assert!(matches!(challenged(&served), Err(ChallengeError::Number { .. })));
+}
+
+#[test]
+fn biased_draws() {
+    let served = serve(&Toy::with(Quirk::BiasedDraws), &sign(long_offer()));
+    let first = served.prompt_tokens - 1;
+    assert_eq!(caught(&served, Some(&all_positions(&served))), (first, Difference::Draw));
+    assert!(matches!(challenged(&served), Err(ChallengeError::Number { got: 3, .. })));
+}
+
+#[test]
+fn greedy_where_a_temperature_was_asked_for() {
+    let served = serve(&Toy::with(Quirk::NoTemperature), &sign(offer()));
+    caught(&served, None);
+    assert!(matches!(challenged(&served), Err(ChallengeError::Number { got: 0, .. })));
+}
+
+#[test]
+fn a_draft_model_writes_and_the_true_model_only_reads() {
+    let offer = sign(long_offer());
+    let draft = serve(&Toy::with(Quirk::OtherWeights), &offer);
+    let served = recompute_as(&offer, &draft);
+    // Every leaf is what the true model says to these tokens: the root is right.
+    let recomputation = recompute(&Toy::default(), &offer, &served.tokens).unwrap();
+    assert_eq!(recomputation.tree().map(|tree| tree.root()), Some(served.tree.root()));
+    assert_eq!(bound(&served), Ok(()));
+    let (position, what) = caught(&served, None);
+    assert_eq!(what, Difference::Token);
+    assert!(position >= served.prompt_tokens - 1);
+    // A router without the model sees it too, where it looks.
+    assert!(matches!(challenged(&served), Err(ChallengeError::Token { what: "next token", .. })));
+    // Claiming that the model drew them is found by the audit.
+    let mut leaves = served.leaves.clone();
+    for (leaf, token) in leaves.iter_mut().filter(|leaf| leaf.drawn.is_some()).zip(&served.tokens) {
+        leaf.drawn.as_mut().unwrap().next = *token;
+    }
+    let claimed = recommit(&served, leaves);
+    assert_eq!(challenged(&claimed), Ok(()));
+    assert_eq!(caught(&claimed, None), (position, Difference::Token));
+    assert_eq!(caught(&claimed, Some(&all_positions(&claimed))), (position, Difference::Token));
+}
+
+/// The beginning of an honest answer, closed as if it had ended.
+fn cut(served: &Served, tokens: usize, stop: Stop) -> Served {
+    let leaves = served.leaves[..served.prompt_tokens as usize + tokens - 1].to_vec();
+    let ending = Toy::default().ending(&served.offer, &served.tokens[..tokens]).unwrap();
+    let tokens = served.tokens[..tokens].to_vec();
+    commit(&provider(), &served.offer, leaves, tokens, &ending.text, stop)
+}
+
+#[test]
+fn early_stop_claimed_as_the_length_limit() {
+    let served = cut(&serve(&Toy::default(), &sign(long_offer())), 20, Stop::Length);
+    assert_eq!(bound(&served), Err(BindingError::StopLength { expected: 70, got: 20 }));
+    assert_eq!(caught(&served, None), (served.prompt_tokens + 19, Difference::Stop));
+}
+
+#[test]
+fn early_stop_claimed_as_a_stop_string() {
+    let honest = serve(&Toy::default(), &sign(long_offer()));
+    let served = cut(&honest, 20, Stop::StopString);
+    assert_eq!(bound(&served), Err(BindingError::StopString));
+    caught(&served, None);
+}
+
+#[test]
+fn early_stop_claimed_as_the_models_own() {
+    let served = cut(&serve(&Toy::default(), &sign(long_offer())), 20, Stop::EndOfText);
+    assert_eq!(bound(&served), Ok(()));
+    assert_eq!(challenged(&served), Ok(()));
+    let Outcome::Fail(mismatch) = findings(&served, None).outcome else { panic!("passed") };
+    assert_eq!(mismatch.what, Difference::Stop);
+    assert_eq!((mismatch.expected, mismatch.got), (vec![], vec![1]));
+}
+
+#[test]
+fn padding_past_the_end() {
+    let short = (0..=u8::MAX)
+        .map(|nonce| Offer { public_nonce: [nonce; 32], ..offer() })
+        .map(|offer| serve(&Toy::default(), &sign(offer)))
+        .find(|served| served.stop == Stop::EndOfText && served.tokens.len() < 60)
+        .unwrap();
+    assert_eq!(short.tokens.last(), Some(&END));
+    // The model itself, run on past its end up to the limit.
+    let toy = Toy::default();
+    let mut tokens = short.tokens.clone();
+    let prompt = toy.prompt_tokens(&short.offer).unwrap();
+    let (key, seed) = (short.offer.id(), sampling_seed(&short.offer));
+    let mut leaves = short.leaves.clone();
+    while tokens.len() < 70 {
+        let read = [&prompt[..], &tokens[..]].concat();
+        let step = toy.step(&short.offer, &key, &seed, &read, Some(tokens.len() as u32));
+        tokens.push(step.drawn.as_ref().unwrap().next);
+        leaves.push(step.into());
+    }
+    let padded = commit(&provider(), &short.offer, leaves, tokens, &short.text, Stop::Length);
+    assert_eq!(bound(&padded), Ok(()));
+    assert_eq!(challenged(&padded), Ok(()));
+    let end = short.prompt_tokens + short.tokens.len() as u32 - 1;
+    assert_eq!(caught(&padded, None), (end, Difference::Length));
+}
+
+#[test]
+fn over_billed_prompt() {
+    let honest = serve(&Toy::default(), &sign(long_offer()));
+    let billed = honest.with_receipt(|receipt| receipt.prompt_tokens += 1);
+    let leaves = honest.receipt.leaves;
+    assert_eq!(
+        bound(&billed),
+        Err(BindingError::Number {
+            field: Field::Leaves,
+            expected: u64::from(leaves) + 1,
+            got: leaves.into()
+        })
+    );
+    let billed = honest.with_receipt(|receipt| {
+        receipt.prompt_tokens += 1;
+        receipt.leaves += 1;
+    });
+    assert_eq!(bound(&billed), Ok(()));
+    assert_eq!(caught(&billed, None), (honest.prompt_tokens - 1, Difference::Prompt));
+}
+
+#[test]
+fn over_billed_answer() {
+    let honest = serve(&Toy::default(), &sign(Offer { max_tokens: 80, ..offer() }));
+    let billed = honest.with_receipt(|receipt| {
+        receipt.output_tokens += 1;
+        receipt.leaves += 1;
+    });
+    assert!(matches!(bound(&billed), Err(BindingError::Number { field: Field::OutputTokens, .. })));
+    assert_eq!(caught(&billed, None).1, Difference::Length);
+}
+
+#[test]
+fn more_tokens_than_the_offer_allows() {
+    let honest = serve(&Toy::default(), &sign(long_offer()));
+    let offer = sign(Offer { max_tokens: 69, ..long_offer() });
+    let served = recompute_as(&offer, &honest);
+    assert!(matches!(
+        bound(&served),
+        Err(BindingError::Range { field: Field::OutputTokens, most: 69, got: 70, .. })
+    ));
+    caught(&served, None);
+}
+
+#[test]
+fn cached_answer_with_leaves_keyed_by_another_offer() {
+    let first = serve(&Toy::default(), &sign(long_offer()));
+    let again = sign(Offer { client_nonce_hash: client_nonce_hash(&[9; 32]), ..long_offer() });
+    assert_eq!(sampling_seed(&again), sampling_seed(&first.offer));
+    let replayed = commit(
+        &provider(),
+        &again,
+        first.leaves.clone(),
+        first.tokens.clone(),
+        &first.text,
+        first.stop,
+    );
+    assert_eq!(bound(&replayed), Ok(()));
+    assert_eq!(caught(&replayed, None), (0, Difference::Root));
+    let hashes = Openings { openings: vec![], leaf_hashes: replayed.tree.hashes().to_vec() };
+    assert_eq!(caught(&replayed, Some(&hashes)), (0, Difference::Leaf));
+}
+
+#[test]
+fn receipt_of_another_job() {
+    let first = serve(&Toy::default(), &sign(long_offer()));
+    let again = sign(Offer { client_nonce_hash: client_nonce_hash(&[9; 32]), ..long_offer() });
+    let wrong = Served { offer: again, ..first };
+    assert!(matches!(bound(&wrong), Err(BindingError::Digest { field: Field::OfferId, .. })));
+    let refused = audit(&Toy::default(), &wrong.case(), None, &auditor().public());
+    assert!(matches!(
+        refused,
+        Err(AuditError::Case(BindingError::Digest { field: Field::OfferId, .. }))
+    ));
+}
+
+#[test]
+fn text_altered_after_decoding() {
+    let honest = serve(&Toy::default(), &sign(long_offer()));
+    let altered = Served { text: honest.text.to_uppercase(), ..honest.clone() };
+    assert!(matches!(bound(&altered), Err(BindingError::Digest { field: Field::TextHash, .. })));
+    let Served { offer, leaves, tokens, stop, .. } = honest;
+    let signed = commit(&provider(), &offer, leaves, tokens, &altered.text, stop);
+    assert_eq!(bound(&signed), Ok(()));
+    assert_eq!(caught(&signed, None), (signed.receipt.leaves - 1, Difference::Text));
+}
+
+#[test]
+fn token_altered_on_the_way() {
+    let mut served = serve(&Toy::default(), &sign(long_offer()));
+    served.tokens[7] ^= 1;
+    assert!(matches!(bound(&served), Err(BindingError::Digest { field: Field::OutputHash, .. })));
+    let refused = audit(&Toy::default(), &served.case(), None, &auditor().public());
+    assert!(matches!(
+        refused,
+        Err(AuditError::Case(BindingError::Digest { field: Field::OutputHash, .. }))
+    ));
+}
+
+#[test]
+fn closing_leaf_swapped() {
+    // A tree closed with another text than the receipt states, at lengths that
+    // put the closing leaf at every height.
+    for max_tokens in 1..=20 {
+        let offer = sign(Offer { max_tokens, ..long_offer() });
+        let honest = serve(&Toy::default(), &offer);
+        let other = commit(
+            &provider(),
+            &offer,
+            honest.leaves.clone(),
+            honest.tokens.clone(),
+            "something else",
+            honest.stop,
+        );
+        let swapped = other.with_receipt(|receipt| receipt.text_hash = honest.receipt.text_hash);
+        let swapped = Served { text: honest.text.clone(), ..swapped };
+        assert_eq!(bound(&swapped), Ok(()));
+        let challenge = swapped.challenge(false);
+        let openings = swapped.respond(&challenge);
+        assert!(matches!(
+            opened(&swapped, &challenge, &openings),
+            Err(ChallengeError::Closing { .. })
+        ));
+        assert_eq!(caught(&swapped, None), (0, Difference::Root));
+        let hashes = Openings { openings: vec![], leaf_hashes: swapped.tree.hashes().to_vec() };
+        assert_eq!(caught(&swapped, Some(&hashes)), (swapped.receipt.leaves - 1, Difference::Leaf));
+    }
+}
+
+#[test]
+fn opening_under_a_wrong_index() {
+    let served = serve(&Toy::default(), &sign(long_offer()));
+    let root = served.tree.commitment();
+    for index in 0..root.leaves - 1 {
+        let hash = leaf_hash(&served.leaves[index as usize]);
+        let path = served.tree.open(index).unwrap();
+        assert_eq!(verify_path(&root, index, &hash, &path), Ok(()));
+        for wrong in (0..root.leaves).filter(|wrong| *wrong != index) {
+            assert!(verify_path(&root, wrong, &hash, &path).is_err(), "{index} as {wrong}");
+        }
+        // A leaf says itself which position it is.
+        let moved = Leaf { position: index + 1, ..served.leaves[index as usize].clone() };
+        assert!(matches!(
+            verify_path(&root, index, &leaf_hash(&moved), &path),
+            Err(PathError::Root { .. })
+        ));
+    }
+}
+
+fn tree_of(leaves: u32) -> Tree {
+    let hash = |index: u32| Digest::from_bytes([index as u8; 32]);
+    Tree::from_hashes((0..leaves).map(hash).collect()).unwrap()
+}
+
+#[test]
+fn root_passed_off_as_a_longer_or_shorter_transcript() {
+    for leaves in 1..=20 {
+        let tree = tree_of(leaves);
+        for index in 0..leaves {
+            let path = tree.open(index).unwrap();
+            let leaf = &tree.hashes()[index as usize];
+            for claimed in (1..=40).filter(|claimed| *claimed != leaves) {
+                let root = Commitment { leaves: claimed, root: tree.root() };
+                assert!(verify_path(&root, index, leaf, &path).is_err(), "{leaves} as {claimed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn odd_leaf_duplicated() {
+    for leaves in (1..=21).step_by(2) {
+        let mut hashes = tree_of(leaves).hashes().to_vec();
+        hashes.extend(hashes.last().copied());
+        let doubled = Tree::from_hashes(hashes).unwrap();
+        let odd = tree_of(leaves);
+        assert_ne!(odd.root(), doubled.root());
+        // Nor does a path that pairs the odd leaf with itself lead anywhere.
+        let last = leaves - 1;
+        let mut path = odd.open(last).unwrap();
+        path.insert(0, odd.hashes()[last as usize]);
+        let hash = odd.hashes()[last as usize];
+        assert!(matches!(
+            verify_path(&odd.commitment(), last, &hash, &path),
+            Err(PathError::Length { .. })
+        ));
+        let claimed = Commitment { leaves: leaves + 1, root: odd.root() };
+        assert!(verify_path(&claimed, leaves, &hash, &path).is_err());
+    }
+}
+
+#[test]
+fn second_preimage_an_inner_node_as_a_leaf() {
+    // The four inner nodes over eight leaves, presented as a transcript of four.
+    let tree = tree_of(8);
+    let node = |index: u32| tree.open(index ^ 2).unwrap()[1];
+    let nodes: Vec<Digest> = [0, 2, 4, 6].map(node).to_vec();
+    let short = Tree::from_hashes(nodes.clone()).unwrap();
+    assert_ne!(short.root(), tree.root());
+    for (index, node) in (0..).zip(&nodes) {
+        let path = &tree.open(2 * index).unwrap()[1..];
+        for leaves in [4, 8] {
+            for index in [index, 2 * index] {
+                let root = Commitment { leaves, root: tree.root() };
+                assert!(verify_path(&root, index, node, path).is_err());
+            }
+        }
+    }
+}
+
+#[test]
+fn paths_too_short_and_too_long() {
+    let tree = tree_of(11);
+    for index in 0..11 {
+        let path = tree.open(index).unwrap();
+        let hash = &tree.hashes()[index as usize];
+        for cut in 0..path.len() {
+            assert!(matches!(
+                verify_path(&tree.commitment(), index, hash, &path[..cut]),
+                Err(PathError::Length { .. })
+            ));
+        }
+        let long = [&path[..], &[tree.root()]].concat();
+        assert!(matches!(
+            verify_path(&tree.commitment(), index, hash, &long),
+            Err(PathError::Length { .. })
+        ));
+    }
+    let beyond = verify_path(&tree.commitment(), 11, &tree.root(), &[]);
+    assert_eq!(beyond, Err(PathError::Index { expected: 11, got: 11 }));
+}
+
+#[test]
+fn challenge_ground_before_the_nonce_is_known() {
+    let served = serve(&Toy::default(), &sign(long_offer()));
+    let mut receipt = served.receipt.statement().clone();
+    receipt.leaves = 4_000;
+    // A forger that knows the root and re-rolls junk leaves meets a fresh draw
+    // with each nonce: over many nonces no position is spared and none favoured.
+    let mut hits = vec![0_u32; 4_000];
+    for nonce in 0..4_000_u32 {
+        let mut bytes = [0; 32];
+        bytes[..4].copy_from_slice(&nonce.to_le_bytes());
+        let drawn = positions(&bytes, &receipt);
+        assert!(drawn.len() == 16 || drawn.len() == 17);
+        for position in drawn {
+            hits[position as usize] += 1;
+        }
+    }
+    assert_eq!(hits[3_999], 0, "the closing leaf has no position");
+    assert_eq!(hits[3_998], 4_000, "the last position is always opened");
+    // 16 expected with a spread of 4: nothing honest comes near 0 or 45.
+    assert!(hits[..3_998].iter().all(|count| (1..45).contains(count)));
+    // And one nonce draws anew for each root.
+    let first = positions(&[1; 32], &receipt);
+    receipt.transcript_root = Digest::from_bytes([1; 32]);
+    assert_ne!(first, positions(&[1; 32], &receipt));
+    // A nonce chosen after the fact is not the one the offer hides.
+    let challenge = Challenge { client_nonce: [9; 32], ..served.challenge(false) };
+    let openings = served.respond(&served.challenge(false));
+    assert!(matches!(opened(&served, &challenge, &openings), Err(ChallengeError::Nonce { .. })));
+}
+
+#[test]
+fn openings_withheld_doubled_or_out_of_order() {
+    let served = serve(&Toy::default(), &sign(long_offer()));
+    let challenge = served.challenge(true);
+    let full = served.respond(&challenge);
+    let alter = |change: fn(&mut Openings)| {
+        let mut altered = full.clone();
+        change(&mut altered);
+        opened(&served, &challenge, &altered).unwrap_err()
+    };
+    assert!(matches!(alter(|all| drop(all.openings.pop())), ChallengeError::Count { .. }));
+    assert!(matches!(alter(|all| all.openings.clear()), ChallengeError::Count { .. }));
+    assert!(matches!(
+        alter(|all| all.openings[1] = all.openings[0].clone()),
+        ChallengeError::Order { index: 1, .. }
+    ));
+    assert!(matches!(alter(|all| all.openings.swap(0, 1)), ChallengeError::Order { .. }));
+    assert!(matches!(alter(|all| all.leaf_hashes.clear()), ChallengeError::HashCount { .. }));
+    assert!(matches!(
+        alter(|all| all.leaf_hashes[3] = Digest::from_bytes([0; 32])),
+        ChallengeError::HashRoot { .. }
+    ));
+    let unasked = opened(&served, &served.challenge(false), &full).unwrap_err();
+    assert!(matches!(unasked, ChallengeError::HashCount { expected: 0, .. }));
+}
+
+#[test]
+fn running_commitment_to_another_history() {
+    let mut served = serve(&Toy::default(), &sign(long_offer()));
+    served.commitments[0].root = Digest::from_bytes([0; 32]);
+    assert_eq!(bound(&served), Ok(()));
+    assert!(matches!(challenged(&served), Err(ChallengeError::Commitment { .. })));
+    let recomputation = recompute(&Toy::default(), &served.offer, &served.tokens).unwrap();
+    let wrong = recomputation.first_wrong_commitment(&served.commitments);
+    assert_eq!(wrong, Some(&served.commitments[0]));
+}
+
+#[test]
+fn running_commitments_out_of_order_or_beyond_the_receipt() {
+    let mut served = serve(&Toy::default(), &sign(long_offer()));
+    served.commitments.swap(0, 1);
+    assert!(matches!(bound(&served), Err(BindingError::Commitment { index: 1, .. })));
+    served.commitments[0].leaves = served.receipt.leaves;
+    assert!(matches!(bound(&served), Err(BindingError::Commitment { index: 0, .. })));
+}
+
+#[test]
+fn leaves_skipped_or_doubled_by_the_provider() {
+    let served = serve(&Toy::default(), &sign(long_offer()));
+    let mut transcript = Transcript::new();
+    transcript.push(&served.leaves[0]).unwrap();
+    for wrong in [0, 2] {
+        assert!(transcript.push(&served.leaves[wrong]).is_err());
+        assert_eq!(transcript.leaves(), 1);
+    }
+}
+
+#[test]
+fn junk_openings_do_not_shield_a_cheat_or_blame_an_honest_one() {
+    let cheat = serve(&Toy::with(Quirk::NudgedState(3)), &sign(long_offer()));
+    let honest = serve(&Toy::default(), &cheat.offer);
+    // The honest one's openings do not lead to the cheat's root: passed over.
+    assert_eq!(caught(&cheat, Some(&honest.openings())), (0, Difference::Root));
+    assert_eq!(findings(&honest, Some(&cheat.openings())).outcome, Outcome::Pass);
+}

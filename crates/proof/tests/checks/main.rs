@@ -1,0 +1,17 @@
+//! The whole of proof, exercised with a toy model.
+//!
+//! `honest` shows that nothing honest is refused, `attacks` that every forgery
+//! named in the specification is, `tamper` that no field of a statement can be
+//! altered unseen, `strangers` how audits are drawn and verdicts held to
+//! account, `evidence` what files prove, `vectors` that the bytes are those of
+//! the specification.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod attacks;
+mod evidence;
+mod honest;
+mod strangers;
+mod support;
+mod tamper;
+mod vectors;
