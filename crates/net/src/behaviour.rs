@@ -109,14 +109,25 @@ fn transport(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetEr
     let mut yamux = yamux::Config::default();
     yamux.set_max_num_streams(MAX_STREAMS_PER_CONNECTION as usize);
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+        .map_err(Socket)
         .upgrade(Version::V1Lazy)
         .authenticate(noise)
         .multiplex(yamux)
         .timeout(HANDSHAKE_TIMEOUT)
         .boxed();
 
-    Ok(quic.or_transport(tcp).map(|either, _| either.into_inner()).boxed())
+    Ok(quic
+        .or_transport(tcp)
+        .map(|either, _| either.into_inner())
+        .map_err(|either| either.into_inner())
+        .boxed())
 }
+
+/// A socket's error, dressed so that it survives the layers above: some of
+/// them pass on what their error wraps and drop the error itself.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Socket(#[source] std::io::Error);
 
 fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)

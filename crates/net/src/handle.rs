@@ -126,7 +126,9 @@ impl Handle {
             let asked = self.ask(|reply| Command::Dial { addresses, reply }).await;
             result = asked
                 .map_err(|stopped| failed(DialReason::Aborted, stopped.to_string()))
-                .and_then(|answer| answer);
+                .and_then(|answer| answer)
+                // The name the caller gave, not what it resolved to.
+                .map_err(|error| failed(error.reason, error.detail));
             if result.is_ok() {
                 break;
             }
@@ -303,6 +305,8 @@ impl Handle {
     }
 
     /// Closes every connection and stops. Streams that are still open break.
+    /// TCP ports are free on return, UDP ports when the last QUIC connection
+    /// has drained, a moment later, or at the end of the process.
     pub async fn shutdown(&self) {
         // Stopped already is what was wanted.
         let _ = self.ask(|reply| Command::Shutdown { reply }).await;
