@@ -93,7 +93,8 @@ impl Codec for Announcement {
     }
 
     fn from_proto(proto: proto::Announcement) -> Result<Self, WireError> {
-        check::versions("announcement.protocol", proto.protocol, proto.arithmetic)?;
+        check::version("announcement.protocol", proto.protocol, PROTOCOL)?;
+        check::version("announcement.arithmetic", proto.arithmetic, ARITHMETIC)?;
         let serves = proto.serves.into_iter().map(ModelOffer::from_proto);
         let audits = proto.audits.into_iter().map(ModelOffer::from_proto);
         Ok(Self {

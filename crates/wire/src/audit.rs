@@ -276,7 +276,8 @@ impl Codec for Verdict {
     }
 
     fn from_proto(proto: proto::Verdict) -> Result<Self, WireError> {
-        check::versions("verdict.protocol", proto.protocol, proto.arithmetic)?;
+        check::version("verdict.protocol", proto.protocol, PROTOCOL)?;
+        check::version("verdict.arithmetic", proto.arithmetic, ARITHMETIC)?;
         let draw = proto.draw.map(|draw| {
             Ok::<_, WireError>(VrfDraw {
                 key: check::vrf_key("verdict.draw.key", &draw.key)?,
@@ -356,6 +357,7 @@ impl Codec for AuditFailure {
     }
 
     fn check(&self) -> Result<(), WireError> {
+        check::not_empty("audit_failure.message", self.message.is_empty())?;
         line("audit_failure.message", &self.message, limits::MAX_FAILURE_MESSAGE_BYTES)?;
         at_most("audit_failure.retry_after_ms", self.retry_after_ms, limits::MAX_RETRY_AFTER_MS)
     }

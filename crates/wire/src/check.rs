@@ -2,7 +2,7 @@
 
 use peerproof_identity::{PublicKey, vrf};
 
-use crate::{ARITHMETIC, Digest, ModelId, PROTOCOL, WireError, limits};
+use crate::{Digest, ModelId, WireError, limits};
 
 /// What a place is called in an error: `message.field`.
 pub(crate) type Place = &'static str;
@@ -43,7 +43,7 @@ pub(crate) fn line(place: Place, text: &str, limit: usize) -> Checked {
 }
 
 /// `text` as a line within `limit` bytes: control characters become spaces,
-/// the end is cut at a character's border.
+/// the end is cut at a character's border, nothing becomes a word.
 pub(crate) fn to_line(text: &str, limit: usize) -> String {
     let mut line = String::new();
     for letter in text.chars() {
@@ -52,6 +52,9 @@ pub(crate) fn to_line(text: &str, limit: usize) -> String {
             break;
         }
         line.push(letter);
+    }
+    if line.is_empty() {
+        line.push_str("unexplained");
     }
     line
 }
@@ -107,12 +110,9 @@ pub(crate) fn vrf_proof(place: Place, bytes: &[u8]) -> Checked<vrf::Proof> {
     vrf::Proof::from_bytes(bytes).map_err(|source| WireError::Vrf { place, source })
 }
 
-/// Both version numbers of a statement.
-pub(crate) fn versions(place: Place, protocol: u32, arithmetic: u32) -> Checked {
-    for (expected, got) in [(PROTOCOL, protocol), (ARITHMETIC, arithmetic)] {
-        if expected != got {
-            return Err(WireError::Version { place, expected, got });
-        }
+pub(crate) fn version(place: Place, got: u32, expected: u32) -> Checked {
+    if got != expected {
+        return Err(WireError::Version { place, expected, got });
     }
     Ok(())
 }

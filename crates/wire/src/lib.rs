@@ -52,6 +52,8 @@ pub mod limits;
 mod proto;
 mod shape;
 mod signed;
+#[cfg(test)]
+mod tests;
 
 pub use announce::{Announcement, InfoReply, InfoRequest, ModelOffer};
 pub use audit::{

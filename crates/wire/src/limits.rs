@@ -62,7 +62,7 @@ limits! {
     /// Leaves opened in one reply.
     MAX_OPENINGS: usize = 128;
     /// Leaf hashes in one reply; longer transcripts are opened by position only.
-    MAX_LEAF_HASHES: usize = 24 << 10;
+    MAX_LEAF_HASHES: usize = 16 << 10;
     /// A signed log checkpoint with its cosignatures.
     MAX_CHECKPOINT_BYTES: usize = 8 << 10;
     /// What a failure says to a person.

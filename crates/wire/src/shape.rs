@@ -34,6 +34,8 @@ pub(crate) enum Kind {
     Number,
     /// At most so many bytes.
     Bytes(usize),
+    /// At most so many hashes of 32 bytes, end to end.
+    Hashes(usize),
     /// At most so many bytes of UTF-8.
     Text(usize),
     /// A message.
@@ -116,6 +118,10 @@ fn check_value(place: Place, kind: &Kind, rest: &mut &[u8]) -> Result<(), WireEr
         Kind::Bytes(limit) => {
             no_default(place, bytes.is_empty())?;
             count(place, bytes.len(), *limit)
+        }
+        Kind::Hashes(limit) => {
+            no_default(place, bytes.is_empty())?;
+            count(place, bytes.len().div_ceil(32), *limit)
         }
         Kind::Text(limit) => {
             no_default(place, bytes.is_empty())?;

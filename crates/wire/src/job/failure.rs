@@ -50,6 +50,7 @@ impl Codec for Failure {
     }
 
     fn check(&self) -> Result<(), WireError> {
+        check::not_empty("failure.message", self.message.is_empty())?;
         line("failure.message", &self.message, limits::MAX_FAILURE_MESSAGE_BYTES)?;
         at_most("failure.retry_after_ms", self.retry_after_ms, limits::MAX_RETRY_AFTER_MS)
     }

@@ -122,7 +122,8 @@ impl Codec for Offer {
     }
 
     fn from_proto(proto: proto::Offer) -> Result<Self, WireError> {
-        check::versions("offer.protocol", proto.protocol, proto.arithmetic)?;
+        check::version("offer.protocol", proto.protocol, PROTOCOL)?;
+        check::version("offer.arithmetic", proto.arithmetic, ARITHMETIC)?;
         Ok(Self {
             model_id: check::model_id("offer.model_id", &proto.model_id)?,
             prompt: Prompt::from_proto(check::required("offer.prompt", proto.prompt)?),

@@ -79,7 +79,8 @@ impl Codec for Receipt {
     }
 
     fn from_proto(proto: proto::Receipt) -> Result<Self, WireError> {
-        check::versions("receipt.protocol", proto.protocol, proto.arithmetic)?;
+        check::version("receipt.protocol", proto.protocol, PROTOCOL)?;
+        check::version("receipt.arithmetic", proto.arithmetic, ARITHMETIC)?;
         let previous = if proto.previous.is_empty() {
             None
         } else {

@@ -2,13 +2,13 @@
 //!
 //! A test holds numbers, names and kinds against the compiled schemas.
 
-use super::Kind::{self, Bytes, Many, Number, Numbers, One, Text, Texts};
+use super::Kind::{self, Bytes, Hashes, Many, Number, Numbers, One, Text, Texts};
 use super::Shape;
 use crate::limits;
 
 const HASH: Kind = Bytes(32);
 const ANSWER: Kind = Numbers(limits::MAX_ANSWER_TOKENS as usize);
-const PATH: Kind = Bytes(32 * limits::MAX_PATH_HASHES);
+const PATH: Kind = Hashes(limits::MAX_PATH_HASHES);
 
 macro_rules! shapes {
     ($($shape:ident $message:literal { $($number:literal $place:literal $kind:expr,)* })*) => {
@@ -132,7 +132,7 @@ shapes! {
     }
     OPENINGS "openings" {
         1 "openings.openings" Many(limits::MAX_OPENINGS, &OPENING),
-        2 "openings.leaf_hashes" Bytes(32 * limits::MAX_LEAF_HASHES),
+        2 "openings.leaf_hashes" Hashes(limits::MAX_LEAF_HASHES),
     }
     FAILURE "failure" {
         1 "failure.code" Number,
@@ -279,7 +279,7 @@ mod tests {
         };
         match kind {
             Number => "number".into(),
-            Bytes(_) => "bytes".into(),
+            Bytes(_) | Hashes(_) => "bytes".into(),
             Text(_) => "text".into(),
             One(shape) => shape_name(shape).into(),
             Numbers(_) => "repeated number".into(),

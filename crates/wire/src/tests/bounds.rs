@@ -1,0 +1,310 @@
+//! Every limit, at its value and one above: this side doesn't send what is
+//! above, and doesn't accept it either. A limit without a test here is an error.
+
+use std::collections::BTreeSet;
+
+use prost::Message as _;
+
+use crate::codec::Codec;
+use crate::*;
+
+use super::samples;
+
+/// The limits seen so far.
+struct Bounds(BTreeSet<&'static str>);
+
+fn value_of(limit: &str) -> u64 {
+    let found = limits::ALL.iter().find(|(name, _)| *name == limit);
+    found.unwrap_or_else(|| panic!("no limit {limit}")).1
+}
+
+fn encode_unchecked<T: Codec>(value: &T) -> Vec<u8> {
+    value.to_proto().encode_to_vec()
+}
+
+fn assert_over(limit: &str, error: &WireError) {
+    let WireError::OverLimit { limit: value, .. } = error else {
+        panic!("{limit}: {error}");
+    };
+    assert_eq!(*value, value_of(limit), "{limit}: {error}");
+}
+
+impl Bounds {
+    /// `make(n)` is a message that has `n` of what `limit` bounds.
+    fn check<T: Codec + PartialEq + std::fmt::Debug>(
+        &mut self,
+        limit: &'static str,
+        make: impl Fn(u64) -> T,
+    ) {
+        let at = make(value_of(limit));
+        let bytes = at.encode().unwrap_or_else(|error| panic!("{limit}: {error}"));
+        assert_eq!(T::decode(&bytes).unwrap(), at, "{limit}");
+
+        let over = make(value_of(limit) + 1);
+        let WireError::Unsendable(ours) = over.encode().unwrap_err() else {
+            panic!("{limit}: the sender isn't blamed");
+        };
+        assert_over(limit, &ours);
+        let theirs = T::decode(&encode_unchecked(&over)).unwrap_err();
+        assert_over(limit, &theirs);
+        assert_eq!(theirs.fault(), Fault::Theirs);
+        self.0.insert(limit);
+    }
+
+    /// `limit` bounds the encoding of `T` as a whole.
+    fn check_size<T: Codec + std::fmt::Debug>(&mut self, limit: &'static str) {
+        assert_eq!(<T as Codec>::MAX_BYTES as u64, value_of(limit));
+        let bytes = vec![0; value_of(limit) as usize + 1];
+        assert_over(limit, &T::decode(&bytes).unwrap_err());
+        self.0.insert(limit);
+    }
+}
+
+fn text(length: u64) -> String {
+    "x".repeat(length as usize)
+}
+
+fn offer_with(change: impl Fn(&mut Offer)) -> Offer {
+    let mut offer = samples::offer();
+    change(&mut offer);
+    offer
+}
+
+fn check_offer(bounds: &mut Bounds) {
+    bounds.check("MAX_PROMPT_BYTES", |n| offer_with(|it| it.prompt = Prompt::Text(text(n))));
+    bounds.check("MAX_PROMPT_BYTES", |n| {
+        let messages = vec![
+            ChatMessage::new("user", text(n / 2)),
+            ChatMessage::new("user", text(n - n / 2 - 8)),
+        ];
+        offer_with(|it| it.prompt = Prompt::Chat(messages.clone()))
+    });
+    bounds.check("MAX_CHAT_MESSAGES", |n| {
+        offer_with(|it| it.prompt = Prompt::Chat(vec![ChatMessage::new("user", ""); n as usize]))
+    });
+    bounds.check("MAX_ROLE_BYTES", |n| {
+        offer_with(|it| it.prompt = Prompt::Chat(vec![ChatMessage::new(text(n), "")]))
+    });
+    bounds.check("MAX_PROMPT_TOKENS", |n| {
+        offer_with(|it| it.prompt = Prompt::Tokens(vec![limits::MAX_TOKEN_ID; n as usize]))
+    });
+    bounds.check("MAX_TOKEN_ID", |n| offer_with(|it| it.prompt = Prompt::Tokens(vec![n as u32])));
+    bounds.check("MAX_ANSWER_TOKENS", |n| offer_with(|it| it.max_tokens = n as u32));
+    bounds.check("MAX_STOP_STRINGS", |n| offer_with(|it| it.stop = vec!["x".into(); n as usize]));
+    bounds.check("MAX_STOP_STRING_BYTES", |n| offer_with(|it| it.stop = vec![text(n)]));
+    bounds
+        .check("MAX_TEMPERATURE_Q16", |n| offer_with(|it| it.sampling.temperature_q16 = n as u32));
+    bounds.check("MAX_TOP_K", |n| offer_with(|it| it.sampling.top_k = n as u32));
+    bounds.check("MAX_TOP_P_Q16", |n| offer_with(|it| it.sampling.top_p_q16 = n as u32));
+    bounds.check("MAX_DEADLINE_MS", |n| offer_with(|it| it.deadline_ms = n));
+}
+
+fn check_job(bounds: &mut Bounds) {
+    let tokens = samples::tokens();
+    bounds.check("MAX_TOKENS_PER_FRAME", |n| Tokens {
+        tokens: vec![limits::MAX_TOKEN_ID; n as usize],
+        ..tokens.clone()
+    });
+    bounds.check("MAX_TEXT_PER_FRAME_BYTES", |n| Tokens { text: text(n), ..tokens.clone() });
+    bounds.check("MAX_LEAVES", |n| Tokens {
+        commitment: Some(Commitment { leaves: n as u32, root: samples::digest(1) }),
+        ..tokens.clone()
+    });
+    bounds.check("MAX_LEAVES", |n| Receipt { leaves: n as u32, ..samples::receipt() });
+    bounds.check("MAX_PATH_HASHES", |n| Opening {
+        path: vec![samples::digest(1); n as usize],
+        ..samples::opening()
+    });
+    bounds.check("MAX_PATH_HASHES", |n| LogProof {
+        path: vec![samples::digest(1); n as usize],
+        ..samples::delivered().log
+    });
+    bounds.check("MAX_CHALLENGE_POSITIONS", |n| Challenge {
+        positions: vec![limits::MAX_LEAVES - 1; n as usize],
+        ..samples::challenge()
+    });
+    bounds.check("MAX_OPENINGS", |n| Openings {
+        openings: vec![samples::opening(); n as usize],
+        leaf_hashes: vec![],
+    });
+    bounds.check("MAX_LEAF_HASHES", |n| Openings {
+        openings: vec![],
+        leaf_hashes: vec![samples::digest(1); n as usize],
+    });
+    bounds.check("MAX_CHECKPOINT_BYTES", |n| LogProof {
+        checkpoint: text(n),
+        ..samples::delivered().log
+    });
+    bounds
+        .check("MAX_FAILURE_MESSAGE_BYTES", |n| Failure { message: text(n), ..samples::failure() });
+    bounds.check("MAX_RETRY_AFTER_MS", |n| Failure { retry_after_ms: n, ..samples::failure() });
+}
+
+fn check_rest(bounds: &mut Bounds) {
+    let announcement = samples::announcement();
+    let model = announcement.serves[0].clone();
+    bounds.check("MAX_ANNOUNCED_MODELS", |n| Announcement {
+        serves: vec![model.clone(); n as usize],
+        ..announcement.clone()
+    });
+    bounds.check("MAX_ANNOUNCED_MODELS", |n| Announcement {
+        audits: vec![model.clone(); n as usize],
+        ..announcement.clone()
+    });
+    bounds.check("MAX_MODEL_NAME_BYTES", |n| ModelOffer { name: text(n), ..model.clone() });
+    bounds.check("MAX_MODEL_KIND_BYTES", |n| ModelOffer { architecture: text(n), ..model.clone() });
+    bounds.check("MAX_MODEL_KIND_BYTES", |n| ModelOffer { quantisation: text(n), ..model.clone() });
+    bounds.check("MAX_SOFTWARE_BYTES", |n| Announcement {
+        software: text(n),
+        ..announcement.clone()
+    });
+    bounds.check("MAX_MISMATCH_VALUE_BYTES", |n| Mismatch {
+        expected: vec![1; n as usize],
+        ..samples::mismatch()
+    });
+    bounds.check("MAX_MISMATCH_VALUE_BYTES", |n| Mismatch {
+        got: vec![1; n as usize],
+        ..samples::mismatch()
+    });
+    let verdict = samples::signed_verdict(Outcome::Pass);
+    bounds.check("MAX_VERDICTS", |n| WrongAnswer {
+        verdicts: vec![verdict.clone(); n as usize],
+        ..samples::wrong_answer()
+    });
+    bounds.check("MAX_REASON_BYTES", |n| Observation { reason: text(n), ..samples::observation() });
+    bounds.check("MAX_ANSWER_TOKENS", |n| Case {
+        tokens: vec![limits::MAX_TOKEN_ID; n as usize],
+        ..samples::case()
+    });
+    bounds.check("MAX_ANSWER_TOKENS", |n| AcceptedAnswer {
+        output_tokens: n as u32,
+        ..samples::accepted_answer()
+    });
+    bounds.check("MAX_PROMPT_TOKENS", |n| Accepted {
+        prompt_tokens: n as u32,
+        ..samples::accepted()
+    });
+}
+
+#[test]
+fn every_limit_binds_both_sides() {
+    let mut bounds = Bounds(BTreeSet::new());
+    check_offer(&mut bounds);
+    check_job(&mut bounds);
+    check_rest(&mut bounds);
+    bounds.check_size::<RouterFrame>("MAX_FRAME_BYTES");
+    bounds.check_size::<ProviderFrame>("MAX_FRAME_BYTES");
+    bounds.check_size::<Offer>("MAX_OFFER_BYTES");
+    bounds.check_size::<Receipt>("MAX_RECEIPT_BYTES");
+    bounds.check_size::<Verdict>("MAX_VERDICT_BYTES");
+    bounds.check_size::<Announcement>("MAX_ANNOUNCEMENT_BYTES");
+    bounds.check_size::<Evidence>("MAX_EVIDENCE_BYTES");
+    let all = limits::ALL.iter().map(|(name, _)| *name).collect();
+    assert_eq!(bounds.0, all, "a limit without a test");
+}
+
+/// The limits of the parts fit the limit of the whole: no message that keeps
+/// each of them is too large to send.
+#[test]
+fn the_largest_messages_fit_their_frames() {
+    let longest_chat = {
+        let one = limits::MAX_PROMPT_BYTES / limits::MAX_CHAT_MESSAGES;
+        let role = text(limits::MAX_ROLE_BYTES as u64);
+        let content = text((one - limits::MAX_ROLE_BYTES) as u64);
+        vec![ChatMessage::new(role, content); limits::MAX_CHAT_MESSAGES]
+    };
+    let token_ids = vec![limits::MAX_TOKEN_ID; limits::MAX_PROMPT_TOKENS as usize];
+    let answer = vec![limits::MAX_TOKEN_ID; limits::MAX_ANSWER_TOKENS as usize];
+    for prompt in [Prompt::Chat(longest_chat), Prompt::Tokens(token_ids)] {
+        let offer = offer_with(|it| {
+            it.prompt = prompt.clone();
+            it.max_tokens = limits::MAX_ANSWER_TOKENS;
+            it.stop = vec![text(limits::MAX_STOP_STRING_BYTES as u64); limits::MAX_STOP_STRINGS];
+        });
+        let offer = Signed::sign(&samples::router_key(), offer).unwrap();
+        let open = RouterFrame::Open { offer: offer.clone(), resume: answer.clone() };
+        open.encode().unwrap();
+        let case = Case { offer, tokens: answer.clone(), ..samples::case() };
+        check_largest_evidence(case);
+    }
+    let opening =
+        Opening { path: vec![samples::digest(1); limits::MAX_PATH_HASHES], ..samples::opening() };
+    let openings = Openings {
+        openings: vec![opening; limits::MAX_OPENINGS],
+        leaf_hashes: vec![samples::digest(1); limits::MAX_LEAF_HASHES],
+    };
+    ProviderFrame::Openings(openings).encode().unwrap();
+}
+
+fn check_largest_evidence(case: Case) {
+    let verdict = samples::signed_verdict(Outcome::Fail(samples::mismatch()));
+    let evidence = Evidence::WrongAnswer(WrongAnswer {
+        case,
+        verdicts: vec![verdict; limits::MAX_VERDICTS],
+        ..samples::wrong_answer()
+    });
+    let entry = LogEntry { unix_ms: u64::MAX, body: LogBody::Evidence(evidence) };
+    entry.encode().unwrap();
+}
+
+/// What must be there, and what must not be zero. On the way in, some of these
+/// are met first as a default written out; the place is the same.
+#[test]
+fn values_below_their_least_are_refused() {
+    fn check<T: Codec + std::fmt::Debug>(value: &T, expected: &str) {
+        let WireError::Unsendable(ours) = value.encode().unwrap_err() else {
+            panic!("{expected}: the sender isn't blamed");
+        };
+        assert_eq!(ours.to_string(), expected);
+        let theirs = T::decode(&encode_unchecked(value)).unwrap_err();
+        let (place, _) = expected.split_once(':').unwrap();
+        let theirs = theirs.to_string();
+        assert!(theirs.starts_with(place.trim_end_matches("[]")), "{theirs}");
+    }
+    let empty = "expected at least one, got an empty value";
+    let offer = |prompt: Prompt| offer_with(|it| it.prompt = prompt.clone());
+    check(&offer(Prompt::Text(String::new())), &format!("offer.text: {empty}"));
+    check(&offer(Prompt::Chat(vec![])), &format!("offer.chat: {empty}"));
+    check(&offer(Prompt::Tokens(vec![])), &format!("offer.tokens: {empty}"));
+    check(
+        &offer(Prompt::Chat(vec![ChatMessage::new("", "hello")])),
+        &format!("offer.chat.role: {empty}"),
+    );
+    check(&offer_with(|it| it.stop = vec![String::new()]), &format!("offer.stop[]: {empty}"));
+    let least = "expected at least 1, got 0";
+    check(&offer_with(|it| it.max_tokens = 0), &format!("offer.max_tokens: {least}"));
+    check(&offer_with(|it| it.deadline_ms = 0), &format!("offer.deadline_ms: {least}"));
+    check(
+        &offer_with(|it| it.sampling.top_p_q16 = 0),
+        &format!("offer.sampling.top_p_q16: {least}"),
+    );
+    check(&Tokens::default(), &format!("tokens: {empty}"));
+    check(&Openings::default(), &format!("openings: {empty}"));
+    let unnumbered = Receipt { number: 0, previous: None, ..samples::receipt() };
+    check(&unnumbered, &format!("receipt.number: {least}"));
+    let unchained = Receipt { previous: None, ..samples::receipt() };
+    let chain = "receipt.previous: expected none with number 1 and one with any other, got 7";
+    check(&unchained, chain);
+    let escape = Failure { message: "\u{1b}[2J".into(), ..samples::failure() };
+    check(&escape, "failure.message: expected printable text, got control character '\\u{1b}'");
+}
+
+/// A resume longer than the answer may become.
+#[test]
+fn a_resume_fits_its_offer() {
+    let open = RouterFrame::Open { offer: samples::signed_offer(), resume: vec![1; 257] };
+    let expected = WireError::OverLimit { place: "open.resume", limit: 256, got: 257 };
+    assert_eq!(RouterFrame::decode(&encode_unchecked(&open)), Err(expected));
+}
+
+#[test]
+fn other_versions_are_refused() {
+    let mut proto = samples::offer().to_proto();
+    proto.protocol = 2;
+    let error = Offer::decode(&proto.encode_to_vec()).unwrap_err();
+    assert_eq!(error.to_string(), "offer.protocol: expected version 1, got 2");
+    let mut proto = samples::receipt().to_proto();
+    proto.arithmetic = 2;
+    let error = Receipt::decode(&proto.encode_to_vec()).unwrap_err();
+    assert_eq!(error.to_string(), "receipt.arithmetic: expected version 1, got 2");
+}

@@ -1,0 +1,356 @@
+//! One value or more of every message, all fields set, always the same.
+
+use std::sync::LazyLock;
+
+use peerproof_identity::Keypair;
+
+use crate::codec::Codec;
+use crate::job::client_nonce_hash;
+use crate::shape::Shape;
+use crate::*;
+
+/// One message in the forms that the tests need.
+pub(super) struct Sample {
+    /// Name of its file among the vectors.
+    pub(super) name: &'static str,
+    /// Its encoding.
+    pub(super) bytes: Vec<u8>,
+    /// Its value, for comparison.
+    pub(super) debug: String,
+    /// Fields of the message.
+    pub(super) shape: &'static Shape,
+    /// Decodes: value for comparison, and encoding.
+    pub(super) decode: fn(&[u8]) -> Result<(String, Vec<u8>), WireError>,
+}
+
+fn sample<T: Codec + std::fmt::Debug>(name: &'static str, value: &T) -> Sample {
+    Sample {
+        name,
+        bytes: value.encode().unwrap(),
+        debug: format!("{value:?}"),
+        shape: T::SHAPE,
+        decode: |bytes| {
+            let value = T::decode(bytes)?;
+            Ok((format!("{value:?}"), value.encode()?))
+        },
+    }
+}
+
+pub(super) fn router_key() -> Keypair {
+    Keypair::from_seed(&[1; 32])
+}
+
+pub(super) fn provider_key() -> Keypair {
+    Keypair::from_seed(&[2; 32])
+}
+
+pub(super) fn auditor_key() -> Keypair {
+    Keypair::from_seed(&[3; 32])
+}
+
+pub(super) fn digest(byte: u8) -> Digest {
+    Digest::from_bytes([byte; 32])
+}
+
+pub(super) fn model_id() -> ModelId {
+    ModelId::from_bytes([0x40; 32])
+}
+
+pub(super) fn offer() -> Offer {
+    Offer {
+        model_id: model_id(),
+        prompt: Prompt::Chat(vec![
+            ChatMessage::new("system", "Answer in one word."),
+            ChatMessage::new("user", "Capital of France?\nÉcris-le."),
+        ]),
+        sampling: Sampling { temperature_q16: 52_429, top_k: 40, top_p_q16: 62_259 },
+        max_tokens: 256,
+        stop: vec!["\n\n".into(), "###".into()],
+        level: Level::Sampled,
+        public_nonce: [0x51; 32],
+        client_nonce_hash: client_nonce_hash(&[0x52; 32]),
+        deadline_ms: 60_000,
+    }
+}
+
+pub(super) fn receipt() -> Receipt {
+    Receipt {
+        offer_id: signed_offer().id(),
+        model_id: model_id(),
+        number: 7,
+        previous: Some(digest(0x60)),
+        prompt_tokens: 31,
+        output_tokens: 3,
+        stop: Stop::EndOfText,
+        output_hash: digest(0x61),
+        text_hash: digest(0x62),
+        transcript_root: digest(0x63),
+        leaves: 34,
+        issued_unix_ms: 1_790_000_000_123,
+    }
+}
+
+pub(super) fn mismatch() -> Mismatch {
+    Mismatch {
+        position: 32,
+        what: Difference::Logits,
+        expected: vec![0x71; 32],
+        got: vec![0x72; 32],
+    }
+}
+
+pub(super) fn verdict(outcome: Outcome) -> Verdict {
+    let vrf = auditor_key().vrf();
+    Verdict {
+        receipt_id: signed_receipt().id(),
+        offer_id: signed_offer().id(),
+        model_id: model_id(),
+        provider: provider_key().public(),
+        draw: Some(VrfDraw {
+            key: vrf.public(),
+            proof: vrf.prove(receipt().transcript_root.as_bytes()).unwrap().1,
+        }),
+        outcome,
+        work: digest(0x73),
+        issued_unix_ms: 1_790_000_001_000,
+    }
+}
+
+pub(super) fn announcement() -> Announcement {
+    Announcement {
+        serves: vec![model_offer()],
+        audits: vec![model_offer()],
+        active_jobs: 1,
+        queued_jobs: 2,
+        max_jobs: 4,
+        vrf_key: provider_key().vrf().public(),
+        issued_unix_ms: 1_790_000_002_000,
+        nonce: [0x81; 32],
+        software: "peerproof/0.1.0".into(),
+    }
+}
+
+fn model_offer() -> ModelOffer {
+    ModelOffer {
+        model_id: model_id(),
+        name: "smollm2-135m".into(),
+        architecture: "llama".into(),
+        quantisation: "Q4_1".into(),
+        context_length: 8192,
+        file_bytes: 98_000_000,
+    }
+}
+
+pub(super) fn signed_offer() -> Signed<Offer> {
+    Signed::sign(&router_key(), offer()).unwrap()
+}
+
+pub(super) fn signed_receipt() -> Signed<Receipt> {
+    Signed::sign(&provider_key(), receipt()).unwrap()
+}
+
+pub(super) fn signed_verdict(outcome: Outcome) -> Signed<Verdict> {
+    Signed::sign(&auditor_key(), verdict(outcome)).unwrap()
+}
+
+pub(super) fn signed_announcement() -> Signed<Announcement> {
+    Signed::sign(&provider_key(), announcement()).unwrap()
+}
+
+pub(super) fn tokens() -> Tokens {
+    Tokens {
+        start: 32,
+        tokens: vec![504, 1, 300, 70_000],
+        text: "Paris é".into(),
+        commitment: Some(Commitment { leaves: 66, root: digest(0x64) }),
+    }
+}
+
+pub(super) fn opening() -> Opening {
+    Opening {
+        leaf: Leaf {
+            position: 32,
+            token: 504,
+            state: digest(0x65),
+            drawn: Some(Drawn { logits: digest(0x66), draw: u64::MAX, next: 70_000 }),
+        },
+        path: vec![digest(0x67), digest(0x68)],
+    }
+}
+
+fn openings() -> Openings {
+    Openings {
+        openings: vec![opening(), opening()],
+        leaf_hashes: vec![digest(0x69), digest(0x6a), digest(0x6b)],
+    }
+}
+
+pub(super) fn challenge() -> Challenge {
+    Challenge {
+        receipt_id: signed_receipt().id(),
+        client_nonce: [0x52; 32],
+        positions: vec![3, 200],
+        leaf_hashes: true,
+    }
+}
+
+pub(super) fn delivered() -> Delivered {
+    Delivered {
+        receipt: signed_receipt(),
+        log: LogProof {
+            index: 6,
+            checkpoint: "peer.example/log\n7\nAAAA\n\n— peer.example/log AAAA\n".into(),
+            path: vec![digest(0x6c)],
+        },
+    }
+}
+
+pub(super) fn failure() -> Failure {
+    Failure { retry_after_ms: 1500, ..Failure::new(FailureCode::Busy, "8 jobs wait already") }
+}
+
+pub(super) fn case() -> Case {
+    Case { offer: signed_offer(), receipt: signed_receipt(), tokens: vec![504, 1, 2] }
+}
+
+pub(super) fn wrong_answer() -> WrongAnswer {
+    WrongAnswer {
+        case: case(),
+        mismatch: mismatch(),
+        opening: Some(opening()),
+        verdicts: vec![signed_verdict(Outcome::Fail(mismatch()))],
+    }
+}
+
+fn equivocation() -> Equivocation {
+    let other = Receipt { output_hash: digest(0x6d), ..receipt() };
+    Equivocation { first: signed_receipt(), second: Signed::sign(&provider_key(), other).unwrap() }
+}
+
+pub(super) fn observation() -> Observation {
+    let reason = "root of the receipt differs from the running commitment";
+    Observation::new(provider_key().public(), reason, Some(case()))
+}
+
+pub(super) fn accepted_answer() -> AcceptedAnswer {
+    AcceptedAnswer {
+        receipt_id: signed_receipt().id(),
+        provider: provider_key().public(),
+        model_id: model_id(),
+        output_tokens: 3,
+        first_token_ms: 140,
+        total_ms: 310,
+        audited: true,
+    }
+}
+
+fn log_entry(body: LogBody) -> LogEntry {
+    LogEntry { unix_ms: 1_790_000_003_000, body }
+}
+
+pub(super) fn accepted() -> Accepted {
+    Accepted { offer_id: signed_offer().id(), prompt_tokens: 31, queue_position: 2 }
+}
+
+/// Every message, every alternative of a choice.
+pub(super) fn all() -> &'static [Sample] {
+    static ALL: LazyLock<Vec<Sample>> = LazyLock::new(|| {
+        let parts = [statements(), job(), audit_and_info(), kept()];
+        parts.into_iter().flatten().collect()
+    });
+    &ALL
+}
+
+fn statements() -> Vec<Sample> {
+    let text = Offer {
+        prompt: Prompt::Text("Once upon a time".into()),
+        sampling: Sampling::GREEDY,
+        stop: vec![],
+        level: Level::KOfN,
+        ..offer()
+    };
+    let token_ids = Offer {
+        prompt: Prompt::Tokens(vec![0, 1, 127, 128, limits::MAX_TOKEN_ID]),
+        level: Level::Full,
+        ..offer()
+    };
+    let first = Receipt { number: 1, previous: None, stop: Stop::StopString, ..receipt() };
+    let unasked = Verdict { draw: None, ..verdict(Outcome::Pass) };
+    vec![
+        sample("offer", &offer()),
+        sample("offer-text", &text),
+        sample("offer-tokens", &token_ids),
+        sample("receipt", &receipt()),
+        sample("receipt-first", &first),
+        sample("verdict-pass", &unasked),
+        sample("verdict-fail", &verdict(Outcome::Fail(mismatch()))),
+        sample("announcement", &announcement()),
+        sample("envelope-offer", &signed_offer().envelope()),
+        sample("envelope-receipt", &signed_receipt().envelope()),
+        sample("envelope-verdict", &signed_verdict(Outcome::Fail(mismatch())).envelope()),
+        sample("envelope-announcement", &signed_announcement().envelope()),
+    ]
+}
+
+fn job() -> Vec<Sample> {
+    let resumed = RouterFrame::Open { offer: signed_offer(), resume: vec![504, 1] };
+    let quiet = Tokens { tokens: vec![9], ..Tokens::default() };
+    vec![
+        sample("router-open", &resumed),
+        sample("router-cancel", &RouterFrame::Cancel),
+        sample("router-challenge", &RouterFrame::Challenge(challenge())),
+        sample("provider-accepted", &ProviderFrame::Accepted(accepted())),
+        sample("provider-tokens", &ProviderFrame::Tokens(tokens())),
+        sample("provider-tokens-plain", &ProviderFrame::Tokens(quiet)),
+        sample("provider-delivered", &ProviderFrame::Delivered(delivered())),
+        sample("provider-openings", &ProviderFrame::Openings(openings())),
+        sample("provider-failure", &ProviderFrame::Failure(failure())),
+        sample("challenge", &challenge()),
+        sample("accepted", &accepted()),
+        sample("tokens", &tokens()),
+        sample("delivered", &delivered()),
+        sample("log-proof", &delivered().log),
+        sample("openings", &openings()),
+        sample("opening", &opening()),
+        sample("leaf", &opening().leaf),
+        sample("failure", &failure()),
+    ]
+}
+
+fn audit_and_info() -> Vec<Sample> {
+    let verdict = AuditReply::Verdict(signed_verdict(Outcome::Pass));
+    let failure = AuditFailure { retry_after_ms: 9, ..AuditFailure::new("the model isn't here") };
+    let reply = InfoReply { announcement: signed_announcement() };
+    vec![
+        sample("audit-request", &AuditRequest { case: case() }),
+        sample("audit-reply-verdict", &verdict),
+        sample("audit-reply-failure", &AuditReply::Failure(failure.clone())),
+        sample("audit-failure", &failure),
+        sample("case", &case()),
+        sample("mismatch", &mismatch()),
+        sample("info-request", &InfoRequest { nonce: [0x81; 32] }),
+        sample("info-reply", &reply),
+        sample("model-offer", &model_offer()),
+    ]
+}
+
+fn kept() -> Vec<Sample> {
+    let wrong = Evidence::WrongAnswer(wrong_answer());
+    let both = Evidence::Equivocation(equivocation());
+    let seen = Evidence::Observation(observation());
+    let verdict = LogBody::Verdict(signed_verdict(Outcome::Pass));
+    let accepted = LogBody::Accepted(accepted_answer());
+    vec![
+        sample("evidence-wrong-answer", &wrong),
+        sample("evidence-equivocation", &both),
+        sample("evidence-observation", &seen),
+        sample("wrong-answer", &wrong_answer()),
+        sample("equivocation", &equivocation()),
+        sample("observation", &observation()),
+        sample("log-receipt", &log_entry(LogBody::Receipt(signed_receipt()))),
+        sample("log-verdict", &log_entry(verdict)),
+        sample("log-evidence", &log_entry(LogBody::Evidence(wrong))),
+        sample("log-accepted", &log_entry(accepted)),
+        sample("accepted-answer", &accepted_answer()),
+    ]
+}
