@@ -1,0 +1,179 @@
+//! From the receipt to the verdict: levels, cheats, disputes.
+
+use peerproof_job::Fault;
+use peerproof_job::router::{Auditor, Blame, Checked, End, In, Options, Reason};
+use peerproof_job::{Entropy, Millis};
+use peerproof_wire::{Level, LogBody, Stop};
+
+use crate::world::{AuditBy, Script, World};
+
+const ANSWERED: End = End::Answered(Stop::Length);
+
+fn refused(end: &End) -> (Fault, Blame) {
+    match end {
+        End::Failed { reason: Reason::Check { fault, .. }, blame } => (*fault, *blame),
+        other => panic!("expected a failed check, got {other:?}"),
+    }
+}
+
+#[test]
+fn full_means_audited() {
+    let mut world = World::new(Level::Full, &[Script::Honest]);
+    let outcome = world.run().clone();
+    assert_eq!(outcome.end, ANSWERED);
+    assert_eq!(outcome.verification.done, Checked::Audited { by: Auditor::Local });
+    assert!(outcome.verification.cost_ms >= 20);
+    assert_eq!(world.audits.len(), 1);
+    assert_eq!(world.audits[0].1, [world.providers[0].peer()], "who answered may not judge");
+    let accepted = world.records.iter().any(|body| matches!(body, LogBody::Accepted(a) if a.audited));
+    assert!(accepted, "{:?}", world.records);
+}
+
+#[test]
+fn a_cheat_is_found_refused_and_barred() {
+    for from in 0..12 {
+        let mut world = World::new(Level::Full, &[Script::CheatsFrom(from), Script::Honest]);
+        let cheat = world.providers[0].peer();
+        let outcome = world.run().clone();
+        assert_eq!(refused(&outcome.end), (Fault::WrongAnswer, Blame::Provider(cheat)));
+        assert_eq!(outcome.verification.done, Checked::Refuted);
+        assert_eq!(world.evidence(), [(0, "wrong-answer".into())]);
+        assert!(world.is_barred(0), "after a restart too");
+        assert!(!world.records.iter().any(|body| matches!(body, LogBody::Accepted(_))));
+    }
+}
+
+#[test]
+fn without_an_auditor_the_outcome_says_so() {
+    for (audit_by, words) in [
+        (AuditBy::Nobody, "nobody holds the model"),
+        (AuditBy::Silence, "no verdict within 120000 ms"),
+    ] {
+        let mut world = World::new(Level::Full, &[Script::Honest]);
+        world.audit_by = audit_by;
+        let outcome = world.run().clone();
+        assert_eq!(outcome.end, ANSWERED);
+        assert_eq!(outcome.verification.done, Checked::NotAudited { why: words.into() });
+        assert_eq!(outcome.verification.done.to_string(), format!("not audited: {words}"));
+    }
+}
+
+#[test]
+fn the_lot_falls_as_often_as_it_should() {
+    let chance = |permille| {
+        let drawn = (0..1_000).filter(|seed| Entropy::new([7; 32]).lucky("audit", *seed, permille));
+        drawn.count()
+    };
+    assert!((400..600).contains(&chance(500)));
+    for (permille, expected) in [
+        (0, Checked::NotDrawn { permille: 0 }),
+        (1000, Checked::Audited { by: Auditor::Local }),
+    ] {
+        let options = Options { audit_permille: Some(permille), ..Options::default() };
+        let mut world = World::with(Level::Sampled, &[Script::Honest], 12, options);
+        let outcome = world.run().clone();
+        assert_eq!(outcome.verification.done, expected);
+    }
+}
+
+#[test]
+fn a_challenge_is_answered_or_the_answer_is_refused() {
+    let options = Options { challenge: true, ..Options::default() };
+    let run = |script| {
+        let mut world = World::with(Level::Receipt, &[script], 12, options.clone());
+        let outcome = world.run().clone();
+        (world, outcome)
+    };
+    let (_, outcome) = run(Script::Honest);
+    assert_eq!(outcome.end, ANSWERED);
+    assert!(outcome.verification.opened);
+
+    let (world, outcome) = run(Script::FalseOpenings);
+    assert_eq!(refused(&outcome.end).0, Fault::Openings);
+    assert!(world.is_barred(0));
+
+    let (world, outcome) = run(Script::NoOpenings);
+    assert_eq!(refused(&outcome.end).0, Fault::Unanswered);
+    assert_eq!(world.evidence(), [(0, "unanswered-challenge".into())]);
+    assert!(!world.is_barred(0), "its network may be to blame");
+}
+
+#[test]
+fn an_audit_makes_a_challenge_superfluous_but_not_the_other_way_round() {
+    let options = Options { challenge: true, ..Options::default() };
+    let mut world = World::with(Level::Full, &[Script::Honest], 12, options.clone());
+    assert!(!world.run().verification.opened);
+
+    let mut world = World::with(Level::Full, &[Script::Honest], 12, options);
+    world.audit_by = AuditBy::Nobody;
+    let outcome = world.run().clone();
+    assert!(outcome.verification.opened);
+    assert!(matches!(outcome.verification.done, Checked::NotAudited { .. }));
+}
+
+#[test]
+fn text_and_log_place_are_checked() {
+    let mut world = World::new(Level::Receipt, &[Script::FalseText, Script::Honest]);
+    let outcome = world.run().clone();
+    assert_eq!(refused(&outcome.end), (Fault::Bindings, Blame::Provider(world.providers[0].peer())));
+    assert!(world.is_barred(0));
+
+    let mut world = World::new(Level::Receipt, &[Script::FalseLogProof]);
+    let outcome = world.run().clone();
+    assert_eq!(refused(&outcome.end).0, Fault::LogProof);
+    assert!(world.is_barred(0));
+}
+
+/// The first gives false tokens and dies; the second is asked to continue them.
+fn disputed(second: Script, audit_by: AuditBy) -> (World, End) {
+    let mut world = World::new(Level::Receipt, &[Script::DiesAt(6), second, Script::Honest]);
+    world.audit_by = audit_by;
+    world.run_until(Millis(25));
+    assert!((1..6).contains(&world.tokens.len()));
+    let end = world.run().end.clone();
+    (world, end)
+}
+
+#[test]
+fn a_liar_cannot_talk_down_an_honest_beginning() {
+    let (world, end) = disputed(Script::CheatsFrom(2), AuditBy::Here);
+    assert_eq!(end, ANSWERED, "a third one continues");
+    world.assert_answer();
+    assert_eq!(world.evidence(), [(0, "dropped".into()), (1, "wrong-answer".into())]);
+    assert!(world.is_barred(1) && !world.is_barred(0));
+}
+
+#[test]
+fn a_dispute_that_nobody_can_settle_ends_the_answer() {
+    let (world, end) = disputed(Script::CheatsFrom(2), AuditBy::Nobody);
+    let End::Failed { reason: Reason::Disputed { at, .. }, blame } = end else { panic!("{end:?}") };
+    assert_eq!((at, blame), (2, Blame::Unknown));
+    assert!(!world.is_barred(0) && !world.is_barred(1));
+}
+
+#[test]
+fn a_false_beginning_is_found_by_whoever_continues() {
+    let mut world = World::new(Level::Receipt, &[Script::CheatsFrom(3), Script::Honest]);
+    // It lies from token 3 on; then its connection breaks.
+    while world.tokens.len() < 8 {
+        let next = Millis(world.now.0 + 1);
+        world.run_until(next);
+        world.now = next;
+    }
+    let liar = world.providers[0].peer();
+    let gone = peerproof_job::router::Closed::Gone("connection lost".into());
+    world.tell(In::Closed(peerproof_job::router::LaneId(0), gone));
+    let outcome = world.run().clone();
+    assert_eq!(refused(&outcome.end), (Fault::FalsePrefix, Blame::Provider(liar)));
+    assert!(world.is_barred(0) && !world.is_barred(1));
+}
+
+#[test]
+fn own_checks_that_do_not_come_back_are_our_own_fault() {
+    let mut world = World::new(Level::Receipt, &[Script::Honest]);
+    world.answer_checks = false;
+    let outcome = world.run().clone();
+    let reason = Reason::CheckUnfinished { what: "receipt" };
+    assert_eq!(outcome.end, End::Failed { reason, blame: Blame::Router });
+    assert_eq!(world.evidence(), []);
+}
