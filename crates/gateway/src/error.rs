@@ -20,6 +20,9 @@ const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const NO_PROVIDER_RETRY_MS: u64 = 3_000;
 const UNAVAILABLE_RETRY_MS: u64 = 1_000;
 
+/// A busy provider says itself how long it will be; no client should wait for ever.
+const MOST_RETRY_MS: u64 = 60_000;
+
 /// An error as a client gets it.
 #[derive(Clone, Debug)]
 pub(crate) struct ApiError(Box<Parts>);
@@ -162,7 +165,7 @@ impl ApiError {
             }
             AskError::Busy { retry_after_ms } => {
                 ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "providers_busy", said)
-                    .retry(Retry::AfterMs(*retry_after_ms))
+                    .retry(Retry::AfterMs((*retry_after_ms).min(MOST_RETRY_MS)))
             }
             AskError::Failed { .. } => {
                 let hidden = "no provider finished the answer".into();
@@ -270,8 +273,8 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_rounds_up_and_never_says_zero() {
-        for (ms, seconds) in [(0, "1"), (1, "1"), (1000, "1"), (1001, "2")] {
+    fn retry_after_rounds_up_and_is_never_zero_nor_for_ever() {
+        for (ms, seconds) in [(0, "1"), (1, "1"), (1000, "1"), (1001, "2"), (u64::MAX, "60")] {
             let error = ApiError::from_ask(&AskError::Busy { retry_after_ms: ms }, true);
             assert_eq!(error.into_response().headers()[RETRY_AFTER], seconds);
         }

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test states what must hold")]
 
 use peerproof::client::Level;
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -270,5 +271,64 @@ fn what_is_not_an_object_of_json_is_refused_without_a_parameter() {
     for body in [&b""[..], b"{", b"[]", b"null", b"{\"model\":\"\xff\"}", deep.as_bytes()] {
         let wanted = (String::new(), "invalid_json".to_owned());
         assert_eq!(blame(parse(Shape::Chat, body)), wanted);
+    }
+}
+
+/// A body that uses most of the parser.
+fn rich() -> String {
+    json!({
+        "model": "m", "stream": true, "n": 2, "temperature": 0.5, "stop": ["a", "b"],
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}],
+        "prompt": [[1, 2], [3]], "stream_options": {"include_usage": true},
+        "verification": {"level": "k_of_n", "k": 2, "n": 3}, "provider": {"order": ["a"]},
+    })
+    .to_string()
+}
+
+/// JSON of any shape, small.
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        let name = prop_oneof![Just("type".to_owned()), Just("role".to_owned()), "[a-z]{1,6}"];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::hash_map(name, inner, 0..4)
+                .prop_map(|map| map.into_iter().collect::<Value>()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_body_with_flipped_bytes_never_panics(at in 0_usize..400, byte: u8, cut in 0_usize..400) {
+        let mut body = rich().into_bytes();
+        let length = body.len();
+        body[at % length] = byte;
+        let _ = parse(Shape::Chat, &body);
+        let _ = parse(Shape::Text, &body);
+        let _ = parse(Shape::Chat, &body[..cut % length]);
+    }
+
+    #[test]
+    fn any_value_in_any_place_never_panics_and_never_makes_too_many_jobs(
+        place in 0_usize..10,
+        value in any_json(),
+    ) {
+        let mut body: Map<String, Value> = serde_json::from_str(&rich()).unwrap();
+        let name = body.keys().nth(place % body.len()).unwrap().clone();
+        body.insert(name, value);
+        let body = Value::Object(body).to_string();
+        for shape in [Shape::Chat, Shape::Text] {
+            if let Ok(asked) = parse(shape, body.as_bytes()) {
+                prop_assert!((1..=MAX_CHOICES).contains(&asked.jobs.len()));
+            }
+        }
     }
 }
