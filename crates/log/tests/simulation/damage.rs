@@ -3,6 +3,7 @@
 use peerproof_log::memory::MemoryStorage;
 use peerproof_log::{DamageKind, Log, LogError, MAX_BATCH_ENTRIES, MAX_PAYLOAD_BYTES, Reader};
 
+use crate::disk::{Disk, Lie};
 use crate::{Random, key};
 
 /// A log of `batches` batches over several segments.
@@ -140,22 +141,26 @@ fn the_segments_of_another_key_do_not_pass() {
 
 #[test]
 fn damage_after_opening_is_noticed_by_reads_and_by_verification() {
-    let storage = written(2, 50);
-    let mut log = Log::open(storage, key()).unwrap();
-    log.append(&["a payload to look for"]).unwrap();
+    let disk = Disk::new(0, Lie::None);
+    let mut log = Log::open(disk.clone(), key()).unwrap();
+    log.append(&["first", "second"]).unwrap();
+    log.append(&["third"]).unwrap();
     let verified = log.verify().unwrap();
-    assert_eq!(verified.entries, 5);
-    let mut storage = log.into_storage();
-    let reader = Reader::open(storage.clone(), &key().public()).unwrap();
-    assert_eq!(reader.verify().unwrap(), verified);
-    let bytes: usize = storage.segments.values().map(Vec::len).sum();
-    assert_eq!(verified.bytes, bytes as u64);
+    assert_eq!((verified.entries, verified.bytes), (3, 1024));
+    assert_eq!(verified.root, *log.checkpoint().unwrap().root());
 
-    // The reader's storage is a copy, so the damaged one gets the reader's view by a new opening.
-    flip(&mut storage, 0, 44 * 8);
-    let damaged = Reader::open(storage, &key().public()).unwrap();
-    assert!(damaged.damage().is_some());
-    assert!(damaged.entry(0).is_err());
+    disk.flip(0, 44 * 8);
+    assert!(matches!(log.entry(0), Err(LogError::Changed(_))));
+    assert_eq!(log.entry(1).unwrap(), b"second");
+    assert!(matches!(log.verify(), Err(LogError::Damaged(_))));
+    disk.flip(0, 44 * 8);
+    assert_eq!(log.verify().unwrap(), verified);
+
+    // A history that is whole in itself, and not the one this process has seen.
+    let mut elsewhere = Log::open(Disk::new(0, Lie::None), key()).unwrap();
+    elsewhere.append(&["another"]).unwrap();
+    disk.become_copy_of(&elsewhere.into_storage());
+    assert!(matches!(log.verify(), Err(LogError::Damaged(_))));
 }
 
 #[test]

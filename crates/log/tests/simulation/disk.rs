@@ -120,6 +120,21 @@ impl Disk {
         state.visible_checkpoint.clone_from(&state.durable_checkpoint);
     }
 
+    /// A bit decays under a running process.
+    pub(crate) fn flip(&self, segment: u32, bit: usize) {
+        let mut state = self.state.borrow_mut();
+        let byte = state.files.get_mut(&segment).and_then(|file| file.visible.get_mut(bit / 8));
+        *byte.expect("a byte of the segment") ^= 1 << (bit % 8);
+    }
+
+    /// Someone copies another log over this one.
+    pub(crate) fn become_copy_of(&self, other: &Self) {
+        let (mut state, other) = (self.state.borrow_mut(), other.state.borrow());
+        state.files.clone_from(&other.files);
+        state.visible_checkpoint.clone_from(&other.visible_checkpoint);
+        state.durable_checkpoint.clone_from(&other.durable_checkpoint);
+    }
+
     /// How often bytes were kept aside.
     pub(crate) fn kept_aside(&self) -> usize {
         self.state.borrow().aside
