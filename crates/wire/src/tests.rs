@@ -10,4 +10,4 @@ mod golden;
 mod hostile;
 mod samples;
 mod signing;
-//mod spec;
+mod spec;

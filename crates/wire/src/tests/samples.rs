@@ -20,8 +20,10 @@ pub(super) struct Sample {
     /// Fields of the message.
     pub(super) shape: &'static Shape,
     /// Decodes: value for comparison, and encoding.
-    pub(super) decode: fn(&[u8]) -> Result<(String, Vec<u8>), WireError>,
+    pub(super) decode: fn(&[u8]) -> Decoded,
 }
+
+type Decoded = Result<(String, Vec<u8>), WireError>;
 
 fn sample<T: Codec + std::fmt::Debug>(name: &'static str, value: &T) -> Sample {
     Sample {
