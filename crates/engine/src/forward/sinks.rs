@@ -88,7 +88,7 @@ fn narrow(values: &[i64; 16], shift: i32) -> [i32; 16] {
     if (1..=63).contains(&shift) {
         let s = shift as u32 - 1;
         // As `rescale`, with the branches outside the loop.
-        return values.map(|v| (((v >> s) + 1) >> 1).clamp(-LIMIT, LIMIT) as i32);
+        return values.map(|v| ((v >> s).wrapping_add(1) >> 1).clamp(-LIMIT, LIMIT) as i32);
     }
     values.map(|v| rescale(v, shift, LIMIT) as i32)
 }
@@ -140,7 +140,7 @@ impl Sink for Gated<'_> {
         let (gates, out) = unsafe { (self.gates.part(at, 16), self.out.part(at, 16)) };
         let up = narrow(values, self.base + self.exponents[row]);
         for ((out, &up), &gate) in out.iter_mut().zip(&up).zip(&*gates) {
-            *out = i64::from(silu(gate, self.tables)) * i64::from(up);
+            *out = i64::from(silu(gate, self.tables)).wrapping_mul(i64::from(up));
         }
     }
 }
@@ -154,12 +154,12 @@ pub(super) fn silu(x: i32, tables: &Tables) -> i32 {
     let tail = if step < LOGISTIC_LEN {
         let [point, fall] = tables.logistic[step];
         let rest = (size & ((1 << STEP_BITS) - 1)) as i32;
-        point - ((fall * rest + (1 << (STEP_BITS - 1))) >> STEP_BITS)
+        point.wrapping_sub(fall.wrapping_mul(rest).wrapping_add(1 << (STEP_BITS - 1)) >> STEP_BITS)
     } else {
         0
     };
     let logistic = if x < 0 { tail } else { (1 << 24) - tail };
-    round_shift(i64::from(x) * i64::from(logistic), 24) as i32
+    round_shift(i64::from(x).wrapping_mul(i64::from(logistic)), 24) as i32
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ pub(super) fn attend<D: Dots>(
             D::blend([part(0), part(1), part(2)], values, 2 * dims, &mut sums);
         }
         for (out, &sum) in out.iter_mut().zip(&sums) {
-            *out = round_shift(round_shift(sum, bits - 7) * reciprocal, 37);
+            *out = round_shift(round_shift(sum, bits - 7).wrapping_mul(reciprocal), 37);
         }
     }
     coarsest + WEIGHT_BITS
@@ -94,7 +94,7 @@ fn score<D: Dots>(query: &Query<'_>, cache: &Cache<'_>, scores: &mut [i32]) {
         let exponents = &cache.key_exponents[16 * block..][..16];
         for lane in 0..16 {
             let shift = query.exponent + i32::from(exponents[lane]) + 24 - SCORE_BITS;
-            scores[lane] = rescale(raw[lane] * query.scale, shift, SCORE_LIMIT) as i32;
+            scores[lane] = rescale(raw[lane].wrapping_mul(query.scale), shift, SCORE_LIMIT) as i32;
         }
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn norm(x: &[i32], normed: &Normed<'_>, out: &mut [i64]) {
     // k ≥ 23: a mean square of at least 1 / n keeps it above NORM_BITS.
     let (root, shift) = (root as i64, k - NORM_BITS as u32);
     for ((out, &x), &gain) in out.iter_mut().zip(x).zip(normed.gain) {
-        let unit = round_shift(i64::from(x) * root, shift) as i32;
+        let unit = round_shift(i64::from(x).wrapping_mul(root), shift) as i32;
         *out = i64::from(unit) * i64::from(gain);
     }
 }
@@ -52,7 +52,7 @@ pub(super) fn quantise(row: &[i64], exponent: i32, values: &mut [i16], sums: &mu
     if shift > 0 {
         let s = shift as u32;
         for (out, &v) in values_of_row.iter_mut().zip(row) {
-            *out = (((v >> (s - 1)) + 1) >> 1) as i16;
+            *out = ((v >> (s - 1)).wrapping_add(1) >> 1) as i16;
         }
     } else {
         let s = shift.unsigned_abs();
@@ -61,7 +61,7 @@ pub(super) fn quantise(row: &[i64], exponent: i32, values: &mut [i16], sums: &mu
         }
     }
     for (sum, block) in sums.iter_mut().zip(values.chunks_exact(32)) {
-        *sum = block.iter().map(|&v| i32::from(v)).sum();
+        *sum = block.iter().fold(0i32, |sum, &v| sum.wrapping_add(i32::from(v)));
     }
     exponent - shift
 }
