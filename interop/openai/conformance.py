@@ -1,6 +1,6 @@
 """Asks a running node what the official Python client can ask.
 
-    python conformance.py http://127.0.0.1:8080/v1 --model smollm2-135m
+    python conformance.py http://127.0.0.1:8311/v1 --model smollm2-135m
 
 Every check talks to the node at the given URL; nothing is simulated. The first
 thing that is not as docs/openai.md says ends the run with status 1 and one

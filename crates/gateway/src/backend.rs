@@ -4,9 +4,13 @@
 //! handle implements it, and tests put scripted answers behind it. Dropping an
 //! [`Events`] stream cancels its job.
 
+use std::sync::Arc;
+
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use peerproof::client::{AnswerEvent, AskError, Counters, JobSpec, NodeStatus, ServedModel};
+use peerproof::client::{
+    AnswerEvent, AskError, Counters, JobSpec, NodeStatus, PeerStatus, ServedModel,
+};
 
 /// The events of one answer. Dropping it cancels the job at the provider too.
 pub type Events = BoxStream<'static, Result<AnswerEvent, AskError>>;
@@ -24,4 +28,29 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Counters since the node's start.
     fn counters(&self) -> BoxFuture<'_, Counters>;
+
+    /// The peers this node knows.
+    fn peers(&self) -> BoxFuture<'_, Vec<PeerStatus>>;
+}
+
+impl<B: Backend + ?Sized> Backend for Arc<B> {
+    fn ask(&self, spec: JobSpec) -> BoxFuture<'_, Result<Events, AskError>> {
+        (**self).ask(spec)
+    }
+
+    fn models(&self) -> BoxFuture<'_, Vec<ServedModel>> {
+        (**self).models()
+    }
+
+    fn status(&self) -> BoxFuture<'_, NodeStatus> {
+        (**self).status()
+    }
+
+    fn counters(&self) -> BoxFuture<'_, Counters> {
+        (**self).counters()
+    }
+
+    fn peers(&self) -> BoxFuture<'_, Vec<PeerStatus>> {
+        (**self).peers()
+    }
 }

@@ -27,7 +27,7 @@ mod stream;
 
 pub use backend::{Backend, Events};
 pub use config::{ApiKey, GatewayConfig};
-pub use server::Gateway;
+pub use server::Server;
 
 use std::io;
 use std::net::SocketAddr;
@@ -78,6 +78,12 @@ pub enum GatewayError {
     Bind {
         /// The address as configured.
         listen: SocketAddr,
+        /// What it said.
+        source: io::Error,
+    },
+    /// No connection can be taken any more.
+    #[error("connections are refused by the operating system: {source}; start this node again")]
+    Deaf {
         /// What it said.
         source: io::Error,
     },

@@ -137,27 +137,15 @@ impl Reply {
         })
     }
 
-    /// What this network adds to an answer.
+    /// What this network adds to an answer: the node's own [`Outcome`], in its
+    /// own words, and the choice it belongs to.
     fn peerproof(&self, index: usize, outcome: &Outcome) -> Value {
-        let mut report = json!({
-            "index": index,
-            "job_id": outcome.job_id,
-            "receipt_id": outcome.receipt_id,
-            "model_id": outcome.model_id,
-            "model": outcome.model,
-            "verification": outcome.verification,
-            "reputation": outcome.reputation,
-            "timings": {
-                "first_token_ms": outcome.first_token_ms,
-                "total_ms": outcome.total_ms,
-            },
-        });
-        if self.expose_peers {
-            report["provider"] = json!(outcome.provider);
-            report["trail"] = json!(outcome.trail);
-        } else {
-            report["provider"] = Value::Null;
-            report["verification"]["detail"] = Value::Null;
+        let mut report = json!(outcome);
+        report["index"] = json!(index);
+        if !self.expose_peers {
+            report["provider"] = json!("");
+            report["trail"] = json!([]);
+            report["verification"]["detail"] = json!("");
         }
         report
     }

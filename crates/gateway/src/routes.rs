@@ -39,6 +39,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
+        .route("/peerproof/status", get(status))
+        .route("/peerproof/peers", get(peers))
         .fallback(unknown_url)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(app.config.max_body_bytes))
@@ -261,6 +263,22 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
+}
+
+/// The node's own state, for its operator: as long as peers are shown at all.
+async fn status(State(app): State<Arc<App>>, request: Request) -> Response {
+    if !app.config.exposes_peers() {
+        return unknown_url(request).await.into_response();
+    }
+    json_response(StatusCode::OK, &json!(app.backend.status().await))
+}
+
+/// The peers this node knows, on the same condition.
+async fn peers(State(app): State<Arc<App>>, request: Request) -> Response {
+    if !app.config.exposes_peers() {
+        return unknown_url(request).await.into_response();
+    }
+    json_response(StatusCode::OK, &json!(app.backend.peers().await))
 }
 
 async fn unknown_url(request: Request) -> ApiError {

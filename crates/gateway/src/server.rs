@@ -9,7 +9,7 @@ mod stall;
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,34 +34,37 @@ const MAX_BUFFER_BYTES: usize = 64 << 10;
 /// When the machine is out of sockets, how long until it is asked for one again.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
+/// Refusals in a row after which it is not asked any more.
+const ACCEPT_FAILURES: u32 = 600;
+
 /// What an answer that was told to end gets to send its last line in.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A gateway that has its port.
-pub struct Gateway {
+pub struct Server {
     listener: TcpListener,
     local: SocketAddr,
     app: Arc<App>,
     stop: watch::Sender<bool>,
 }
 
-impl Gateway {
+impl Server {
     /// Checks the configuration and takes the port. Nothing is answered before
-    /// [`Gateway::run`].
+    /// [`Server::run`].
     ///
     /// # Errors
     /// A broken rule of [`GatewayConfig::check`], or why the port cannot be had.
     pub async fn bind(
-        backend: Arc<dyn Backend>,
+        backend: impl Backend,
         config: GatewayConfig,
-    ) -> Result<Gateway, GatewayError> {
+    ) -> Result<Server, GatewayError> {
         config.check()?;
         let listen = config.listen;
         let listener = TcpListener::bind(listen).await.map_err(|e| refused(listen, e))?;
         let local = listener.local_addr().map_err(|e| refused(listen, e))?;
         let (stop, stopping) = watch::channel(false);
-        let app = Arc::new(App::new(backend, config, stopping));
-        Ok(Gateway { listener, local, app, stop })
+        let app = Arc::new(App::new(Arc::new(backend), config, stopping));
+        Ok(Server { listener, local, app, stop })
     }
 
     /// The address clients connect to, with the port that was taken.
@@ -69,8 +72,24 @@ impl Gateway {
         self.local
     }
 
+    /// Where clients on this machine find it, without `/v1`.
+    pub fn url(&self) -> String {
+        let mut address = self.local;
+        if address.ip().is_unspecified() {
+            address.set_ip(match address {
+                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        format!("http://{address}")
+    }
+
     /// Answers until `shutdown` resolves, then drains.
-    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
+    ///
+    /// # Errors
+    /// [`GatewayError::Deaf`] if the operating system keeps refusing connections;
+    /// answers under way are cut off then.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), GatewayError> {
         tracing::info!(address = %self.local, "gateway listens");
         let router = TowerToHyperService::new(routes::router(Arc::clone(&self.app)));
         let slots = Arc::new(Semaphore::new(self.app.config.max_connections));
@@ -80,7 +99,7 @@ impl Gateway {
         loop {
             let (tcp, slot) = tokio::select! {
                 () = &mut shutdown => break,
-                accepted = accept(&self.listener, &slots) => accepted,
+                accepted = accept(&self.listener, &slots) => accepted?,
             };
             while open.try_join_next().is_some() {}
             let config = &self.app.config;
@@ -94,12 +113,13 @@ impl Gateway {
             let _ = tokio::time::timeout(LAST_WORDS, &mut drained).await;
         }
         open.shutdown().await;
+        Ok(())
     }
 }
 
-impl std::fmt::Debug for Gateway {
+impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gateway").field("local", &self.local).finish_non_exhaustive()
+        f.debug_struct("Server").field("local", &self.local).finish_non_exhaustive()
     }
 }
 
@@ -107,13 +127,18 @@ impl std::fmt::Debug for Gateway {
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> (TcpStream, Option<OwnedSemaphorePermit>) {
-    // The semaphore is never closed; without a permit the connection still counts for nothing.
+) -> Result<(TcpStream, Option<OwnedSemaphorePermit>), GatewayError> {
+    // Never closed, hence never without a permit.
     let slot = Arc::clone(slots).acquire_owned().await.ok();
+    let mut failures = 0;
     loop {
         match listener.accept().await {
-            Ok((tcp, _)) => return (tcp, slot),
+            Ok((tcp, _)) => return Ok((tcp, slot)),
+            Err(source) if failures == ACCEPT_FAILURES => {
+                return Err(GatewayError::Deaf { source });
+            }
             Err(error) => {
+                failures += 1;
                 tracing::warn!(%error, "accepting a connection failed");
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }

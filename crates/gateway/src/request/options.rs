@@ -30,7 +30,7 @@ pub(super) fn verification(
             return Err(ApiError::invalid(object.path("level"), message));
         }
     };
-    wanted.k_of_n = k_of_n(&object, wanted.level, wanted.k_of_n)?;
+    wanted.k_of_n = k_of_n(&object, wanted.k_of_n)?;
     if let Some(auditor) = object.string("auditor")? {
         wanted.auditor = Some(peer(auditor, object.path("auditor"))?);
     }
@@ -40,13 +40,11 @@ pub(super) fn verification(
     }
 }
 
-fn k_of_n(object: &Fields<'_>, level: Level, default: (u8, u8)) -> Result<(u8, u8), ApiError> {
+/// The numbers for the level `k_of_n`, whichever level is asked for: a client
+/// may send them always.
+fn k_of_n(object: &Fields<'_>, default: (u8, u8)) -> Result<(u8, u8), ApiError> {
     let k = object.unsigned("k", 1..=MAX_OF_N)?.map(|k| k as u8);
     let n = object.unsigned("n", 1..=MAX_OF_N)?.map(|n| n as u8);
-    if level != Level::KOfN && (k.is_some() || n.is_some()) {
-        let message = "k and n belong to the level k_of_n";
-        return Err(ApiError::invalid(object.path("level"), message));
-    }
     let n = n.unwrap_or(default.1.max(k.unwrap_or(0)));
     let k = k.unwrap_or(default.0.min(n));
     if k > n {

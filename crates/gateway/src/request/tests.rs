@@ -108,7 +108,6 @@ fn a_wrong_value_is_blamed_by_name() {
         (json!({"stream_options": {"include_usage": 1}}), "stream_options.include_usage"),
         (json!({"verification": "full"}), "verification"),
         (json!({"verification": {"level": "total"}}), "verification.level"),
-        (json!({"verification": {"level": "full", "k": 2}}), "verification.level"),
         (json!({"verification": {"level": "k_of_n", "k": 3, "n": 2}}), "verification.k"),
         (json!({"verification": {"level": "k_of_n", "n": 9}}), "verification.n"),
         (json!({"verification": {"auditor": "../etc"}}), "verification.auditor"),

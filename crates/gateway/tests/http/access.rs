@@ -1,6 +1,6 @@
 //! Who is let in: keys, hosts, origins.
 
-use peerproof_gateway::{ApiKey, Backend, Gateway, GatewayError};
+use peerproof_gateway::{ApiKey, GatewayError, Server};
 use serde_json::json;
 
 use crate::harness::{Answer, Fixture, config, gateway, post};
@@ -96,28 +96,7 @@ async fn a_taken_port_says_what_to_do() {
     let first = gateway(config()).await;
     let mut second = config();
     second.listen = first.address;
-    struct Nobody;
-    impl Backend for Nobody {
-        fn ask(
-            &self,
-            _: peerproof::client::JobSpec,
-        ) -> futures::future::BoxFuture<
-            '_,
-            Result<peerproof_gateway::Events, peerproof::client::AskError>,
-        > {
-            unreachable!("the port is never had")
-        }
-        fn models(&self) -> futures::future::BoxFuture<'_, Vec<peerproof::client::ServedModel>> {
-            unreachable!("the port is never had")
-        }
-        fn status(&self) -> futures::future::BoxFuture<'_, peerproof::client::NodeStatus> {
-            unreachable!("the port is never had")
-        }
-        fn counters(&self) -> futures::future::BoxFuture<'_, peerproof::client::Counters> {
-            unreachable!("the port is never had")
-        }
-    }
-    let error = Gateway::bind(std::sync::Arc::new(Nobody), second).await.unwrap_err();
+    let error = Server::bind(first.backend(), second).await.unwrap_err();
     assert!(matches!(error, GatewayError::PortTaken { .. }));
     assert!(error.to_string().contains("choose another port"));
 }

@@ -1,6 +1,6 @@
 //! Whole answers, models, errors, metrics.
 
-use peerproof::client::{AskError, Prompt};
+use peerproof::client::{AskError, Outcome, Prompt};
 use serde_json::{Value, json};
 
 use crate::harness::{MODEL_ID, config, gateway, outcome, served, soon};
@@ -48,7 +48,9 @@ async fn a_chat_has_every_key_that_clients_read() {
     assert_eq!(proof["verification"]["level"], "full");
     assert_eq!(proof["verification"]["audited"], true);
     assert_eq!(proof["trail"][0], "12D3other: too slow");
-    assert_eq!(proof["timings"], json!({"first_token_ms": 4, "total_ms": 40}));
+    assert_eq!((&proof["first_token_ms"], &proof["total_ms"]), (&json!(4), &json!(40)));
+    let mut read_back: Outcome = serde_json::from_value(proof.clone()).unwrap();
+    assert_eq!(read_back.trail.pop().unwrap(), "12D3other: too slow");
 }
 
 #[tokio::test]
@@ -235,6 +237,15 @@ async fn metrics_count_patterns_answers_tokens_and_the_nodes_own() {
 }
 
 #[tokio::test]
+async fn the_nodes_own_state_is_for_its_operator() {
+    let gateway = gateway(config()).await;
+    let status = gateway.get("/peerproof/status").await;
+    assert_eq!((status.status, &status.json()["peer"]), (200, &json!("12D3self")));
+    let peers = gateway.get("/peerproof/peers").await;
+    assert_eq!(peers.json()[0]["peer"], "12D3other");
+}
+
+#[tokio::test]
 async fn peers_stay_unnamed_when_told_so() {
     let mut config = config();
     config.expose_peers = Some(false);
@@ -244,5 +255,7 @@ async fn peers_stay_unnamed_when_told_so() {
     assert_eq!(answer.json()["peerproof"]["receipt_id"], outcome("aa").receipt_id);
     assert!(answer.header("x-peerproof-provider").is_none());
     assert!(!answer.body.contains("12D3"), "{}", answer.body);
-    assert!(!gateway.get("/v1/models").await.body.contains("12D3"));
+    for path in ["/v1/models", "/peerproof/status", "/peerproof/peers", "/metrics", "/ready"] {
+        assert!(!gateway.get(path).await.body.contains("12D3"), "{path}");
+    }
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use peerproof::client::{
-    AnswerEvent, AskError, Counters, FinishReason, JobSpec, NodeStatus, Outcome, Report,
-    ServedModel,
+    AnswerEvent, AskError, Counters, FinishReason, JobSpec, NodeStatus, Outcome, PeerStatus,
+    Report, ServedModel,
 };
-use peerproof_gateway::{Backend, Events, Gateway, GatewayConfig};
+use peerproof_gateway::{Backend, Events, GatewayConfig, Server};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -89,7 +89,7 @@ pub(crate) fn outcome(receipt: &str) -> Outcome {
 }
 
 /// Hands every job to the test.
-struct Scripted {
+pub(crate) struct Scripted {
     jobs: mpsc::Sender<Job>,
     models: Mutex<Vec<ServedModel>>,
     refuse: Mutex<Option<AskError>>,
@@ -134,6 +134,20 @@ impl Backend for Scripted {
     fn counters(&self) -> BoxFuture<'_, Counters> {
         async { Counters { failovers: 3, ..Counters::default() } }.boxed()
     }
+
+    fn peers(&self) -> BoxFuture<'_, Vec<PeerStatus>> {
+        let peer = PeerStatus {
+            peer: "12D3other".into(),
+            address: "/ip4/127.0.0.1/udp/1/quic-v1".into(),
+            transport: "quic".into(),
+            rtt_us: None,
+            source: "mdns".into(),
+            serves: vec![],
+            reputation: 0,
+            barred: None,
+        };
+        async { vec![peer] }.boxed()
+    }
 }
 
 /// A running gateway. Dropping it stops it.
@@ -163,10 +177,10 @@ pub(crate) async fn gateway(config: GatewayConfig) -> Fixture {
     let (jobs_in, jobs) = mpsc::channel(64);
     let models = Mutex::new(vec![served("tiny", MODEL_ID)]);
     let backend = Arc::new(Scripted { jobs: jobs_in, models, refuse: Mutex::default() });
-    let gateway = Gateway::bind(Arc::clone(&backend) as Arc<dyn Backend>, config).await.unwrap();
+    let gateway = Server::bind(Arc::clone(&backend), config).await.unwrap();
     let address = gateway.local_addr();
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(gateway.run(async { drop(stopped.await) }));
+    let server = tokio::spawn(async { gateway.run(async { drop(stopped.await) }).await.unwrap() });
     Fixture {
         address,
         jobs: tokio::sync::Mutex::new(jobs),
@@ -180,6 +194,10 @@ impl Fixture {
     /// The next job that reached the node.
     pub(crate) async fn job(&self) -> Job {
         soon(async { self.jobs.lock().await.recv().await.unwrap() }).await
+    }
+
+    pub(crate) fn backend(&self) -> Arc<Scripted> {
+        Arc::clone(&self.backend)
     }
 
     pub(crate) fn set_models(&self, models: Vec<ServedModel>) {
