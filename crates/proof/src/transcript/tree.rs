@@ -195,7 +195,11 @@ fn climb(mut index: u32, mut width: u32, leaf: &Digest, path: &[Digest]) -> Dige
         if has_sibling(index, width)
             && let Some(sibling) = siblings.next()
         {
-            top = if index % 2 == 0 { node_hash(&top, sibling) } else { node_hash(sibling, &top) };
+            top = if index.is_multiple_of(2) {
+                node_hash(&top, sibling)
+            } else {
+                node_hash(sibling, &top)
+            };
         }
         index /= 2;
         width = width.div_ceil(2);
