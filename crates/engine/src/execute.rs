@@ -1,9 +1,9 @@
 //! What the model did, step by step: the engine's side of
 //! [`peerproof_proof::Execute`].
 //!
-//! [`Draws`] turns one output of the forward pass into one
-//! [`Step`](peerproof_proof::Step); the serving loop and the [`Replayer`] share
-//! it, so there is one definition of what a leaf holds. A replay is a single
+//! One function turns an output of the forward pass into one [`Step`]; the
+//! serving loop and the [`Replayer`] share it, so there is one definition of what
+//! a leaf holds. A replay is a single
 //! causal prefill over prompt and answer, teacher-forced: the tokens read are
 //! those claimed, and beside each stands the token the model would have drawn.
 //! Deliberately absent: hashing leaves into trees, and any verdict.

@@ -137,7 +137,8 @@ fn company_changes_nothing() {
 fn the_seed_decides_what_is_drawn() {
     let prompt = Prompt::Text("My favourite colour is".into());
     let drawn = |seed: u8| {
-        let job = Job { seed: Digest::from_bytes([seed; 32]), sampling: SAMPLED, ..job(&prompt, 12) };
+        let job =
+            Job { seed: Digest::from_bytes([seed; 32]), sampling: SAMPLED, ..job(&prompt, 12) };
         SERVICE.generate(job).unwrap().tokens
     };
     assert_eq!(drawn(1), drawn(1));

@@ -162,4 +162,19 @@ proptest! {
         // Nothing of a message is lost or changed.
         prop_assert_eq!(said, frame);
     }
+
+    #[test]
+    fn hostile_templates_never_panic(
+        parts in proptest::collection::vec(prop_oneof![
+            Just("{{ "), Just(" }}"), Just("{% "), Just(" %}"), Just("for m in messages"),
+            Just("endfor"), Just("if m"), Just("endif"), Just("set x = messages"), Just("macro f(x)"),
+            Just("endmacro"), Just("f(1)"), Just("m.content[::-1]"), Just("x | tojson(indent=99)"),
+            Just("x[999999999999]"), Just("-9 % 0"), Just("1 // 0"), Just("'x' * 99999"), Just("{# "),
+            Just("~ x"), Just("[1] * 9"), Just("\u{0}"), Just("'"), Just("messages.append(1)"),
+        ], 0..10),
+    ) {
+        if let Ok(template) = ChatTemplate::new(&parts.concat(), "", "") {
+            let _ = template.render(&[says("user", "größer")], true);
+        }
+    }
 }

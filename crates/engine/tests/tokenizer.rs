@@ -294,3 +294,31 @@ fn bad_tokenizers_are_refused_by_key() {
         assert!(words.iter().all(|word| message.contains(word)), "{message:?} lacks {words:?}");
     }
 }
+
+proptest! {
+    /// Any vocabulary either is refused or encodes any text without a panic.
+    #[test]
+    fn hostile_tokenizers_never_panic(
+        tokens in proptest::collection::vec("[abĠ<>|]{0,3}", 0..8),
+        kinds in proptest::collection::vec(0..7i32, 8),
+        merges in proptest::collection::vec("[abĠ ]{0,4}", 0..6),
+        split in prop_oneof![Just("gpt-2"), Just("smollm"), Just("llama-bpe"), Just("qwen2")],
+        end in 0..9u32,
+        text in "[abx <>|1\\n]{0,24}",
+    ) {
+        let writer = Writer::default()
+            .str("tokenizer.ggml.model", "gpt2")
+            .str("tokenizer.ggml.pre", split)
+            .strings("tokenizer.ggml.tokens", &tokens)
+            .i32s("tokenizer.ggml.token_type", &kinds[..tokens.len()])
+            .strings("tokenizer.ggml.merges", &merges)
+            .u32("tokenizer.ggml.eos_token_id", end);
+        if let Ok(tokenizer) = build(&writer) {
+            for special in [Special::Plain, Special::Parse] {
+                let encoded = tokenizer.encode(&text, special).unwrap();
+                prop_assert!(encoded.iter().all(|&token| token < tokenizer.vocabulary()));
+                prop_assert!(tokenizer.decode(&encoded).len() <= text.len());
+            }
+        }
+    }
+}
