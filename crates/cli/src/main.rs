@@ -1,2 +1,28 @@
-//! The `peerproof` binary.
-fn main() {}
+//! The binary `peerproof`.
+//!
+//! Arguments become one [`args::Command`]; its module in `commands` does the
+//! work through the library and prints. Errors end here, as a sentence for a
+//! person, with exit code 1 (2 for usage, by clap; 130 after Ctrl-C).
+//! There is no protocol and no arithmetic in this crate.
+
+mod api;
+mod args;
+mod commands;
+mod output;
+mod place;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    output::start_log(&cli.place.log);
+    match commands::run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

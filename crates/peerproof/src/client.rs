@@ -9,7 +9,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 /// One request, in the terms of the network.
@@ -31,6 +31,23 @@ pub struct JobSpec {
     pub verification: Verification,
     /// Who may answer.
     pub preference: Preference,
+}
+
+impl JobSpec {
+    /// A greedy request with every default.
+    #[must_use]
+    pub fn new(model: impl Into<String>, prompt: Prompt) -> JobSpec {
+        JobSpec {
+            model: model.into(),
+            prompt,
+            sampling: Sampling::GREEDY,
+            max_tokens: None,
+            stop: Vec::new(),
+            seed: None,
+            verification: Verification::default(),
+            preference: Preference::default(),
+        }
+    }
 }
 
 /// The three forms a prompt comes in.
@@ -81,7 +98,7 @@ pub struct Verification {
 }
 
 /// The levels of checking, weakest first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     /// Signatures and bindings.
@@ -116,7 +133,7 @@ impl Default for Verification {
 }
 
 /// Who may answer, as peer ids.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Preference {
     /// Tried first, in this order.
     pub order: Vec<String>,
@@ -126,6 +143,12 @@ pub struct Preference {
     pub ignore: Vec<String>,
     /// Whether somebody else may answer when those in `order` cannot.
     pub allow_fallbacks: bool,
+}
+
+impl Default for Preference {
+    fn default() -> Self {
+        Preference { order: vec![], only: vec![], ignore: vec![], allow_fallbacks: true }
+    }
 }
 
 /// What happens while an answer arrives.
@@ -161,7 +184,7 @@ pub enum AnswerEvent {
 }
 
 /// Why an answer ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
     /// End of text, or a stop string.
@@ -171,7 +194,7 @@ pub enum FinishReason {
 }
 
 /// What is known about a finished answer.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Outcome {
     /// Hash of the offer: the id of the job everywhere.
     pub job_id: String,
@@ -202,7 +225,7 @@ pub struct Outcome {
 }
 
 /// What a check did.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// What was asked for.
     pub level: Level,
@@ -329,7 +352,7 @@ impl fmt::Debug for Answer {
 }
 
 /// A model that can be asked for now.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ServedModel {
     /// Model id, 64 hex digits.
     pub id: String,
@@ -344,7 +367,7 @@ pub struct ServedModel {
 }
 
 /// A peer this node knows.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PeerStatus {
     /// Peer id.
     pub peer: String,
@@ -365,7 +388,7 @@ pub struct PeerStatus {
 }
 
 /// What a node says about itself.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NodeStatus {
     /// This run's peer id.
     pub peer: String,

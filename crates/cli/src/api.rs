@@ -1,0 +1,166 @@
+//! The HTTP API of a node that runs already, as this program's own commands use it.
+
+use std::io::{BufRead, BufReader};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use peerproof::client::{Outcome, PeerStatus};
+use peerproof::home::Home;
+use serde_json::{Value, json};
+
+use crate::args::AskArgs;
+
+const CONNECT: Duration = Duration::from_secs(2);
+/// Longer than any job's deadline.
+const WHOLE_CALL: Duration = Duration::from_secs(3700);
+
+/// A running node.
+pub(crate) struct Api {
+    url: String,
+    agent: ureq::Agent,
+}
+
+/// What a streamed answer yields.
+pub(crate) enum Piece {
+    Text(String),
+    Done(Box<Value>),
+}
+
+impl Api {
+    pub(crate) fn at(url: &str) -> Api {
+        let agent = ureq::Agent::config_builder()
+            .timeout_connect(Some(CONNECT))
+            .timeout_global(Some(WHOLE_CALL))
+            .http_status_as_error(false)
+            .build()
+            .into();
+        Api { url: url.trim_end_matches('/').to_owned(), agent }
+    }
+
+    /// The node that runs in this home, if one does.
+    pub(crate) fn of_running_node(home: &Home) -> Option<Api> {
+        let file = std::fs::read(home.api_file()).ok()?;
+        let url = serde_json::from_slice::<Value>(&file).ok()?["url"].as_str()?.to_owned();
+        let api = Api::at(&url);
+        api.json("/health").ok()?;
+        Some(api)
+    }
+
+    pub(crate) fn require_running_node(home: &Home) -> anyhow::Result<Api> {
+        Api::of_running_node(home)
+            .context("no node is running in this home; start one with: peerproof up")
+    }
+
+    pub(crate) fn json(&self, path: &str) -> anyhow::Result<Value> {
+        let url = format!("{}{path}", self.url);
+        let mut response = self.agent.get(&url).call().with_context(|| url.clone())?;
+        if !response.status().is_success() {
+            bail!("{url}: status {}", response.status());
+        }
+        let text = response.body_mut().read_to_string()?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    pub(crate) fn peers(&self) -> anyhow::Result<Vec<PeerStatus>> {
+        Ok(serde_json::from_value(self.json("/peerproof/peers")?)?)
+    }
+
+    /// Asks and hands out the answer piece by piece.
+    pub(crate) fn ask(
+        &self,
+        request: &Value,
+        on_piece: &mut dyn FnMut(Piece) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let url = format!("{}/v1/chat/completions", self.url);
+        let mut response = self
+            .agent
+            .post(&url)
+            .header("content-type", "application/json")
+            .send(request.to_string())
+            .with_context(|| url.clone())?;
+        if !response.status().is_success() {
+            let text = response.body_mut().read_to_string().unwrap_or_default();
+            bail!("{}", message(&text));
+        }
+        for line in BufReader::new(response.into_body().into_reader()).lines() {
+            let line = line.context("the answer broke off")?;
+            let Some(data) = line.strip_prefix("data: ") else { continue };
+            if data == "[DONE]" {
+                return Ok(());
+            }
+            let chunk: Value = serde_json::from_str(data)?;
+            if chunk.get("error").is_some() {
+                bail!("{}", message(data));
+            }
+            if let Some(text) = chunk["choices"][0]["delta"]["content"].as_str() {
+                on_piece(Piece::Text(text.to_owned()))?;
+            }
+            if chunk["peerproof"].is_object() {
+                on_piece(Piece::Done(Box::new(chunk["peerproof"].clone())))?;
+            }
+        }
+        bail!("the answer broke off without an end");
+    }
+}
+
+fn message(body: &str) -> String {
+    let error = serde_json::from_str::<Value>(body).ok();
+    let error = error.and_then(|e| e["error"]["message"].as_str().map(str::to_owned));
+    error.unwrap_or_else(|| body.chars().take(500).collect())
+}
+
+/// The request that the flags of `ask` stand for, as the API takes it.
+pub(crate) fn request(args: &AskArgs, prompt: &str) -> Value {
+    let mut messages = Vec::new();
+    messages.extend(args.system.as_ref().map(|s| json!({ "role": "system", "content": s })));
+    messages.push(json!({ "role": "user", "content": prompt }));
+    let mut request = json!({
+        "model": args.model,
+        "messages": messages,
+        "stream": true,
+        "temperature": args.temperature,
+        "top_p": args.top_p,
+        "verification": { "k": args.agree.0, "n": args.agree.1 },
+    });
+    if args.top_k > 0 {
+        request["top_k"] = json!(args.top_k);
+    }
+    if let Some(level) = args.verify {
+        request["verification"]["level"] = json!(level);
+    }
+    if let Some(auditor) = &args.auditor {
+        request["verification"]["auditor"] = json!(auditor);
+    }
+    if !args.provider.is_empty() {
+        request["provider"] = json!({ "only": args.provider });
+    }
+    if let Some(max_tokens) = args.max_tokens {
+        request["max_tokens"] = json!(max_tokens);
+    }
+    if let Some(seed) = args.seed {
+        request["seed"] = json!(seed);
+    }
+    if !args.stop.is_empty() {
+        request["stop"] = json!(args.stop);
+    }
+    request
+}
+
+/// The line after an answer: provider, model, how it was verified, reputation, times.
+pub(crate) fn summary(outcome: &Outcome) -> String {
+    format!(
+        "{} · {} · {} · check {} ms · reputation {} · first token {} ms · {} ms in all",
+        short(&outcome.provider),
+        outcome.model,
+        outcome.verification.detail,
+        outcome.verification.check_ms,
+        outcome.reputation,
+        outcome.first_token_ms,
+        outcome.total_ms,
+    )
+}
+
+/// The end of a peer id, which is where ids differ.
+pub(crate) fn short(peer: &str) -> &str {
+    peer.len().checked_sub(8).and_then(|at| peer.get(at..)).unwrap_or(peer)
+}

@@ -1,0 +1,344 @@
+//! What can be typed. Parsing ends here: commands get these values and never look at flags again.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use peerproof::client::Level;
+use peerproof::config::Override;
+
+/// Serve open-weight models to peers, ask peers for answers, and check every answer.
+#[derive(Debug, Parser)]
+#[command(name = "peerproof", version, about, max_term_width = 100, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where a node lives and how it is set.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Place {
+    /// Folder for key, log, evidence and configuration, instead of the XDG ones.
+    #[arg(long, global = true, env = "PEERPROOF_HOME", value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+    /// Folder for model files.
+    #[arg(long, global = true, env = "PEERPROOF_CACHE", value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+    /// Configuration file.
+    #[arg(long, global = true, env = "PEERPROOF_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Set any configuration value, e.g. --set network.port=4001.
+    #[arg(long = "set", global = true, value_name = "NAME=VALUE", value_parser = parse_override)]
+    pub(crate) set: Vec<Override>,
+    /// Log filter, e.g. info or peerproof_net=debug.
+    #[arg(long, global = true, env = "PEERPROOF_LOG", value_name = "FILTER", default_value = "warn")]
+    pub(crate) log: String,
+}
+
+fn parse_override(text: &str) -> Result<Override, String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok(Override { name: name.trim().into(), value: value.trim().into() })
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the whole product on this machine: providers, a router, an answer, its check, a cheat refused.
+    Demo(DemoArgs),
+    /// Run a node: a router with the OpenAI API on localhost, and a provider if a model is here.
+    Up(NodeArgs),
+    /// Run a provider: serve models to peers.
+    Provide(NodeArgs),
+    /// Run a router only: find providers, check answers, offer the OpenAI API on localhost.
+    Route(NodeArgs),
+    /// Run an auditor: recompute answers that routers ask about.
+    Audit(NodeArgs),
+    /// Ask once and print the answer, its provider and how it was checked.
+    Ask(AskArgs),
+    /// Check an evidence file, offline.
+    Verify(VerifyArgs),
+    /// Fetch, list, check and remove model files.
+    #[command(subcommand)]
+    Models(ModelsCommand),
+    /// List the peers of the running node.
+    Peers(ListArgs),
+    /// Read this node's append-only log.
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Show or replace this node's key.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Say what the running node is doing.
+    Status(ListArgs),
+    /// Find out why peers or models can't be found.
+    Doctor(DoctorArgs),
+    /// Show and check the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Measure this machine.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// Print a completion script for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// What to ask.
+    #[arg(default_value = "What is the capital of France?")]
+    pub(crate) prompt: String,
+    /// Keep the temporary homes (logs, evidence) and say where they are.
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Reach {
+    /// Multiaddr of a peer to start from; may be given several times.
+    #[arg(long = "peer", value_name = "MULTIADDR")]
+    pub(crate) peers: Vec<String>,
+    /// Stay on this machine: 127.0.0.1 only, no mDNS.
+    #[arg(long)]
+    pub(crate) loopback: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+    /// Model to serve or audit with: an installed name, or a path of a GGUF file; may be given several times.
+    #[arg(long = "model", value_name = "MODEL")]
+    pub(crate) models: Vec<String>,
+    /// UDP and TCP port for peers; 0 lets the system choose.
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    /// Address of the HTTP API.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) api: Option<String>,
+    /// Compute threads; 0 is one a core.
+    #[arg(long)]
+    pub(crate) threads: Option<u32>,
+    /// Print events as one JSON object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Serve dishonestly, for demonstrations: the named cheat under the model's own name.
+    #[arg(long, hide = true, value_enum)]
+    pub(crate) cheat: Option<Cheat>,
+    /// End when standard input ends, so that no node outlives the program that started it.
+    #[arg(long, hide = true)]
+    pub(crate) with_parent: bool,
+}
+
+/// Ways to cheat that the demonstration can play.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Cheat {
+    /// Leave out the last third of the layers.
+    SkipLayers,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AskArgs {
+    /// The question; `-` reads it from standard input.
+    pub(crate) prompt: String,
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+    /// Model name or id.
+    #[arg(long, default_value = peerproof::models::DEFAULT_MODEL)]
+    pub(crate) model: String,
+    /// What the model is told before the question.
+    #[arg(long)]
+    pub(crate) system: Option<String>,
+    /// How the answer is checked: receipt, sampled, full or k_of_n.
+    #[arg(long)]
+    pub(crate) verify: Option<Level>,
+    /// For k_of_n: how many must agree, of how many asked.
+    #[arg(long, value_name = "K/N", value_parser = parse_k_of_n, default_value = "2/3")]
+    pub(crate) agree: (u8, u8),
+    /// Peer id of the auditor to use.
+    #[arg(long, value_name = "PEER")]
+    pub(crate) auditor: Option<String>,
+    /// Peer id of the provider to use, and no other.
+    #[arg(long, value_name = "PEER")]
+    pub(crate) provider: Vec<String>,
+    /// Most tokens of the answer.
+    #[arg(long)]
+    pub(crate) max_tokens: Option<u32>,
+    /// 0 picks the most likely token every time.
+    #[arg(long, default_value_t = 0.0, value_parser = parse_temperature)]
+    pub(crate) temperature: f64,
+    /// Keep the most likely tokens that make up this mass.
+    #[arg(long, default_value_t = 1.0, value_parser = parse_share)]
+    pub(crate) top_p: f64,
+    /// Keep this many of the most likely tokens; 0 is off.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) top_k: u32,
+    /// Makes a sampled answer reproducible.
+    #[arg(long)]
+    pub(crate) seed: Option<i64>,
+    /// Ends the answer; may be given several times.
+    #[arg(long)]
+    pub(crate) stop: Vec<String>,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn parse_k_of_n(text: &str) -> Result<(u8, u8), String> {
+    let parsed = text.split_once('/').and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
+    match parsed {
+        Some((k, n)) if 1 <= k && k <= n && n <= 16 => Ok((k, n)),
+        _ => Err("expected K/N with 1 ≤ K ≤ N ≤ 16, e.g. 2/3".into()),
+    }
+}
+
+fn parse_temperature(text: &str) -> Result<f64, String> {
+    in_range(text, 0.0, 2.0)
+}
+
+fn parse_share(text: &str) -> Result<f64, String> {
+    in_range(text, 0.0, 1.0)
+}
+
+fn in_range(text: &str, low: f64, high: f64) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| format!("expected a number from {low} to {high}"))?;
+    if (low..=high).contains(&value) { Ok(value) } else { Err(format!("expected {low} to {high}, got {value}")) }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// An evidence file.
+    pub(crate) file: PathBuf,
+    /// Model to recompute with, if it is not installed under its id.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+    /// Model that should be found.
+    #[arg(long, default_value = peerproof::models::DEFAULT_MODEL)]
+    pub(crate) model: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// Fetch a model: a known name, a path of a .gguf file, or hub:OWNER/REPOSITORY/FILE.gguf[@REVISION].
+    Pull {
+        /// Where it comes from.
+        source: String,
+        /// Name to install it under.
+        #[arg(long)]
+        name: Option<String>,
+        /// Model id (BLAKE3) that the file must have.
+        #[arg(long)]
+        id: Option<String>,
+    },
+    /// List installed models.
+    Ls(ListArgs),
+    /// Show one model: id, architecture, context, template.
+    Show {
+        /// Name, or the first digits of the id.
+        name: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Hash a model again and compare with the id of its pull.
+    Verify {
+        /// Name; all models if none is given.
+        name: Option<String>,
+    },
+    /// Delete a model.
+    Rm {
+        /// Name.
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    /// List entries, newest last.
+    Show {
+        /// How many at most.
+        #[arg(long, default_value_t = 50)]
+        last: usize,
+        /// Print one JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check every byte, hash and signature.
+    Verify(ListArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Print the peer id and where the key lies.
+    Show(ListArgs),
+    /// Replace the key; the old one is kept beside it.
+    Rotate(ListArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print every setting with its value, as TOML.
+    Show,
+    /// Check the configuration without starting anything.
+    Check,
+    /// Print where the configuration is read from.
+    Path,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Decode and prefill speed, commitment and audit cost, for one and two threads.
+    Engine {
+        /// Model to measure.
+        #[arg(long, default_value = peerproof::models::DEFAULT_MODEL)]
+        model: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Perplexity and agreement with the float reference on a text.
+    Quality {
+        /// Model to measure.
+        #[arg(long, default_value = peerproof::models::DEFAULT_MODEL)]
+        model: String,
+        /// UTF-8 text; a built-in one if none is given.
+        #[arg(long)]
+        text: Option<PathBuf>,
+        /// Tokens to compare.
+        #[arg(long, default_value_t = 512)]
+        tokens: usize,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Latency the network adds, time to the first verified answer, and concurrent requests, on loopback.
+    Network {
+        /// Model to measure with.
+        #[arg(long, default_value = peerproof::models::DEFAULT_MODEL)]
+        model: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}

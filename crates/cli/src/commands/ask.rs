@@ -1,0 +1,84 @@
+//! `ask`: through the node that runs in this home, or through one made for this question.
+
+use std::io::{IsTerminal, Read as _, Write as _, stdout};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use peerproof::client::Outcome;
+use peerproof::{Node, Settings};
+use serde_json::{Value, json};
+
+use crate::api::{Api, Piece, request, summary};
+use crate::args::{AskArgs, Place};
+use crate::output::print_json;
+use crate::place::set;
+
+pub(crate) fn run(place: &Place, mut args: AskArgs) -> anyhow::Result<ExitCode> {
+    if args.prompt == "-" {
+        args.prompt.clear();
+        std::io::stdin().read_to_string(&mut args.prompt).context("standard input")?;
+    }
+    let home = place.home()?;
+    match Api::of_running_node(&home) {
+        Some(api) if args.reach.peers.is_empty() && !args.reach.loopback => answer(&api, &args)?,
+        Some(_) => anyhow::bail!(
+            "a node is running in this home, so --peer and --loopback have no effect on it; leave them out, or choose another --home"
+        ),
+        None => with_own_node(place, args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts a router with nothing but this question in mind.
+fn with_own_node(place: &Place, args: AskArgs) -> anyhow::Result<()> {
+    let mut flags = args.reach.overrides();
+    flags.push(set("api.listen", "127.0.0.1:0"));
+    let mut settings = Settings::new(place.home()?, place.config(flags)?);
+    settings.hold = place.store()?.list()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let gateway = peerproof_gateway::GatewayConfig::from_settings(&settings)?;
+        let node = Node::start(settings).await?;
+        let server = peerproof_gateway::Server::bind(node.client(), gateway).await?;
+        let api = Api::at(&server.url());
+        let serving = tokio::spawn(server.run(std::future::pending()));
+        let asking = tokio::task::spawn_blocking(move || answer(&api, &args));
+        let result = tokio::select! {
+            result = asking => result.context("asking")?,
+            _ = tokio::signal::ctrl_c() => std::process::exit(130),
+        };
+        serving.abort();
+        node.shutdown().await;
+        result
+    })
+}
+
+fn answer(api: &Api, args: &AskArgs) -> anyhow::Result<()> {
+    let mut text = String::new();
+    let mut done = None;
+    let result = api.ask(&request(args, &args.prompt), &mut |piece| {
+        match piece {
+            Piece::Text(piece) => {
+                if !args.json {
+                    print!("{piece}");
+                    stdout().flush()?;
+                }
+                text.push_str(&piece);
+            }
+            Piece::Done(outcome) => done = Some(*outcome),
+        }
+        Ok(())
+    });
+    if !args.json && !text.is_empty() {
+        println!();
+    }
+    result?;
+    let outcome: Value = done.context("the answer has no receipt")?;
+    if args.json {
+        return print_json(&json!({ "text": text, "outcome": outcome }));
+    }
+    let outcome: Outcome = serde_json::from_value(outcome)?;
+    let line = summary(&outcome);
+    if stdout().is_terminal() { println!("\x1b[2m{line}\x1b[0m") } else { println!("{line}") }
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! `models`.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use peerproof::models::{Installed, KNOWN, Source, Store};
+
+use crate::args::{ListArgs, ModelsCommand, Place};
+use crate::output::{self, Bar, print_json};
+
+pub(crate) fn run(place: &Place, command: ModelsCommand) -> anyhow::Result<()> {
+    let store = place.store()?;
+    match command {
+        ModelsCommand::Pull { source, name, id } => {
+            let source: Source = source.parse()?;
+            let id = id.map(|id| id.parse()).transpose().context("--id")?;
+            output::stop_on_ctrl_c()?;
+            let name = name.unwrap_or_else(|| source.default_name());
+            let mut bar = Bar::new(&name);
+            let pulled = store.pull(&source, Some(&name), id, &mut |p| bar.report(p));
+            bar.finish();
+            let model = pulled?;
+            println!("{}  {}  {}", model.name, output::bytes(model.bytes), model.id);
+        }
+        ModelsCommand::Ls(args) => list(&store, &args)?,
+        ModelsCommand::Show { name, json } => show(&store.find(&name)?, json)?,
+        ModelsCommand::Verify { name } => verify(&store, name.as_deref())?,
+        ModelsCommand::Rm { name } => {
+            let model = store.remove(&name)?;
+            println!("removed {} ({})", model.name, output::bytes(model.bytes));
+        }
+    }
+    Ok(())
+}
+
+/// The model file a name or path stands for, pulled first if it is a known one.
+pub(crate) fn ensure(store: &Store, name: &str) -> anyhow::Result<Installed> {
+    if Path::new(name).extension().is_some_and(|e| e == "gguf") && Path::new(name).is_file() {
+        let mut bar = Bar::new(name);
+        let id = peerproof::models::hash_file(Path::new(name), &mut |p| bar.report(p))?;
+        bar.finish();
+        return Ok(Installed {
+            name: Source::Path(name.into()).default_name(),
+            id: id.to_string(),
+            bytes: std::fs::metadata(name)?.len(),
+            source: name.into(),
+            path: name.into(),
+        });
+    }
+    match store.find(name) {
+        Ok(model) => Ok(model),
+        Err(_) if KNOWN.iter().any(|known| known.name == name) => {
+            let mut bar = Bar::new(name);
+            let pulled = store.pull(&name.parse()?, None, None, &mut |p| bar.report(p));
+            bar.finish();
+            Ok(pulled?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn list(store: &Store, args: &ListArgs) -> anyhow::Result<()> {
+    let models = store.list()?;
+    if args.json {
+        return print_json(&models);
+    }
+    for model in &models {
+        println!("{:24} {:>10}  {}  {}", model.name, output::bytes(model.bytes), model.id, model.source);
+    }
+    if models.is_empty() {
+        println!("no models here; run: peerproof models pull {}", peerproof::models::DEFAULT_MODEL);
+    }
+    Ok(())
+}
+
+fn show(model: &Installed, json: bool) -> anyhow::Result<()> {
+    let card = peerproof::models::card(model)?;
+    if json {
+        return print_json(&card);
+    }
+    println!("{}", serde_json::to_value(&card)?.as_object().map_or_else(String::new, |card| {
+        let rows = card.iter().map(|(key, value)| match value.as_str() {
+            Some(text) => format!("{key:16} {text}"),
+            None => format!("{key:16} {value}"),
+        });
+        rows.collect::<Vec<_>>().join("\n")
+    }));
+    Ok(())
+}
+
+fn verify(store: &Store, name: Option<&str>) -> anyhow::Result<()> {
+    let names = match name {
+        Some(name) => vec![name.to_owned()],
+        None => store.list()?.into_iter().map(|model| model.name).collect(),
+    };
+    output::stop_on_ctrl_c()?;
+    for name in names {
+        let mut bar = Bar::new(&name);
+        let checked = store.verify(&name, &mut |p| bar.report(p));
+        bar.finish();
+        println!("{name}: {} is intact", checked?.id);
+    }
+    Ok(())
+}

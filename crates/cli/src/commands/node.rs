@@ -1,0 +1,131 @@
+//! `up`, `provide`, `route`, `audit`: a node that runs until it is told to stop.
+
+use std::io::Read as _;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use peerproof::models::{DEFAULT_MODEL, Installed, Store};
+use peerproof::{Node, Settings};
+use serde_json::json;
+
+use super::models::ensure;
+use crate::args::{Cheat, NodeArgs, Place};
+use crate::output::print_json_line;
+
+/// Layers that a cheating provider computes; the default model has 30.
+const CHEATS_LAYERS: usize = 20;
+
+/// Which command started the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Up,
+    Provide,
+    Route,
+    Audit,
+}
+
+pub(crate) fn run(place: &Place, role: Role, args: &NodeArgs) -> anyhow::Result<ExitCode> {
+    let config = place.config(overrides(role, args))?;
+    let store = place.store()?;
+    let named = chosen(role, &config.provide.models, &store)?;
+    let mut settings = Settings::new(place.home()?, config);
+    settings.hold = store.list()?;
+    settings.only_layers = args.cheat.map(|Cheat::SkipLayers| CHEATS_LAYERS);
+    match role {
+        Role::Up | Role::Provide => settings.serve = named,
+        Role::Audit => settings.audit = named,
+        Role::Route => {}
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(settings, args))
+}
+
+fn overrides(role: Role, args: &NodeArgs) -> Vec<peerproof::config::Override> {
+    let mut flags = args.overrides();
+    // Beside a router, the API of a pure provider or auditor is for its operator: any free port.
+    if matches!(role, Role::Provide | Role::Audit) && args.api.is_none() {
+        flags.push(crate::place::set("api.listen", "127.0.0.1:0"));
+    }
+    flags
+}
+
+/// The models a node works with: those named; otherwise the default one, which `up` uses only
+/// if it is here already.
+fn chosen(role: Role, named: &[String], store: &Store) -> anyhow::Result<Vec<Installed>> {
+    if !named.is_empty() {
+        return named.iter().map(|name| ensure(store, name)).collect();
+    }
+    Ok(match role {
+        Role::Provide | Role::Audit => vec![ensure(store, DEFAULT_MODEL)?],
+        Role::Up => store.list()?,
+        Role::Route => Vec::new(),
+    })
+}
+
+async fn serve(settings: Settings, args: &NodeArgs) -> anyhow::Result<ExitCode> {
+    let gateway = peerproof_gateway::GatewayConfig::from_settings(&settings)?;
+    let node = Node::start(settings).await?;
+    let server = peerproof_gateway::Server::bind(node.client(), gateway).await?;
+    node.publish_api(&server.url())?;
+    announce(&node, &server.url(), args.json)?;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(server.run(async move {
+        let _ = stopped.await;
+    }));
+    wait_for_end(args.with_parent).await?;
+    if !args.json {
+        eprintln!("stopping; press Ctrl-C again to stop at once");
+    }
+    let _ = stop.send(());
+    tokio::select! {
+        () = node.shutdown() => {}
+        _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(130)),
+    }
+    serving.await.context("the API server")??;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn announce(node: &Node, url: &str, as_json: bool) -> anyhow::Result<()> {
+    let status = node.status();
+    if as_json {
+        return print_json_line(&json!({
+            "event": "ready",
+            "peer": status.peer,
+            "addresses": status.addresses,
+            "api": url,
+            "serves": status.serves,
+        }));
+    }
+    println!("peer     {}", status.peer);
+    for address in &status.addresses {
+        println!("address  {address}");
+    }
+    for model in &status.serves {
+        println!("serves   {model}");
+    }
+    println!("api      {url}/v1");
+    Ok(())
+}
+
+/// Ctrl-C, a termination signal, or the end of standard input if a parent holds it.
+async fn wait_for_end(with_parent: bool) -> anyhow::Result<()> {
+    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let (gone, parent_gone) = tokio::sync::oneshot::channel::<()>();
+    if with_parent {
+        std::thread::spawn(move || {
+            let _ = std::io::stdin().lock().read_to_end(&mut Vec::new());
+            let _ = gone.send(());
+        });
+        tokio::select! {
+            _ = parent_gone => {}
+            _ = terminated.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    } else {
+        tokio::select! {
+            _ = terminated.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    }
+    Ok(())
+}

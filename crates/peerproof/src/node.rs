@@ -1,0 +1,647 @@
+//! A running node: roles, network, log and models wired together.
+//!
+//! A node has two faces. As provider or auditor it speaks under its node key,
+//! on a network of its own that others can find; as router it speaks under a
+//! key that lives as long as this process, so that providers cannot tell users
+//! apart over time. Both share the models, the log and what is remembered of
+//! others. [`Node::start`] brings everything up in order (log first, because it
+//! decides whether this process may sign at all), [`Node::shutdown`] takes it
+//! down in the opposite one.
+//!
+//! The state machines are in `peerproof-job`, the checks in `peerproof-proof`;
+//! here are the tasks around them: `serving`, `judging`, `asking`.
+
+mod announcing;
+mod asking;
+mod auditing;
+mod clock;
+mod directory;
+mod holdings;
+mod judging;
+mod serving;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use peerproof_engine::execute::Replayer;
+use peerproof_engine::llama::LoadOptions;
+use peerproof_engine::service::{Service, ServiceOptions};
+use peerproof_identity::{Keypair, PeerId};
+use peerproof_job::auditor::{self, Bench};
+use peerproof_job::provider::{self, Desk, Served};
+use peerproof_job::{Reputation, Standing};
+use peerproof_net::{Address, FrameLimits, Handle, NetConfig, NetError, Network};
+use peerproof_wire::evidence::{LogBody, LogEntry};
+use peerproof_wire::{AUDIT_PROTOCOL, JOB_PROTOCOL, ModelId};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::client::{
+    Answer, AskError, Counters, JobSpec, NodeStatus, PeerStatus, ServedModel,
+};
+use crate::config::Config;
+use crate::home::{Home, HomeError, session_key};
+use crate::models::{Installed, KNOWN};
+use crate::store::{LogWriter, StoreError};
+use clock::Clock;
+use directory::{Directory, Wanted};
+use holdings::{Held, Holdings};
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// Folder or key.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The log.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Sockets.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// An address in the configuration.
+    #[error("network.peers: {address}: {message}")]
+    Address {
+        /// As given.
+        address: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A model.
+    #[error("model {name}: {message}")]
+    Model {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// The receipts in the log are not one chain.
+    #[error("the log in {dir} cannot be continued: {message}; run: peerproof log verify")]
+    Book {
+        /// The log's folder.
+        dir: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// The log is damaged; it can be read, and nothing is added to it.
+    #[error("the log in {dir} is damaged: {message}; nothing will be signed over it. Look at it with `peerproof log verify`, restore a backup, or begin anew under a new key with `peerproof keys rotate`")]
+    Fenced {
+        /// The log's folder.
+        dir: PathBuf,
+        /// Where and how.
+        message: String,
+    },
+    /// A file that tells other commands about this node.
+    #[error("{path}: {message}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        message: String,
+    },
+}
+
+/// What a node is started with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its folders.
+    pub home: Home,
+    /// Its configuration.
+    pub config: Config,
+    /// Models it answers with.
+    pub serve: Vec<Installed>,
+    /// Models it audits with, for others.
+    pub audit: Vec<Installed>,
+    /// Models it may open to audit its own answers.
+    pub hold: Vec<Installed>,
+    /// Play a cheat: compute only so many layers of what is served.
+    pub only_layers: Option<usize>,
+}
+
+impl Settings {
+    /// A router without models.
+    #[must_use]
+    pub fn new(home: Home, config: Config) -> Settings {
+        Settings { home, config, serve: vec![], audit: vec![], hold: vec![], only_layers: None }
+    }
+}
+
+/// A running node. [`Node::shutdown`] ends it in order; dropping it just ends it.
+pub struct Node {
+    inner: Arc<Inner>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// A handle to ask with. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    asking: AtomicU64,
+    answered: AtomicU64,
+    failed: AtomicU64,
+    refused: AtomicU64,
+    failovers: AtomicU64,
+    audits: AtomicU64,
+    audit_ms: AtomicU64,
+    tokens_in: AtomicU64,
+}
+
+pub(crate) struct Inner {
+    home: Home,
+    config: Config,
+    clock: Clock,
+    session: Arc<Keypair>,
+    /// The router's network, under the session key.
+    net: Handle,
+    /// The network of provider and auditor, under the node key.
+    public_net: Option<Handle>,
+    directory: Directory,
+    holdings: Arc<Holdings>,
+    audits: auditing::Audits,
+    log: Arc<LogWriter>,
+    reputation: Mutex<Reputation>,
+    counts: Counts,
+    load: Arc<serving::Load>,
+    serves: Vec<String>,
+    roles: Vec<String>,
+    addresses: Vec<String>,
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Node {
+    /// Starts a node: log, networks, models, roles, in this order.
+    ///
+    /// # Errors
+    /// Nothing is left running; the error says what to do.
+    pub async fn start(settings: Settings) -> Result<Node, NodeError> {
+        let clock = Clock::start();
+        let key = Arc::new(settings.home.key()?);
+        let (log, history) = open_log(&settings.home, &key).await?;
+        let models = Models::new(&settings)?;
+        let session = Arc::new(session_key());
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = Vec::new();
+        let public = match models.serve.is_empty() && models.audit.is_empty() {
+            true => None,
+            false => Some(Network::start(&key, net_config(&settings.config, true)?).await?),
+        };
+        let (net, events) = Network::start(&session, net_config(&settings.config, false)?).await?;
+        let directory = Directory::new(net.clone());
+        tasks.push(tokio::spawn(announcing::follow(directory.clone(), events, stopped.clone())));
+        let replays = Arc::new(auditing::Replays::new(Arc::clone(&models.holdings), threads(&settings.config)));
+        let load = Arc::new(serving::Load::default());
+        let mut public_net = None;
+        let mut addresses = Vec::new();
+        if let Some((public, _)) = public {
+            addresses = full_addresses(&public).await?;
+            let start = Opening { settings: &settings, key: &key, clock, log: &log, history: &history, load: &load, stopped: &stopped };
+            tasks.extend(start.roles(&public, &models, &replays).await?);
+            public_net = Some(public);
+        }
+        let inner = Arc::new(Inner {
+            clock,
+            net: net.clone(),
+            public_net,
+            audits: auditing::Audits { replays, directory: directory.clone(), net, session: Arc::clone(&session) },
+            session,
+            directory,
+            log,
+            reputation: Mutex::new(Reputation::replay(&history)),
+            counts: Counts::default(),
+            load,
+            serves: settings.serve.iter().map(|m| m.name.clone()).collect(),
+            roles: roles(&settings),
+            addresses,
+            holdings: models.holdings,
+            home: settings.home,
+            config: settings.config,
+        });
+        inner.ban_the_barred().await;
+        Ok(Node { inner, stop, tasks })
+    }
+
+    /// A handle to ask with.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client { inner: Arc::clone(&self.inner) }
+    }
+
+    /// What the node says about itself.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        self.inner.status(0, 0)
+    }
+
+    /// Writes the API's address into the home, for other commands of the same user.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn publish_api(&self, url: &str) -> Result<(), NodeError> {
+        let path = self.inner.home.api_file();
+        let json = serde_json::json!({ "url": url, "pid": std::process::id() }).to_string();
+        crate::store::write_atomic(&path, json.as_bytes(), 0o600)?;
+        Ok(())
+    }
+
+    /// Ends every role, closes the networks and the log.
+    pub async fn shutdown(self) {
+        let _ = self.stop.send(true);
+        for task in self.tasks {
+            let _ = tokio::time::timeout(std::time::Duration::from_secs(5), task).await;
+        }
+        let _ = std::fs::remove_file(self.inner.home.api_file());
+        if let Some(public) = &self.inner.public_net {
+            public.shutdown().await;
+        }
+        self.inner.net.shutdown().await;
+    }
+}
+
+fn roles(settings: &Settings) -> Vec<String> {
+    let mut roles = vec!["router".to_owned()];
+    if !settings.serve.is_empty() {
+        roles.push("provider".into());
+    }
+    if !settings.audit.is_empty() {
+        roles.push("auditor".into());
+    }
+    roles
+}
+
+fn threads(config: &Config) -> usize {
+    match config.provide.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads as usize,
+    }
+}
+
+/// Opens the log where blocking is allowed, with everything that is in it.
+async fn open_log(home: &Home, key: &Arc<Keypair>) -> Result<(Arc<LogWriter>, Vec<LogEntry>), NodeError> {
+    let (dir, key) = (home.log(&key.public().peer_id()), Arc::clone(key));
+    let named = dir.clone();
+    let opening = tokio::task::spawn_blocking(move || {
+        let mut history = Vec::new();
+        let log = LogWriter::open_replaying(&dir, key, |_, entry| history.push(entry))?;
+        Ok::<_, StoreError>((log, history))
+    });
+    let (log, history) = opening.await.map_err(|e| NodeError::Book { dir: named.clone(), message: e.to_string() })??;
+    if let Some(damage) = log.damage() {
+        return Err(NodeError::Fenced { dir: named, message: damage.to_string() });
+    }
+    Ok((Arc::new(log), history))
+}
+
+/// The configuration of one of the two networks.
+fn net_config(config: &Config, public: bool) -> Result<NetConfig, NodeError> {
+    let network = &config.network;
+    let port = if public { network.port } else { 0 };
+    let mut net = match (network.loopback, public) {
+        (true, _) => NetConfig { listen: loopback(port), ..NetConfig::loopback() },
+        (false, true) => NetConfig::at_port(port),
+        (false, false) => NetConfig::default(),
+    };
+    net.mdns = network.mdns && !network.loopback;
+    net.kad_server = public;
+    net.limits.inbound_connections = network.max_connections;
+    net.limits.outbound_connections = network.max_connections;
+    for address in &network.peers {
+        net.bootstrap.push(address.parse::<Address>().map_err(|e| NodeError::Address {
+            address: address.clone(),
+            message: e.to_string(),
+        })?);
+    }
+    Ok(net)
+}
+
+fn loopback(port: u16) -> Vec<Address> {
+    let at = (std::net::Ipv4Addr::LOCALHOST, port).into();
+    vec![Address::quic(at), Address::tcp(at)]
+}
+
+async fn full_addresses(net: &Handle) -> Result<Vec<String>, NodeError> {
+    let addresses = net.listen_addresses().await?;
+    let peer = net.local_peer();
+    Ok(addresses.iter().map(|address| address.with_peer(peer).to_string()).collect())
+}
+
+/// Every model of a node, by what it does with it.
+struct Models {
+    holdings: Arc<Holdings>,
+    serve: Vec<Arc<Held>>,
+    audit: Vec<Arc<Held>>,
+}
+
+impl Models {
+    fn new(settings: &Settings) -> Result<Models, NodeError> {
+        let honest = LoadOptions::default();
+        let served = LoadOptions { only_layers: settings.only_layers, ..honest };
+        let mut holdings = Holdings::default();
+        let serve = holdings.add(&settings.serve, &served)?;
+        let audit = holdings.add(&settings.audit, &honest)?;
+        holdings.add(&settings.hold, &honest)?;
+        Ok(Models { holdings: Arc::new(holdings), serve, audit })
+    }
+}
+
+/// What the public roles are opened with.
+struct Opening<'a> {
+    settings: &'a Settings,
+    key: &'a Arc<Keypair>,
+    clock: Clock,
+    log: &'a Arc<LogWriter>,
+    history: &'a [LogEntry],
+    load: &'a Arc<serving::Load>,
+    stopped: &'a watch::Receiver<bool>,
+}
+
+impl Opening<'_> {
+    async fn roles(&self, net: &Handle, models: &Models, replays: &Arc<auditing::Replays>) -> Result<Vec<JoinHandle<()>>, NodeError> {
+        let mut tasks = Vec::new();
+        if !models.serve.is_empty() {
+            tasks.push(self.provider(net, models).await?);
+        }
+        if !models.audit.is_empty() {
+            tasks.push(self.auditor(net, models, replays)?);
+        }
+        let card = announcing::Card::new(self.key, self.clock, self.load, self.settings, models).await?;
+        for key in card.keys() {
+            net.provide(key).await?;
+        }
+        tasks.push(tokio::spawn(announcing::answer(net.clone(), card, self.stopped.clone())));
+        Ok(tasks)
+    }
+
+    async fn provider(&self, net: &Handle, models: &Models) -> Result<JoinHandle<()>, NodeError> {
+        let provide = &self.settings.config.provide;
+        let (mut counters, mut served) = (HashMap::new(), Vec::new());
+        for held in &models.serve {
+            let counter = self.counter(held, models.serve.len()).await?;
+            let context_length = counter.service.model().context_length();
+            served.push(Served { model_id: held.id, context_length: u32::try_from(context_length).unwrap_or(u32::MAX) });
+            counters.insert(held.id, Arc::new(counter));
+        }
+        let config = provider::Config {
+            max_running: provide.max_jobs as usize,
+            max_queued: provide.max_queued as usize,
+            ..provider::Config::default()
+        };
+        let desk = Desk::restore(config, served, self.history)
+            .map_err(|e| NodeError::Book { dir: self.log.dir().to_owned(), message: e.to_string() })?;
+        let shop = serving::Shop {
+            key: Arc::clone(self.key),
+            clock: self.clock,
+            log: Arc::clone(self.log),
+            counters,
+            load: Arc::clone(self.load),
+        };
+        let limits = FrameLimits { read_timeout: serving::READ_TIMEOUT, ..FrameLimits::default() };
+        let incoming = net.accept(JOB_PROTOCOL, limits)?;
+        Ok(tokio::spawn(serving::run(shop, desk, incoming, self.stopped.clone())))
+    }
+
+    async fn counter(&self, held: &Arc<Held>, models: usize) -> Result<serving::Counter, NodeError> {
+        let provide = &self.settings.config.provide;
+        let model = held.open().await?;
+        let threads = threads(&self.settings.config);
+        let options = ServiceOptions {
+            threads,
+            max_active: provide.max_jobs as usize,
+            max_queued: (provide.max_jobs + provide.max_queued) as usize,
+            kv_bytes: (provide.kv_mib as usize) * (1 << 20) / models.max(1),
+            ..ServiceOptions::default()
+        };
+        let failed = |message: String| NodeError::Model { name: held.installed.name.clone(), message };
+        let service = Service::start(Arc::clone(&model), &options).map_err(|e| failed(e.to_string()))?;
+        let replayer = Replayer::new(model, threads).map_err(|e| failed(e.to_string()))?;
+        Ok(serving::Counter { service, replayer })
+    }
+
+    fn auditor(&self, net: &Handle, models: &Models, replays: &Arc<auditing::Replays>) -> Result<JoinHandle<()>, NodeError> {
+        let holds: Vec<ModelId> = models.audit.iter().map(|held| held.id).collect();
+        let court = judging::Court {
+            key: Arc::clone(self.key),
+            clock: self.clock,
+            log: Arc::clone(self.log),
+            replays: Arc::clone(replays),
+        };
+        let limits = FrameLimits { read_timeout: judging::READ_TIMEOUT, ..FrameLimits::default() };
+        let incoming = net.accept(AUDIT_PROTOCOL, limits)?;
+        let bench = Bench::new(auditor::Config::default(), holds);
+        Ok(tokio::spawn(judging::run(court, bench, incoming, self.stopped.clone())))
+    }
+}
+
+impl Inner {
+    fn reputation(&self) -> std::sync::MutexGuard<'_, Reputation> {
+        self.reputation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn standing(&self, peer: &PeerId) -> Standing {
+        self.reputation().standing(peer, self.clock.unix_ms())
+    }
+
+    /// Appends to the log and takes the entry into account. A log that fails does not undo
+    /// what is known in memory.
+    async fn note(&self, body: LogBody) {
+        let entry = LogEntry { unix_ms: self.clock.unix_ms(), body };
+        self.reputation().note(&entry);
+        if let Err(error) = self.log.append(&entry).await {
+            tracing::error!(%error, "an entry could not be logged");
+        }
+    }
+
+    /// Barred keys are not even talked to.
+    async fn ban_the_barred(&self) {
+        let barred: Vec<PeerId> = self.reputation().barred().map(|(peer, _)| *peer).collect();
+        for peer in barred {
+            let _ = self.net.ban(peer).await;
+        }
+    }
+
+    /// Why a search found nobody, and what to do.
+    fn why_nobody(&self) -> String {
+        let peers = self.directory.all().len();
+        let network = &self.config.network;
+        if peers == 0 && network.peers.is_empty() && network.loopback {
+            "this node stays on loopback and was given no --peer to start from".into()
+        } else if peers == 0 {
+            "no peer answered; run `peerproof doctor`, or name one with --peer".into()
+        } else {
+            format!("{peers} peers are known and none of them can answer; run `peerproof peers`")
+        }
+    }
+
+    fn status(&self, peers: usize, log_entries: u64) -> NodeStatus {
+        let named = self.public_net.as_ref().unwrap_or(&self.net);
+        NodeStatus {
+            peer: named.local_peer().to_string(),
+            roles: self.roles.clone(),
+            addresses: self.addresses.clone(),
+            serves: self.serves.clone(),
+            peers,
+            active_jobs: self.load.active.load(Ordering::Relaxed),
+            queued_jobs: self.load.queued.load(Ordering::Relaxed),
+            asking: u32::try_from(self.counts.asking.load(Ordering::Relaxed)).unwrap_or(u32::MAX),
+            log_entries,
+            uptime_s: self.clock.now().0 / 1000,
+        }
+    }
+
+    /// The id a request means: an id; the name of a file that is here; a name this program
+    /// pins; or what most peers announce under the name.
+    async fn resolve(&self, model: &str) -> Result<(ModelId, String), AskError> {
+        if let Ok(id) = model.parse::<ModelId>() {
+            let name = self.holdings.by_id(id).map(|held| held.installed.name.clone());
+            return Ok((id, name.unwrap_or_else(|| model.to_owned())));
+        }
+        if let Some(held) = self.holdings.by_name(model) {
+            return Ok((held.id, model.to_owned()));
+        }
+        if let Some(id) = KNOWN.iter().find(|k| k.name == model).and_then(|k| k.id.parse().ok()) {
+            return Ok((id, model.to_owned()));
+        }
+        let wanted = Wanted::Named(model.to_owned());
+        let mut found = self.directory.search(wanted, std::time::Duration::from_secs(3), true);
+        let mut votes: HashMap<ModelId, usize> = HashMap::new();
+        while let Some((_, known)) = found.recv().await {
+            for offer in known.announcement.serves.iter().filter(|m| m.name.eq_ignore_ascii_case(model)) {
+                *votes.entry(offer.model_id).or_default() += 1;
+            }
+        }
+        let most = votes.into_iter().max_by_key(|(id, count)| (*count, std::cmp::Reverse(*id)));
+        most.map(|(id, _)| (id, model.to_owned())).ok_or_else(|| self.unknown_model(model))
+    }
+
+    fn unknown_model(&self, model: &str) -> AskError {
+        let mut names: Vec<String> = self.served().into_iter().map(|m| m.name).collect();
+        names.dedup();
+        let available = if names.is_empty() { "none".into() } else { names.join(", ") };
+        AskError::UnknownModel { model: model.into(), available }
+    }
+
+    fn served(&self) -> Vec<ServedModel> {
+        let mut models: HashMap<ModelId, ServedModel> = HashMap::new();
+        for (peer, known) in self.directory.all() {
+            let said = known.announcement;
+            let serves = said.serves.iter().map(|m| (m, true));
+            for (offer, serves) in serves.chain(said.audits.iter().map(|m| (m, false))) {
+                let model = models.entry(offer.model_id).or_insert_with(|| ServedModel {
+                    id: offer.model_id.to_string(),
+                    name: offer.name.clone(),
+                    context_length: offer.context_length,
+                    providers: Vec::new(),
+                    auditors: Vec::new(),
+                });
+                if serves { &mut model.providers } else { &mut model.auditors }.push(peer.to_string());
+            }
+        }
+        let mut models: Vec<ServedModel> = models.into_values().filter(|m| !m.providers.is_empty()).collect();
+        models.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+        models
+    }
+}
+
+impl Client {
+    /// Starts a job and gives back its events.
+    ///
+    /// # Errors
+    /// When the request cannot become a job; what happens to the job comes as events.
+    pub async fn ask(&self, spec: JobSpec) -> Result<Answer, AskError> {
+        let (id, name) = self.inner.resolve(&spec.model).await?;
+        let prepared = asking::prepare(&self.inner, spec, id, name)?;
+        let (events, receiver) = mpsc::channel(prepared.max_tokens() as usize + 64);
+        let (cancel, cancelled) = oneshot::channel();
+        tokio::spawn(asking::run(Arc::clone(&self.inner), prepared, events, cancelled));
+        Ok(Answer::new(receiver, cancel))
+    }
+
+    /// Models that somebody serves now.
+    #[must_use]
+    pub fn models(&self) -> Vec<ServedModel> {
+        self.inner.served()
+    }
+
+    /// What the node says about itself.
+    pub async fn status(&self) -> NodeStatus {
+        let peers = self.inner.net.peers().await.map_or(0, |peers| peers.len());
+        self.inner.status(peers, self.inner.log.size().await.unwrap_or(0))
+    }
+
+    /// Everybody this node knows: connected peers, those who announced something, and those
+    /// who are barred.
+    pub async fn peers(&self) -> Vec<PeerStatus> {
+        let inner = &self.inner;
+        let announced: HashMap<PeerId, directory::Known> = inner.directory.all().into_iter().collect();
+        let mut all = Vec::new();
+        for peer in inner.net.peers().await.unwrap_or_default() {
+            let serves = announced.get(&peer.peer).map(|known| {
+                known.announcement.serves.iter().map(|m| m.name.clone()).collect()
+            });
+            let standing = inner.standing(&peer.peer);
+            all.push(PeerStatus {
+                peer: peer.peer.to_string(),
+                address: peer.addresses.first().map(ToString::to_string).unwrap_or_default(),
+                transport: peer.transport.to_string(),
+                rtt_us: peer.rtt_ms.map(|ms| (ms * 1000.0) as u64),
+                source: peer.source.name().to_owned(),
+                serves: serves.unwrap_or_default(),
+                reputation: u32::from(standing.score),
+                barred: standing.barred,
+            });
+        }
+        let gone = inner.reputation().barred().map(|(peer, why)| (*peer, why.to_owned())).collect::<Vec<_>>();
+        for (peer, why) in gone {
+            if all.iter().any(|known| known.peer == peer.to_string()) {
+                continue;
+            }
+            all.push(PeerStatus {
+                peer: peer.to_string(),
+                address: String::new(),
+                transport: "–".into(),
+                rtt_us: None,
+                source: "log".into(),
+                serves: Vec::new(),
+                reputation: 0,
+                barred: Some(why),
+            });
+        }
+        all
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let counts = &self.inner.counts;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counters {
+            answered: read(&counts.answered),
+            failed: read(&counts.failed),
+            refused: read(&counts.refused),
+            failovers: read(&counts.failovers),
+            audits: read(&counts.audits),
+            audit_ms: read(&counts.audit_ms),
+            tokens_in: read(&counts.tokens_in),
+            tokens_out: read(&self.inner.load.tokens_out),
+            dial_failures: self.inner.net.metrics().dial_failures.values().sum(),
+        }
+    }
+
+    /// What is known about this node's connection to the network.
+    pub async fn diagnose(&self) -> Option<peerproof_net::Diagnosis> {
+        self.inner.net.diagnose().await.ok()
+    }
+}

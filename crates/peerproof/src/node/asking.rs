@@ -1,0 +1,572 @@
+//! The router's side: one task an answer, around one [`Job`].
+//!
+//! The job says what to do; this task does it: streams (a task each), hashes
+//! and signatures (at once), searches and audits (tasks that report back). What
+//! the client sees goes into a channel as wide as the longest answer, so a slow
+//! client never makes a provider look slow.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use peerproof_identity::PeerId;
+use peerproof_job::router::{
+    BindingsQuestion, Blame, Broken, Checked, Closed, End, In, Job, LaneId, Notice, Options, Out,
+    Outcome as Ended, Reason,
+};
+use peerproof_job::{Candidate, Entropy};
+use peerproof_log::SignedCheckpoint;
+use peerproof_net::{FrameError, FrameLimits, FrameReader, FrameStream, FrameWriter};
+use peerproof_proof::receipt::{Answer as Whole, BindingError, Field, verify_bindings};
+use peerproof_proof::{audit::describe, challenge};
+use peerproof_wire::evidence::{Evidence, LogBody, LogEntry};
+use peerproof_wire::job::client_nonce_hash;
+use peerproof_wire::{
+    Challenge, FailureCode, JOB_PROTOCOL, Level as WireLevel, LogProof, Message as _, ModelId,
+    Offer, ProviderFrame, Receipt, RouterFrame, Signed, Stop,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::directory::{Known, Wanted};
+use super::{Inner, sleep_until};
+use crate::evidence;
+use crate::client::{
+    AnswerEvent, AskError, FinishReason, JobSpec, Level, Outcome, Preference, Prompt, Report,
+};
+use crate::home::random_seed;
+
+/// Events of one job that wait for it.
+const INBOX: usize = 1024;
+/// Frames that wait for one stream's writer; a job sends an offer, a challenge and a cancel.
+const OUTBOX: usize = 8;
+/// How long a search for providers may take.
+const SEARCH: Duration = Duration::from_secs(5);
+/// How long opening a stream may take.
+const OPEN: Duration = Duration::from_secs(5);
+/// Longer than any silence a job tolerates.
+const READ_TIMEOUT: Duration = Duration::from_secs(600);
+
+pub(super) type Events = mpsc::Sender<Result<AnswerEvent, AskError>>;
+
+/// A request whose model is known by id, signed.
+pub(super) struct Prepared {
+    model_name: String,
+    offer: Signed<Offer>,
+    client_nonce: [u8; 32],
+    options: Options,
+    preference: Preference,
+    auditor: Option<PeerId>,
+}
+
+impl Prepared {
+    pub(super) fn max_tokens(&self) -> u32 {
+        self.offer.max_tokens
+    }
+}
+
+/// Turns a request into a signed offer.
+pub(super) fn prepare(inner: &Inner, spec: JobSpec, model_id: ModelId, model_name: String) -> Result<Prepared, AskError> {
+    let ask = &inner.config.ask;
+    let client_nonce = random_seed();
+    let level = spec.verification.level;
+    let (k, n) = spec.verification.k_of_n;
+    let auditor = spec.verification.auditor.as_deref().map(|peer| parse_peer("verification.auditor", peer)).transpose()?;
+    for peer in spec.preference.order.iter().chain(&spec.preference.only).chain(&spec.preference.ignore) {
+        parse_peer("provider", peer)?;
+    }
+    let offer = Offer {
+        model_id,
+        prompt: prompt(spec.prompt),
+        sampling: peerproof_wire::Sampling {
+            temperature_q16: spec.sampling.temperature_q16,
+            top_k: spec.sampling.top_k,
+            top_p_q16: spec.sampling.top_p_q16,
+        },
+        max_tokens: spec.max_tokens.unwrap_or(ask.max_tokens),
+        stop: spec.stop,
+        level: match level {
+            Level::Receipt => WireLevel::Receipt,
+            Level::Sampled => WireLevel::Sampled,
+            Level::Full => WireLevel::Full,
+            Level::KOfN => WireLevel::KOfN,
+        },
+        public_nonce: spec.seed.map_or_else(random_seed, nonce_of_seed),
+        client_nonce_hash: client_nonce_hash(&client_nonce),
+        deadline_ms: ask.deadline_ms,
+    };
+    let invalid = |message: String| AskError::Invalid { parameter: "request".into(), message };
+    let offer = Signed::sign(&inner.session, offer).map_err(|e| invalid(e.to_string()))?;
+    let options = Options {
+        total_ms: ask.deadline_ms,
+        search_ms: u64::try_from(SEARCH.as_millis()).unwrap_or(u64::MAX),
+        k: usize::from(k),
+        n: usize::from(n),
+        ..Options::default()
+    };
+    Ok(Prepared { model_name, offer, client_nonce, options, preference: spec.preference, auditor })
+}
+
+fn prompt(prompt: Prompt) -> peerproof_wire::Prompt {
+    match prompt {
+        Prompt::Chat(messages) => peerproof_wire::Prompt::Chat(
+            messages
+                .into_iter()
+                .map(|m| peerproof_wire::ChatMessage { role: m.role, content: m.content })
+                .collect(),
+        ),
+        Prompt::Text(text) => peerproof_wire::Prompt::Text(text),
+        Prompt::Tokens(ids) => peerproof_wire::Prompt::Tokens(ids),
+    }
+}
+
+/// The public nonce of a user's seed: the same seed gives the same answer from anyone.
+fn nonce_of_seed(seed: i64) -> [u8; 32] {
+    blake3::derive_key("peerproof public nonce of a user's seed v1", &seed.to_le_bytes())
+}
+
+fn parse_peer(parameter: &str, peer: &str) -> Result<PeerId, AskError> {
+    peer.parse().map_err(|_| AskError::Invalid {
+        parameter: parameter.into(),
+        message: format!("{peer:?} is not a peer id"),
+    })
+}
+
+/// Runs a job to its end. Dropping `cancel`'s other half cancels it.
+pub(super) async fn run(inner: Arc<Inner>, prepared: Prepared, events: Events, cancel: oneshot::Receiver<()>) {
+    inner.counts.asking.fetch_add(1, Ordering::Relaxed);
+    let now = inner.clock.now();
+    let entropy = Entropy::new(random_seed());
+    let (job, outs) = Job::start(
+        prepared.offer.clone(),
+        prepared.client_nonce,
+        prepared.options.clone(),
+        entropy,
+        now,
+    );
+    let (inbox, inputs) = mpsc::channel(INBOX);
+    let asking = Asking {
+        inner: Arc::clone(&inner),
+        prepared,
+        job,
+        inbox,
+        lanes: HashMap::new(),
+        streams: JoinSet::new(),
+        errands: JoinSet::new(),
+        timer: None,
+        events,
+        searches: 0,
+        evidence: None,
+        mismatch: None,
+        ended: None,
+    };
+    asking.drive(outs, inputs, cancel).await;
+    inner.counts.asking.fetch_sub(1, Ordering::Relaxed);
+}
+
+struct Asking {
+    inner: Arc<Inner>,
+    prepared: Prepared,
+    job: Job,
+    inbox: mpsc::Sender<In>,
+    lanes: HashMap<LaneId, mpsc::Sender<RouterFrame>>,
+    /// One task a stream; they end by themselves when the job is over.
+    streams: JoinSet<()>,
+    /// Searches and audits; nobody waits for them when the job is over.
+    errands: JoinSet<()>,
+    timer: Option<tokio::time::Instant>,
+    events: Events,
+    searches: u32,
+    evidence: Option<String>,
+    /// What an audit found, in words.
+    mismatch: Option<String>,
+    ended: Option<Box<Ended>>,
+}
+
+impl Asking {
+    async fn drive(mut self, outs: Vec<Out>, mut inputs: mpsc::Receiver<In>, mut cancel: oneshot::Receiver<()>) {
+        self.perform_all(outs).await;
+        while self.ended.is_none() {
+            let event = tokio::select! {
+                Some(event) = inputs.recv() => event,
+                () = sleep_until(self.timer) => {
+                    self.timer = None;
+                    In::Timer
+                }
+                _ = &mut cancel => In::CancelledByUser,
+            };
+            if let In::AuditDone(_, peerproof_job::router::Audited::Failed { mismatch, .. }) = &event {
+                self.mismatch = Some(describe(mismatch));
+            }
+            let outs = self.job.handle(self.inner.clock.now(), event);
+            self.perform_all(outs).await;
+        }
+        self.report().await;
+        // Streams close by themselves once their outboxes are dropped; let them say goodbye.
+        self.lanes.clear();
+        while self.streams.join_next().await.is_some() {}
+    }
+
+    async fn perform_all(&mut self, outs: Vec<Out>) {
+        for out in outs {
+            self.perform(out).await;
+        }
+    }
+
+    async fn perform(&mut self, out: Out) {
+        match out {
+            Out::FindCandidates => self.find_candidates(),
+            Out::OpenStream { lane, peer } => self.open(lane, peer),
+            Out::Send(lane, frame) => {
+                if let Some(outbox) = self.lanes.get(&lane) {
+                    let _ = outbox.try_send(frame);
+                }
+            }
+            Out::CloseStream(lane) => {
+                self.lanes.remove(&lane);
+            }
+            Out::Emit { start, tokens, text } => {
+                self.inner.counts.tokens_in.fetch_add(tokens.len() as u64, Ordering::Relaxed);
+                self.tell(AnswerEvent::Delta { text, start, tokens });
+            }
+            Out::Notice(notice) => self.notice(notice),
+            Out::CheckBindings(question) => {
+                let event = In::BindingsChecked(question.lane, self.check_bindings(&question));
+                self.answer(event);
+            }
+            Out::CheckLogProof { lane, receipt, proof } => {
+                let event = In::LogProofChecked(lane, check_log_proof(&receipt, &proof));
+                self.answer(event);
+            }
+            Out::CheckOpenings { lane, receipt, tokens, openings, client_nonce } => {
+                let challenge = Challenge {
+                    receipt_id: receipt.id(),
+                    client_nonce,
+                    positions: Vec::new(),
+                    leaf_hashes: false,
+                };
+                let checked = challenge::verify_openings(
+                    &self.prepared.offer, &receipt, &tokens, &[], &challenge, &openings,
+                );
+                self.answer(In::OpeningsChecked(lane, checked.map_err(|e| e.to_string())));
+            }
+            Out::Audit { lane, case, exclude } => self.audit(lane, *case, exclude),
+            Out::Record(body) => self.record(*body).await,
+            Out::SetTimer(at) => self.timer = Some(self.inner.clock.instant(at)),
+            Out::Finish(outcome) => self.ended = Some(outcome),
+        }
+    }
+
+    /// Reports the result of a check that took no time worth a task.
+    fn answer(&mut self, event: In) {
+        let inbox = self.inbox.clone();
+        if let Err(mpsc::error::TrySendError::Full(event)) = inbox.try_send(event) {
+            self.errands.spawn(async move {
+                let _ = inbox.send(event).await;
+            });
+        }
+    }
+
+    /// The channel holds the longest answer, so this fails only if nobody listens any more.
+    fn tell(&self, event: AnswerEvent) {
+        let _ = self.events.try_send(Ok(event));
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        self.tell(match notice {
+            Notice::Started { provider, prompt_tokens } => {
+                AnswerEvent::Started { provider: provider.to_string(), prompt_tokens }
+            }
+            Notice::Switched { provider, why } => {
+                self.inner.counts.failovers.fetch_add(1, Ordering::Relaxed);
+                AnswerEvent::Switched { provider: provider.to_string(), reason: why }
+            }
+            Notice::Checking => AnswerEvent::Checking,
+        });
+    }
+
+    fn find_candidates(&mut self) {
+        let (inner, inbox) = (Arc::clone(&self.inner), self.inbox.clone());
+        let preference = self.prepared.preference.clone();
+        let wanted = Wanted::Served(self.prepared.offer.model_id);
+        let widen = self.searches > 0 || !preference.only.is_empty() || self.prepared.options.n > 1 && self.prepared.offer.level == WireLevel::KOfN;
+        self.searches += 1;
+        self.errands.spawn(async move {
+            let mut found = inner.directory.search(wanted.clone(), SEARCH, widen);
+            while let Some((peer, known)) = found.recv().await {
+                if let Some(candidate) = candidate(&inner, &preference, &wanted, peer, &known).await
+                    && inbox.send(In::Candidates(vec![candidate])).await.is_err()
+                {
+                    return;
+                }
+            }
+            let _ = inbox.send(In::SearchOver).await;
+        });
+    }
+
+    fn open(&mut self, lane: LaneId, peer: PeerId) {
+        let (outbox, frames) = mpsc::channel(OUTBOX);
+        self.lanes.insert(lane, outbox);
+        let (inner, inbox) = (Arc::clone(&self.inner), self.inbox.clone());
+        self.streams.spawn(async move {
+            let limits = FrameLimits { read_timeout: READ_TIMEOUT, ..FrameLimits::default() };
+            match inner.net.open(peer, JOB_PROTOCOL, OPEN, limits).await {
+                Ok(stream) => {
+                    if inbox.send(In::Opened(lane)).await.is_ok() {
+                        converse(lane, stream, frames, inbox).await;
+                    }
+                }
+                Err(error) => {
+                    let _ = inbox.send(In::OpenFailed(lane, error.to_string())).await;
+                }
+            }
+        });
+    }
+
+    fn check_bindings(&self, question: &BindingsQuestion) -> Result<(), Broken> {
+        let whole = |detail: String| Broken { only_text: false, detail };
+        if question.receipt.prompt_tokens != question.prompt_tokens {
+            return Err(whole(format!(
+                "receipt prompt_tokens: expected {}, as accepted, got {}",
+                question.prompt_tokens, question.receipt.prompt_tokens
+            )));
+        }
+        let Some(text) = &question.text else {
+            return Err(Broken { only_text: true, detail: "the text is not known in full".into() });
+        };
+        let answer = Whole { tokens: &question.tokens, text };
+        let provider = question.provider.public_key();
+        verify_bindings(&self.prepared.offer, &question.receipt, &provider, answer, &question.commitments)
+            .map_err(|error| Broken {
+                only_text: matches!(error, BindingError::Digest { field: Field::TextHash, .. }),
+                detail: error.to_string(),
+            })
+    }
+
+    fn audit(&mut self, lane: LaneId, case: peerproof_wire::Case, exclude: Vec<PeerId>) {
+        let (inner, inbox, named) = (Arc::clone(&self.inner), self.inbox.clone(), self.prepared.auditor);
+        inner.counts.audits.fetch_add(1, Ordering::Relaxed);
+        self.errands.spawn(async move {
+            let since = std::time::Instant::now();
+            let audited = inner.audits.run(case, &exclude, named).await;
+            let spent = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+            inner.counts.audit_ms.fetch_add(spent, Ordering::Relaxed);
+            let _ = inbox.send(In::AuditDone(lane, audited)).await;
+        });
+    }
+
+    /// Evidence becomes a file first: it is useful even if the log's disk is full.
+    async fn record(&mut self, body: LogBody) {
+        if let LogBody::Evidence(found) = &body {
+            self.evidence = Some(match evidence::write(&self.inner.home.evidence(), found) {
+                Ok(path) => path.display().to_string(),
+                Err(error) => {
+                    tracing::error!(%error, "evidence could not be kept");
+                    format!("could not be written: {error}")
+                }
+            });
+            if let Some(accused) = accused(found) {
+                let _ = self.inner.net.ban(accused).await;
+            }
+        }
+        self.inner.note(body).await;
+    }
+
+    async fn report(&mut self) {
+        let Some(ended) = self.ended.take() else { return };
+        let result = match &ended.end {
+            End::Answered(stop) => Ok(self.outcome(&ended, *stop)),
+            End::Failed { reason, blame } => Err(self.error(reason, *blame, &ended)),
+            End::Cancelled => return,
+        };
+        let counts = &self.inner.counts;
+        let counter = match &result {
+            Ok(_) => &counts.answered,
+            Err(AskError::Refused { .. }) => &counts.refused,
+            Err(_) => &counts.failed,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let _ = self.events.send(result.map(|outcome| AnswerEvent::Done(Box::new(outcome)))).await;
+    }
+
+    fn outcome(&self, ended: &Ended, stop: Stop) -> Outcome {
+        let offer = &self.prepared.offer;
+        let provider = ended.receipt.as_ref().map(|receipt| receipt.key().peer_id());
+        let reputation = provider.map_or(0, |peer| self.inner.standing(&peer).score);
+        let millis = |ms: u64| u32::try_from(ms).unwrap_or(u32::MAX);
+        Outcome {
+            job_id: offer.id().to_string(),
+            receipt_id: ended.receipt_id().map(|id| id.to_string()).unwrap_or_default(),
+            provider: provider.map(|peer| peer.to_string()).unwrap_or_default(),
+            model_id: offer.model_id.to_string(),
+            model: self.prepared.model_name.clone(),
+            finish_reason: match stop {
+                Stop::Length => FinishReason::Length,
+                Stop::EndOfText | Stop::StopString => FinishReason::Stop,
+            },
+            prompt_tokens: ended.prompt_tokens.unwrap_or(0),
+            output_tokens: ended.output_tokens,
+            verification: Report {
+                level: level(ended.verification.asked),
+                audited: matches!(ended.verification.done, Checked::Audited { .. }),
+                detail: ended.verification.done.to_string(),
+                check_ms: millis(ended.verification.cost_ms),
+            },
+            reputation: u32::from(reputation),
+            first_token_ms: millis(ended.first_token_ms.unwrap_or(0)),
+            total_ms: millis(ended.total_ms),
+            trail: ended.trail.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn error(&self, reason: &Reason, blame: Blame, ended: &Ended) -> AskError {
+        let trail: Vec<String> = ended.trail.iter().map(ToString::to_string).collect();
+        let model = self.prepared.model_name.clone();
+        match reason {
+            Reason::NoProvider => AskError::NoProvider { model, reason: self.inner.why_nobody() },
+            Reason::Refused { code, message } => self.refused_request(*code, message),
+            Reason::Busy { retry_after_ms } => AskError::Busy { retry_after_ms: *retry_after_ms },
+            Reason::Deadline { total_ms } => AskError::Deadline { deadline_ms: *total_ms },
+            Reason::Check { .. } | Reason::Disputed { .. } | Reason::NoAgreement { .. } => {
+                let provider = match blame {
+                    Blame::Provider(peer) => peer.to_string(),
+                    _ => "several providers".into(),
+                };
+                let found = self.mismatch.as_ref().map(|m| format!(" ({m})")).unwrap_or_default();
+                AskError::Refused {
+                    provider,
+                    reason: format!("{reason}{found}"),
+                    evidence: self.evidence.clone().unwrap_or_else(|| "none".into()),
+                }
+            }
+            _ if trail.is_empty() => AskError::Failed { trail: vec![reason.to_string()] },
+            _ => AskError::Failed { trail },
+        }
+    }
+
+    fn refused_request(&self, code: FailureCode, message: &str) -> AskError {
+        let offer = &self.prepared.offer;
+        let invalid = |parameter: &str| AskError::Invalid { parameter: parameter.into(), message: message.into() };
+        match code {
+            FailureCode::ContextLength => {
+                let held = self.inner.directory.matching(&Wanted::Served(offer.model_id));
+                let limits = held.iter().flat_map(|(_, known)| &known.announcement.serves);
+                let limit = limits.filter(|m| m.model_id == offer.model_id).map(|m| m.context_length).max();
+                let requested = requested(message).unwrap_or(offer.max_tokens);
+                AskError::ContextLength { limit: limit.unwrap_or(0), requested }
+            }
+            FailureCode::EmptyPrompt => invalid("messages"),
+            FailureCode::UnknownModel => AskError::NoProvider { model: self.prepared.model_name.clone(), reason: message.into() },
+            _ => invalid("request"),
+        }
+    }
+}
+
+/// The sum of the numbers a provider names after "got": prompt and answer tokens.
+fn requested(message: &str) -> Option<u32> {
+    let (_, tail) = message.rsplit_once("got ")?;
+    let numbers = tail.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u32>().ok());
+    numbers.reduce(u32::saturating_add)
+}
+
+fn level(level: WireLevel) -> Level {
+    match level {
+        WireLevel::Receipt => Level::Receipt,
+        WireLevel::Sampled => Level::Sampled,
+        WireLevel::Full => Level::Full,
+        WireLevel::KOfN => Level::KOfN,
+    }
+}
+
+/// A provider as the job sees it; `None` if the user's preference rules it out.
+async fn candidate(inner: &Inner, preference: &Preference, wanted: &Wanted, peer: PeerId, known: &Known) -> Option<Candidate> {
+    let name = peer.to_string();
+    let named = |list: &[String]| list.contains(&name);
+    let place = preference.order.iter().position(|peer| *peer == name);
+    let outside = !preference.only.is_empty() && !named(&preference.only)
+        || !preference.order.is_empty() && place.is_none() && !preference.allow_fallbacks;
+    if outside || named(&preference.ignore) {
+        return None;
+    }
+    let said = &known.announcement;
+    let Wanted::Served(id) = wanted else { return None };
+    let model = said.serves.iter().find(|m| m.model_id == *id)?;
+    Some(Candidate {
+        peer,
+        context_length: model.context_length,
+        active_jobs: said.active_jobs,
+        queued_jobs: said.queued_jobs,
+        max_jobs: said.max_jobs,
+        rtt_ms: inner.directory.rtt(peer).await.map(|rtt| u32::try_from(rtt.as_millis()).unwrap_or(u32::MAX)),
+        standing: inner.standing(&peer),
+        preferred: place.and_then(|place| u16::try_from(place).ok()),
+    })
+}
+
+/// Reads and writes one stream until either side closes it.
+async fn converse(lane: LaneId, stream: FrameStream, frames: mpsc::Receiver<RouterFrame>, inbox: mpsc::Sender<In>) {
+    let (reader, writer) = stream.split();
+    let mut reading = tokio::spawn(read(lane, reader, inbox.clone()));
+    tokio::select! {
+        closed = write(writer, frames) => {
+            if let Some(why) = closed {
+                let _ = inbox.send(In::Closed(lane, Closed::Gone(why))).await;
+            }
+        }
+        _ = &mut reading => {}
+    }
+    reading.abort();
+}
+
+async fn read(lane: LaneId, mut reader: FrameReader, inbox: mpsc::Sender<In>) {
+    loop {
+        let event = match reader.recv().await {
+            Ok(Some(frame)) => match ProviderFrame::decode(&frame) {
+                Ok(frame) => In::Frame(lane, frame),
+                Err(error) => In::Closed(lane, Closed::Garbage(error.to_string())),
+            },
+            Ok(None) => In::Closed(lane, Closed::Gone("the provider closed the stream".into())),
+            Err(error @ (FrameError::TooLong { .. } | FrameError::Empty | FrameError::Refused(_))) => {
+                In::Closed(lane, Closed::Garbage(error.to_string()))
+            }
+            Err(error) => In::Closed(lane, Closed::Gone(error.to_string())),
+        };
+        let last = matches!(event, In::Closed(..));
+        if inbox.send(event).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+/// Writes frames until the job closes the lane; gives back why it could not.
+async fn write(mut writer: FrameWriter, mut frames: mpsc::Receiver<RouterFrame>) -> Option<String> {
+    while let Some(frame) = frames.recv().await {
+        let written = match frame.encode() {
+            Ok(bytes) => writer.send(&bytes).await.map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(why) = written {
+            return Some(why);
+        }
+    }
+    let _ = writer.finish().await;
+    None
+}
+
+/// A provider logs a receipt with the receipt's own time, so its log entry can be rebuilt.
+fn check_log_proof(receipt: &Signed<Receipt>, proof: &LogProof) -> Result<(), String> {
+    let checkpoint = SignedCheckpoint::open_of(proof.checkpoint.as_bytes(), &receipt.key()).map_err(|e| e.to_string())?;
+    let entry = LogEntry { unix_ms: receipt.issued_unix_ms, body: LogBody::Receipt(receipt.clone()) };
+    let payload = entry.encode().map_err(|e| e.to_string())?;
+    let path: Vec<peerproof_log::Hash> = proof.path.iter().map(|hash| *hash.as_bytes()).collect();
+    checkpoint.verify_entry(&payload, proof.index, &path).map_err(|e| e.to_string())
+}
+
+fn accused(evidence: &Evidence) -> Option<PeerId> {
+    match evidence {
+        Evidence::WrongAnswer(wrong) => Some(wrong.case.receipt.key().peer_id()),
+        Evidence::Equivocation(both) => Some(both.first.key().peer_id()),
+        Evidence::Observation(_) => None,
+    }
+}

@@ -1,0 +1,159 @@
+//! Recomputing answers: for this node's own answers, and for routers that ask.
+//!
+//! A node that holds the model recomputes by itself; otherwise it looks for an
+//! auditor, sends the case, and takes a signed verdict back. One replay runs
+//! at a time, since a replay uses all threads.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use peerproof_engine::execute::Replayer;
+use peerproof_identity::{Keypair, PeerId, PublicKey};
+use peerproof_job::router::{Audited, Auditor};
+use peerproof_net::{FrameLimits, Handle};
+use peerproof_proof::audit::{Findings, audit};
+use peerproof_proof::verdict;
+use peerproof_wire::{
+    AUDIT_PROTOCOL, AuditReply, AuditRequest, Case, Message as _, ModelId, Openings, Outcome,
+    Signed, Verdict,
+};
+use tokio::sync::Mutex;
+
+use super::directory::{Directory, Wanted};
+use super::holdings::Holdings;
+
+/// How long a search for an auditor may take.
+const SEARCH: Duration = Duration::from_secs(3);
+/// How long an auditor may take for its verdict.
+const VERDICT: Duration = Duration::from_secs(110);
+/// Auditors that are tried, one after the other.
+const MAX_AUDITORS: usize = 3;
+
+/// Replays what this node holds.
+pub(crate) struct Replays {
+    holdings: Arc<Holdings>,
+    threads: usize,
+    ready: Mutex<HashMap<ModelId, Arc<Replayer>>>,
+}
+
+impl Replays {
+    pub(crate) fn new(holdings: Arc<Holdings>, threads: usize) -> Replays {
+        Replays { holdings, threads, ready: Mutex::default() }
+    }
+
+    /// A replayer of the model; `None` if this node doesn't hold it.
+    pub(crate) async fn of(&self, id: ModelId) -> Option<Result<Arc<Replayer>, String>> {
+        let held = self.holdings.by_id(id)?;
+        let mut ready = self.ready.lock().await;
+        if let Some(replayer) = ready.get(&id) {
+            return Some(Ok(Arc::clone(replayer)));
+        }
+        let made = match held.open().await {
+            Ok(model) => Replayer::new(model, self.threads).map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        Some(made.map(|replayer| {
+            let replayer = Arc::new(replayer);
+            ready.insert(id, Arc::clone(&replayer));
+            replayer
+        }))
+    }
+
+    /// Recomputes a case; `None` if this node doesn't hold the model.
+    pub(crate) async fn audit(
+        &self,
+        case: Arc<Case>,
+        openings: Option<Openings>,
+        auditor: PublicKey,
+    ) -> Option<Result<Findings, String>> {
+        let replayer = match self.of(case.offer.model_id).await? {
+            Ok(replayer) => replayer,
+            Err(error) => return Some(Err(error)),
+        };
+        let replay = move || audit(&*replayer, &case, openings.as_ref(), &auditor);
+        let found = tokio::task::spawn_blocking(replay).await;
+        Some(match found {
+            Ok(found) => found.map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        })
+    }
+}
+
+/// Finds somebody who recomputes, this node first.
+pub(crate) struct Audits {
+    pub(crate) replays: Arc<Replays>,
+    pub(crate) directory: Directory,
+    pub(crate) net: Handle,
+    pub(crate) session: Arc<Keypair>,
+}
+
+impl Audits {
+    /// Has a case recomputed: by the auditor the request names, by this node, or by another
+    /// one; never by a peer with a hand in the answer.
+    pub(crate) async fn run(&self, case: Case, exclude: &[PeerId], named: Option<PeerId>) -> Audited {
+        let case = Arc::new(case);
+        if let Some(peer) = named {
+            return match self.ask(peer, &case).await {
+                Ok(verdict) => judged(peer, verdict),
+                Err(why) => Audited::Unavailable(format!("auditor {peer}: {why}")),
+            };
+        }
+        let key = self.session.public();
+        match self.replays.audit(Arc::clone(&case), None, key).await {
+            Some(Ok(findings)) => match findings.outcome {
+                Outcome::Pass => Audited::Passed { by: Auditor::Local },
+                Outcome::Fail(mismatch) => {
+                    Audited::Failed { by: Auditor::Local, mismatch, verdicts: Vec::new() }
+                }
+            },
+            Some(Err(why)) => Audited::Unavailable(why),
+            None => self.by_others(&case, exclude).await,
+        }
+    }
+
+    async fn by_others(&self, case: &Arc<Case>, exclude: &[PeerId]) -> Audited {
+        let wanted = Wanted::Audited(case.offer.model_id);
+        let mut auditors = self.directory.search(wanted, SEARCH, false);
+        let mut reasons = Vec::new();
+        while let Some((peer, _)) = auditors.recv().await {
+            if exclude.contains(&peer) || reasons.len() >= MAX_AUDITORS {
+                continue;
+            }
+            match self.ask(peer, case).await {
+                Ok(verdict) => return judged(peer, verdict),
+                Err(why) => reasons.push(format!("{peer}: {why}")),
+            }
+        }
+        Audited::Unavailable(if reasons.is_empty() {
+            "this node does not hold the model and found no auditor of it".into()
+        } else {
+            format!("no auditor gave a verdict: {}", reasons.join("; "))
+        })
+    }
+
+    async fn ask(&self, peer: PeerId, case: &Case) -> Result<Signed<Verdict>, String> {
+        let limits = FrameLimits { read_timeout: VERDICT, ..FrameLimits::default() };
+        let open = self.net.open(peer, AUDIT_PROTOCOL, SEARCH, limits);
+        let mut stream = open.await.map_err(|e| e.to_string())?;
+        let request = AuditRequest { case: case.clone() }.encode().map_err(|e| e.to_string())?;
+        stream.send(&request).await.map_err(|e| e.to_string())?;
+        let frame = stream.recv().await.map_err(|e| e.to_string())?.ok_or("no verdict came")?;
+        match AuditReply::decode(&frame).map_err(|e| e.to_string())? {
+            AuditReply::Failure(failure) => Err(failure.message),
+            AuditReply::Verdict(signed) => {
+                verdict::verify(&signed, &peer.public_key(), &case.offer, &case.receipt)
+                    .map_err(|e| e.to_string())?;
+                Ok(signed)
+            }
+        }
+    }
+}
+
+fn judged(peer: PeerId, verdict: Signed<Verdict>) -> Audited {
+    let by = Auditor::Peer(peer);
+    match verdict.outcome.clone() {
+        Outcome::Pass => Audited::Passed { by },
+        Outcome::Fail(mismatch) => Audited::Failed { by, mismatch, verdicts: vec![verdict] },
+    }
+}

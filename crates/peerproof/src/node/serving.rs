@@ -1,0 +1,429 @@
+//! The provider's side: streams, engine and log around one [`Desk`].
+//!
+//! One task owns the desk. Each stream has a task that reads it and a task that
+//! writes it; the engine reports from its own thread; everything becomes an
+//! [`In`] of one bounded inbox, and every [`Out`] becomes work for one of them.
+//! The engine's sink hashes leaves into the job's transcript right where they
+//! come into being, so what travels between the tasks is tokens and roots.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use peerproof_engine::execute::Replayer;
+use peerproof_engine::model::PromptError;
+use peerproof_engine::service::{self, Event, Refusal, Service};
+use peerproof_identity::{Keypair, PeerId};
+use peerproof_job::limits::COMMIT_EVERY;
+use peerproof_job::provider::{Desk, Draft, Ended, In, LeavesQuestion, Out, Step, StreamId};
+use peerproof_net::{FrameError, FrameReader, FrameWriter, Incoming};
+use peerproof_proof::receipt::{output_hash, text_hash};
+use peerproof_proof::{Transcript, challenge, sampling_seed};
+use peerproof_wire::evidence::{LogBody, LogEntry};
+use peerproof_wire::{
+    Failure, FailureCode, Leaf, LogProof, Message as _, ModelId, Offer, ProviderFrame,
+    RouterFrame, Signed,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::clock::Clock;
+use super::sleep_until;
+use crate::store::LogWriter;
+
+/// What waits for the desk.
+const INBOX: usize = 4096;
+/// Frames that wait for one stream's writer; the desk keeps fewer in flight.
+const OUTBOX: usize = 64;
+/// Engine events taken from one job at once.
+const GATHER: usize = 64;
+/// A router that says nothing for so long after it opened a stream is gone, as far as the
+/// stream's reader is concerned; the desk has its own, shorter deadlines.
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Figures that the announcement and the status show.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    pub(crate) active: AtomicU32,
+    pub(crate) queued: AtomicU32,
+    pub(crate) tokens_out: AtomicU64,
+}
+
+/// A model in service.
+pub(crate) struct Counter {
+    pub(crate) service: Service,
+    pub(crate) replayer: Replayer,
+}
+
+/// What serving needs of the node.
+pub(crate) struct Shop {
+    pub(crate) key: Arc<Keypair>,
+    pub(crate) clock: Clock,
+    pub(crate) log: Arc<LogWriter>,
+    pub(crate) counters: HashMap<ModelId, Arc<Counter>>,
+    pub(crate) load: Arc<Load>,
+}
+
+/// Serves until `stop` turns true; answers under way are then dropped.
+pub(crate) async fn run(
+    shop: Shop,
+    desk: Desk,
+    mut incoming: Incoming,
+    mut stop: watch::Receiver<bool>,
+) {
+    let (inbox, mut events) = mpsc::channel(INBOX);
+    let mut serving = Serving {
+        shop: Arc::new(shop),
+        desk,
+        inbox,
+        streams: HashMap::new(),
+        cancelled: HashMap::new(),
+        tasks: JoinSet::new(),
+        timer: None,
+        next_stream: 0,
+    };
+    loop {
+        let timer = serving.timer;
+        let event = tokio::select! {
+            stream = incoming.next() => match stream {
+                Some((peer, stream)) => {
+                    let (reader, writer) = stream.split();
+                    serving.opened(peer, reader, writer)
+                }
+                None => return,
+            },
+            Some(event) = events.recv() => event,
+            () = sleep_until(timer) => {
+                serving.timer = None;
+                In::Timer
+            }
+            Some(_) = serving.tasks.join_next() => continue,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        serving.step(event);
+    }
+}
+
+struct Serving {
+    shop: Arc<Shop>,
+    desk: Desk,
+    inbox: mpsc::Sender<In>,
+    streams: HashMap<StreamId, mpsc::Sender<Option<ProviderFrame>>>,
+    cancelled: HashMap<StreamId, Arc<AtomicBool>>,
+    tasks: JoinSet<()>,
+    timer: Option<tokio::time::Instant>,
+    next_stream: u64,
+}
+
+impl Serving {
+    fn opened(&mut self, peer: PeerId, reader: FrameReader, writer: FrameWriter) -> In {
+        let stream = StreamId(self.next_stream);
+        self.next_stream += 1;
+        let (frames, outbox) = mpsc::channel(OUTBOX);
+        self.streams.insert(stream, frames);
+        self.tasks.spawn(read(stream, reader, self.inbox.clone()));
+        self.tasks.spawn(write(stream, writer, outbox, self.inbox.clone()));
+        In::Opened { stream, peer }
+    }
+
+    fn step(&mut self, event: In) {
+        let outs = self.desk.handle(self.shop.clock.now(), event);
+        for out in outs {
+            self.perform(out);
+        }
+        let load = &self.shop.load;
+        let now = self.desk.load();
+        load.active.store(now.active, Ordering::Relaxed);
+        load.queued.store(now.queued, Ordering::Relaxed);
+    }
+
+    fn perform(&mut self, out: Out) {
+        match out {
+            Out::Send(stream, frame) => {
+                if let Some(outbox) = self.streams.get(&stream) {
+                    let _ = outbox.try_send(Some(frame));
+                }
+            }
+            Out::Close(stream) => {
+                self.stop(stream);
+                if let Some(outbox) = self.streams.remove(&stream) {
+                    let _ = outbox.try_send(None);
+                }
+            }
+            Out::Prepare { stream, offer } => self.prepare(stream, offer),
+            Out::Run { stream, offer, resume } => self.compute(stream, &offer, resume),
+            Out::Stop(stream) => self.stop(stream),
+            Out::Issue { stream, draft } => self.issue(stream, draft),
+            Out::OpenLeaves { stream, question } => self.open_leaves(stream, question),
+            Out::SetTimer(at) => self.timer = Some(self.shop.clock.instant(at)),
+        }
+    }
+
+    fn stop(&mut self, stream: StreamId) {
+        if let Some(cancelled) = self.cancelled.remove(&stream) {
+            cancelled.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn prepare(&mut self, stream: StreamId, offer: Signed<Offer>) {
+        let (shop, inbox) = (Arc::clone(&self.shop), self.inbox.clone());
+        self.tasks.spawn(async move {
+            let counting = tokio::task::spawn_blocking(move || count_prompt(&shop, &offer));
+            let event = match counting.await {
+                Ok(Ok(count)) => In::Prepared(stream, count),
+                Ok(Err(failure)) => In::Refused(stream, failure),
+                Err(_) => In::Refused(stream, internal("the prompt could not be read")),
+            };
+            let _ = inbox.send(event).await;
+        });
+    }
+
+    fn compute(&mut self, stream: StreamId, offer: &Signed<Offer>, resume: Vec<u32>) {
+        let cancelled = Arc::new(AtomicBool::new(false));
+        self.cancelled.insert(stream, Arc::clone(&cancelled));
+        // At most one event a token, and a few more: the engine never finds it full.
+        let (events, gathered) = mpsc::channel(offer.max_tokens as usize + 8);
+        let (shop, inbox, offer) = (Arc::clone(&self.shop), self.inbox.clone(), offer.clone());
+        self.tasks.spawn(gather(gathered, inbox));
+        self.tasks.spawn(async move {
+            let starting = tokio::task::spawn_blocking(move || {
+                let sink = Sink { stream, events: events.clone(), cancelled, shop: Arc::clone(&shop), transcript: Transcript::new(), tokens: Vec::new() };
+                if let Err(failure) = start(&shop, &offer, resume, sink) {
+                    let _ = events.try_send(In::Refused(stream, failure));
+                }
+            });
+            let _ = starting.await;
+        });
+    }
+
+    fn issue(&mut self, stream: StreamId, draft: Draft) {
+        let (shop, inbox) = (Arc::clone(&self.shop), self.inbox.clone());
+        self.tasks.spawn(async move {
+            let event = match sign_and_log(&shop, draft).await {
+                Ok((receipt, proof)) => In::Logged { stream, receipt, proof },
+                Err(why) => {
+                    tracing::error!(why, "a receipt could not be logged");
+                    In::LogFailed { stream, why }
+                }
+            };
+            let _ = inbox.send(event).await;
+        });
+    }
+
+    fn open_leaves(&mut self, stream: StreamId, question: Box<LeavesQuestion>) {
+        let (shop, inbox) = (Arc::clone(&self.shop), self.inbox.clone());
+        self.tasks.spawn(async move {
+            let opening = tokio::task::spawn_blocking(move || open(&shop, &question));
+            let opened = opening.await.unwrap_or_else(|_| Err("the replay failed".into()));
+            let _ = inbox.send(In::LeavesOpened(stream, opened)).await;
+        });
+    }
+}
+
+async fn read(stream: StreamId, mut reader: FrameReader, inbox: mpsc::Sender<In>) {
+    loop {
+        let event = match reader.recv().await {
+            Ok(Some(frame)) => match RouterFrame::decode(&frame) {
+                Ok(frame) => In::Frame(stream, frame),
+                Err(error) => In::Unreadable(stream, error),
+            },
+            Ok(None) => In::Closed(stream),
+            Err(FrameError::Refused(error)) => In::Unreadable(stream, error),
+            Err(_) => In::Closed(stream),
+        };
+        let last = !matches!(event, In::Frame(..));
+        if inbox.send(event).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+async fn write(
+    stream: StreamId,
+    mut writer: FrameWriter,
+    mut outbox: mpsc::Receiver<Option<ProviderFrame>>,
+    inbox: mpsc::Sender<In>,
+) {
+    while let Some(Some(frame)) = outbox.recv().await {
+        let written = match frame.encode() {
+            Ok(bytes) => writer.send(&bytes).await.map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = written {
+            tracing::debug!(?stream, error, "a frame could not be written");
+            let _ = inbox.send(In::Closed(stream)).await;
+            return;
+        }
+        if inbox.send(In::Sent(stream)).await.is_err() {
+            return;
+        }
+    }
+    let _ = writer.finish().await;
+}
+
+/// Passes engine events on, tokens that are ready together as one event.
+async fn gather(mut events: mpsc::Receiver<In>, inbox: mpsc::Sender<In>) {
+    let mut batch = Vec::with_capacity(GATHER);
+    while events.recv_many(&mut batch, GATHER).await > 0 {
+        let mut joined: Option<In> = None;
+        for event in batch.drain(..) {
+            match (&mut joined, event) {
+                (Some(In::Steps { start, steps, .. }), In::Steps { start: next, steps: more, .. })
+                    if *start as usize + steps.len() == next as usize =>
+                {
+                    steps.extend(more);
+                }
+                (_, event) => {
+                    if let Some(ready) = joined.replace(event)
+                        && inbox.send(ready).await.is_err()
+                    {
+                        return;
+                    }
+                }
+            }
+        }
+        if let Some(ready) = joined
+            && inbox.send(ready).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+fn count_prompt(shop: &Shop, offer: &Offer) -> Result<u32, Failure> {
+    let counter = shop.counters.get(&offer.model_id).ok_or_else(|| unknown(offer.model_id))?;
+    let model = counter.service.model();
+    let prompt = model.prompt_tokens(&offer.prompt).map_err(|e| prompt_failure(&e))?;
+    model.check_fit(&prompt, offer.max_tokens).map_err(|e| prompt_failure(&e))?;
+    Ok(u32::try_from(prompt.len()).unwrap_or(u32::MAX))
+}
+
+/// Engine-side half of one job: hashes leaves, reports tokens.
+struct Sink {
+    stream: StreamId,
+    events: mpsc::Sender<In>,
+    cancelled: Arc<AtomicBool>,
+    shop: Arc<Shop>,
+    transcript: Transcript,
+    tokens: Vec<u32>,
+}
+
+fn start(shop: &Shop, offer: &Signed<Offer>, resume: Vec<u32>, mut sink: Sink) -> Result<(), Failure> {
+    let counter = shop.counters.get(&offer.model_id).ok_or_else(|| unknown(offer.model_id))?;
+    let prompt = counter.service.model().prompt_tokens(&offer.prompt).map_err(|e| prompt_failure(&e))?;
+    let job = service::Job {
+        key: offer.id(),
+        seed: sampling_seed(offer),
+        prompt,
+        resume,
+        sampling: offer.sampling,
+        max_tokens: offer.max_tokens,
+        stop: offer.stop.clone(),
+    };
+    counter.service.submit(job, Box::new(move |event| sink.take(event))).map_err(|r| refusal(&r))
+}
+
+impl Sink {
+    fn take(&mut self, event: Event) -> ControlFlow<()> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return ControlFlow::Break(());
+        }
+        match self.convert(event) {
+            Ok(None) => ControlFlow::Continue(()),
+            Ok(Some(event)) => match self.events.try_send(event) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            },
+            Err(failure) => {
+                let _ = self.events.try_send(In::Refused(self.stream, failure));
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    fn convert(&mut self, event: Event) -> Result<Option<In>, Failure> {
+        let stream = self.stream;
+        match event {
+            Event::Prompt { step } => {
+                self.push(&step.into())?;
+                Ok(None)
+            }
+            Event::Token { index, token, text, step, resumed } => {
+                self.push(&step.into())?;
+                self.tokens.push(token);
+                if resumed {
+                    return Ok(None);
+                }
+                self.shop.load.tokens_out.fetch_add(1, Ordering::Relaxed);
+                let due = (index as usize + 1).is_multiple_of(COMMIT_EVERY);
+                let commitment = due.then(|| self.transcript.commitment());
+                let steps = vec![Step { token, text, commitment }];
+                Ok(Some(In::Steps { stream, start: index, steps }))
+            }
+            Event::Finished { stop, tokens, text } => {
+                let transcript = std::mem::take(&mut self.transcript);
+                let tree = transcript.close(stop, tokens, &text).map_err(|e| internal(&e.to_string()))?;
+                let ended = Ended {
+                    stop,
+                    output_hash: output_hash(&self.tokens),
+                    text_hash: text_hash(&text),
+                    transcript_root: tree.root(),
+                    leaves: tree.leaves(),
+                };
+                Ok(Some(In::Finished(stream, ended)))
+            }
+            Event::Refused(refused) => Err(refusal(&refused)),
+            _ => Ok(None),
+        }
+    }
+
+    fn push(&mut self, leaf: &Leaf) -> Result<(), Failure> {
+        self.transcript.push(leaf).map_err(|e| internal(&e.to_string()))
+    }
+}
+
+async fn sign_and_log(shop: &Shop, draft: Draft) -> Result<(Signed<peerproof_wire::Receipt>, LogProof), String> {
+    let unix_ms = shop.clock.unix_ms();
+    let receipt = Signed::sign(&shop.key, draft.receipt(unix_ms)).map_err(|e| e.to_string())?;
+    // A reader rebuilds the entry from the receipt alone, so both carry one time.
+    let entry = LogEntry { unix_ms, body: LogBody::Receipt(receipt.clone()) };
+    let appended = shop.log.append(&entry).await.map_err(|e| e.to_string())?;
+    Ok((receipt, appended.into()))
+}
+
+fn open(shop: &Shop, question: &LeavesQuestion) -> Result<peerproof_wire::Openings, String> {
+    let LeavesQuestion { offer, receipt, tokens, challenge } = question;
+    let counter = shop.counters.get(&offer.model_id).ok_or("the model is not served any more")?;
+    let recomputed = peerproof_proof::audit::recompute(&counter.replayer, offer, tokens).map_err(|e| e.to_string())?;
+    let tree = recomputed.tree().ok_or("the answer has another end")?;
+    challenge::respond(offer, receipt, recomputed.leaves(), &tree, challenge).map_err(|e| e.to_string())
+}
+
+fn unknown(model: ModelId) -> Failure {
+    Failure::new(FailureCode::UnknownModel, format!("model {model} is not served here"))
+}
+
+fn internal(message: &str) -> Failure {
+    Failure::new(FailureCode::Internal, message)
+}
+
+fn prompt_failure(error: &PromptError) -> Failure {
+    let code = match error {
+        PromptError::Empty => FailureCode::EmptyPrompt,
+        PromptError::TooLong { .. } => FailureCode::ContextLength,
+        _ => FailureCode::BadOffer,
+    };
+    Failure::new(code, error.to_string())
+}
+
+fn refusal(refusal: &Refusal) -> Failure {
+    match refusal {
+        Refusal::Prompt(error) => prompt_failure(error),
+        Refusal::QueueFull { .. } => Failure::new(FailureCode::Busy, refusal.to_string()),
+        Refusal::NoTokens | Refusal::Resume { .. } => Failure::new(FailureCode::BadOffer, refusal.to_string()),
+        Refusal::CacheBudget { .. } => Failure::new(FailureCode::ContextLength, refusal.to_string()),
+        _ => Failure::new(FailureCode::Internal, refusal.to_string()),
+    }
+}

@@ -1,0 +1,144 @@
+//! Checking an evidence file, with nothing but the file and, if it is here, the model.
+//!
+//! Without the model, signatures and the claims that follow from them are
+//! checked; with it, the job is run again, which decides. The result says what
+//! was proven and what could not be checked, never more.
+
+use std::path::Path;
+
+use peerproof_engine::execute::Replayer;
+use peerproof_engine::llama::LoadOptions;
+use peerproof_engine::model::Model;
+use peerproof_proof::audit::describe;
+use peerproof_proof::evidence::{self as proof, EvidenceError, Finding, Proven, Unchecked};
+use peerproof_wire::evidence::Evidence;
+use peerproof_wire::{Case, ModelId};
+use serde::Serialize;
+
+use crate::evidence::{EvidenceFileError, read};
+use crate::models::{Installed, ModelError, Store};
+
+/// Why a file could not be judged, or is worth nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// The file.
+    #[error(transparent)]
+    File(#[from] EvidenceFileError),
+    /// The model store.
+    #[error(transparent)]
+    Store(#[from] ModelError),
+    /// The model file.
+    #[error("model {name}: {message}")]
+    Model {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// The file proves nothing, or accuses falsely.
+    #[error("{path}: {source}")]
+    Worthless {
+        /// The file.
+        path: String,
+        /// Why.
+        source: EvidenceError,
+    },
+}
+
+/// What a file proves.
+#[derive(Clone, Debug, Serialize)]
+pub struct Judgement {
+    /// Peer id of the accused.
+    pub accused: String,
+    /// `wrong answer`, `equivocation` or `observation`.
+    pub kind: &'static str,
+    /// The model in question, if there is one.
+    pub model_id: Option<String>,
+    /// Whether something is proven beyond anyone's word.
+    pub proven: bool,
+    /// What is proven, or why nothing is.
+    pub statement: String,
+    /// What could not be checked here.
+    pub unchecked: Vec<String>,
+    /// Whether the job was run again for this.
+    pub recomputed: bool,
+}
+
+/// Judges a file, running the job again if the model it names is in `store`.
+///
+/// # Errors
+/// [`VerifyError::Worthless`] if the file proves nothing; otherwise why it could not be judged.
+pub fn verify(path: &Path, store: &Store, model: Option<&Installed>) -> Result<Judgement, VerifyError> {
+    let evidence = read(path)?;
+    let model_id = case(&evidence).map(|case| case.offer.model_id);
+    let here = match (model, model_id) {
+        (Some(model), _) => Some(model.clone()),
+        (None, Some(id)) => store.find(&id.to_string()).ok(),
+        (None, None) => None,
+    };
+    let recomputes = here.is_some() && matches!(evidence, Evidence::WrongAnswer(_));
+    let finding = match here.filter(|_| recomputes) {
+        Some(model) => proof::verify_with(&evidence, &replayer(&model)?),
+        None => proof::verify(&evidence),
+    };
+    let worthless = |source| VerifyError::Worthless { path: path.display().to_string(), source };
+    Ok(judgement(&evidence, &finding.map_err(worthless)?, model_id, recomputes))
+}
+
+fn case(evidence: &Evidence) -> Option<&Case> {
+    match evidence {
+        Evidence::WrongAnswer(wrong) => Some(&wrong.case),
+        Evidence::Observation(seen) => seen.case.as_ref(),
+        Evidence::Equivocation(_) => None,
+    }
+}
+
+fn replayer(model: &Installed) -> Result<Replayer, VerifyError> {
+    let failed = |message: String| VerifyError::Model { name: model.name.clone(), message };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let opened = Model::open(&model.path, &LoadOptions::default()).map_err(|e| failed(e.to_string()))?;
+    Replayer::new(opened, threads).map_err(|e| failed(e.to_string()))
+}
+
+fn judgement(evidence: &Evidence, finding: &Finding, model_id: Option<ModelId>, recomputed: bool) -> Judgement {
+    let kind = match evidence {
+        Evidence::WrongAnswer(_) => "wrong answer",
+        Evidence::Equivocation(_) => "equivocation",
+        Evidence::Observation(_) => "observation",
+    };
+    let mut unchecked: Vec<String> = finding.unchecked.iter().map(|what| match what {
+        Unchecked::Recomputation => "whether the transcript follows from the model; pull the model and run this again".to_owned(),
+        Unchecked::Verdicts => "what attached verdicts say of the model".to_owned(),
+        Unchecked::Account => "the observer's own account, which nobody else signed".to_owned(),
+        _ => "something this version does not know".to_owned(),
+    }).collect();
+    unchecked.extend(finding.idle_auditors.iter().map(|key| {
+        format!("auditor {} signed a verdict that a recomputation does not give", key.peer_id())
+    }));
+    Judgement {
+        accused: finding.accused.peer_id().to_string(),
+        kind,
+        model_id: model_id.map(|id| id.to_string()),
+        proven: finding.proven.is_some(),
+        statement: statement(evidence, finding.proven.as_ref()),
+        unchecked,
+        recomputed,
+    }
+}
+
+fn statement(evidence: &Evidence, proven: Option<&Proven>) -> String {
+    match (proven, evidence) {
+        (Some(Proven::WrongAnswer(mismatch)), _) => format!(
+            "it signed a transcript that does not follow from the model: {}", describe(mismatch)
+        ),
+        (Some(Proven::Equivocation { number }), _) => {
+            format!("it signed two different receipts with number {number}")
+        }
+        (Some(Proven::Terms(error)), _) => format!("it signed a receipt that breaks its offer: {error}"),
+        (Some(Proven::Leaf(error)), _) => format!("a leaf it opened contradicts its receipt: {error}"),
+        (Some(_), _) => "something this version does not know".to_owned(),
+        (None, Evidence::Observation(seen)) => format!("claimed by the observer: {}", seen.reason),
+        (None, _) => "all signatures hold; the claim itself was not checked".to_owned(),
+    }
+}
