@@ -118,6 +118,10 @@ impl Execute for Replayer {
         self.model.id()
     }
 
+    fn vocabulary(&self) -> u32 {
+        self.model.vocabulary() as u32
+    }
+
     fn prompt_tokens(&self, offer: &Offer) -> Result<Vec<u32>, ReplayError> {
         self.check_model(offer)?;
         Ok(self.model.prompt_tokens(&offer.prompt)?)

@@ -149,13 +149,17 @@ pub fn recompute<E: Execute>(
         return Err(AuditError::Model { expected: offer.model_id, got: executor.model_id() });
     }
     let prompt = executor.prompt_tokens(offer).map_err(AuditError::replay)?;
-    let leaves = replay(executor, offer, &prompt, answer)?;
-    let ending = executor.ending(offer, answer).map_err(AuditError::replay)?;
-    if ending.tokens == 0 || ending.tokens as usize > answer.len() {
+    // A token the model does not know cannot be read, and need not be: the
+    // position before it draws another one, which settles the case.
+    let known = answer.iter().position(|token| *token >= executor.vocabulary());
+    let known = known.unwrap_or(answer.len());
+    let leaves = replay(executor, offer, &prompt, &answer[..answer.len().min(known + 1)])?;
+    let ending = executor.ending(offer, &answer[..known]).map_err(AuditError::replay)?;
+    if ending.tokens as usize > known || (ending.tokens == 0 && known > 0) {
         return Err(AuditError::Executor {
             index: leaves.len(),
             what: "tokens that stand",
-            expected: answer.len() as u64,
+            expected: known as u64,
             got: ending.tokens.into(),
         });
     }
@@ -221,7 +225,8 @@ fn verify_step(index: usize, read: &[u32], prompt: usize, step: &Step) -> Result
 }
 
 impl Recomputation {
-    /// The leaves of all positions, the closing one left out.
+    /// The leaves of all positions, the closing one left out. If the answer holds
+    /// a token the model does not know, they end where that token should be drawn.
     #[must_use]
     pub fn leaves(&self) -> &[Leaf] {
         &self.leaves

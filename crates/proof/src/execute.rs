@@ -52,6 +52,9 @@ pub trait Execute {
     /// The model this executor holds.
     fn model_id(&self) -> ModelId;
 
+    /// How many tokens the model knows; every id it can read or draw lies below.
+    fn vocabulary(&self) -> u32;
+
     /// The prompt's token ids: template and tokenizer of the model applied to the offer.
     fn prompt_tokens(&self, offer: &Offer) -> Result<Vec<u32>, Self::Error>;
 

@@ -182,6 +182,20 @@ fn a_draft_model_writes_and_the_true_model_only_reads() {
     assert_eq!(caught(&claimed, Some(&all_positions(&claimed))), (position, Difference::Token));
 }
 
+#[test]
+fn a_token_the_model_does_not_know_is_no_way_out_of_an_audit() {
+    let honest = serve(&Toy::default(), &sign(long_offer()));
+    for index in [0, 1, 40, 69] {
+        let mut tokens = honest.tokens.clone();
+        tokens[index] = 1_000_000;
+        let Served { offer, leaves, text, stop, .. } = honest.clone();
+        let served = commit(&provider(), &offer, leaves, tokens, &text, stop);
+        assert_eq!(bound(&served), Ok(()));
+        let position = served.prompt_tokens - 1 + index as u32;
+        assert_eq!(caught(&served, None), (position, Difference::Token));
+    }
+}
+
 /// The beginning of an honest answer, closed as if it had ended.
 fn cut(served: &Served, tokens: usize, stop: Stop) -> Served {
     let leaves = served.leaves[..served.prompt_tokens as usize + tokens - 1].to_vec();

@@ -137,6 +137,10 @@ impl Execute for Toy {
         MODEL
     }
 
+    fn vocabulary(&self) -> u32 {
+        VOCABULARY
+    }
+
     fn prompt_tokens(&self, offer: &Offer) -> Result<Vec<u32>, Infallible> {
         let encode = |text: &str| -> Vec<u32> {
             text.bytes().map(|byte| 1 + u32::from(byte) % (VOCABULARY - 1)).collect()
@@ -165,6 +169,8 @@ impl Execute for Toy {
         on_step: &mut dyn FnMut(Step),
     ) -> Result<(), Infallible> {
         let read: Vec<u32> = [prompt, answer].concat();
+        // A real model has no row for such a token.
+        assert!(read[..read.len() - 1].iter().all(|token| *token < VOCABULARY));
         for end in 1..read.len() {
             let drawn = (end as u32).checked_sub(prompt.len() as u32);
             on_step(self.step(offer, key, seed, &read[..end], drawn));

@@ -89,7 +89,8 @@ fn every_field_of_a_receipt() {
         leaves: _,
         issued_unix_ms: _,
     } = second().receipt.statement().clone();
-    let table: [(fn(&mut Receipt), Met); 13] = [
+    type Row = (fn(&mut Receipt), Met);
+    let table: [Row; 13] = [
         (|receipt| flip(&mut receipt.offer_id), Met::Digest(Field::OfferId)),
         (|receipt| receipt.model_id = ModelId::from_bytes([0; 32]), Met::Digest(Field::ModelId)),
         (|receipt| receipt.number += 1, Met::Chain),
