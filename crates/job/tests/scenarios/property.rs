@@ -12,29 +12,29 @@ use crate::world::{AuditBy, Script, World, reference, text_of};
 fn network_trouble() -> impl Strategy<Value = Script> {
     prop_oneof![
         3 => Just(Script::Honest),
-        Just(Script::Unreachable),
-        Just(Script::Mute),
-        Just(Script::AcceptsOnly),
-        (0..40_u32).prop_map(Script::DiesAt),
-        (0..40_u32).prop_map(Script::StallsAt),
-        (0..40_u32).prop_map(Script::GarbageAt),
-        (0..40_u32).prop_map(Script::Doubles),
-        (0..40_u32).prop_map(Script::Swaps),
-        (0..40_u32).prop_map(Script::Skips),
-        Just(Script::NoCommitments),
-        (1..4_u32).prop_map(Script::BusyTimes),
-        proptest::sample::select(FailureCode::ALL).prop_map(Script::Refuses),
+        1 => Just(Script::Unreachable),
+        1 => Just(Script::Mute),
+        1 => Just(Script::AcceptsOnly),
+        1 => (0..40_u32).prop_map(Script::DiesAt),
+        1 => (0..40_u32).prop_map(Script::StallsAt),
+        1 => (0..40_u32).prop_map(Script::GarbageAt),
+        1 => (0..40_u32).prop_map(Script::Doubles),
+        1 => (0..40_u32).prop_map(Script::Swaps),
+        1 => (0..40_u32).prop_map(Script::Skips),
+        1 => Just(Script::NoCommitments),
+        1 => (1..4_u32).prop_map(Script::BusyTimes),
+        1 => proptest::sample::select(FailureCode::ALL).prop_map(Script::Refuses),
     ]
 }
 
 fn any_script() -> impl Strategy<Value = Script> {
     prop_oneof![
         4 => network_trouble(),
-        (0..40_u32).prop_map(Script::CheatsFrom),
-        Just(Script::FalseText),
-        Just(Script::FalseLogProof),
-        Just(Script::NoOpenings),
-        Just(Script::FalseOpenings),
+        1 => (0..40_u32).prop_map(Script::CheatsFrom),
+        1 => Just(Script::FalseText),
+        1 => Just(Script::FalseLogProof),
+        1 => Just(Script::NoOpenings),
+        1 => Just(Script::FalseOpenings),
     ]
 }
 
@@ -74,7 +74,7 @@ proptest! {
             world.assert_answer();
         }
         for provider in 0..scripts.len() {
-            prop_assert!(!world.is_barred(provider), "a network can cause all of this");
+            prop_assert!(!world.is_barred(provider), "a network can cause all of this: {:?} {:?}", world.evidence(), outcome);
         }
         if level != Level::KOfN && scripts.last() == Some(&Script::Honest) && scripts.len() <= 3 {
             prop_assert!(matches!(outcome.end, End::Answered(_)), "{:?}", outcome);

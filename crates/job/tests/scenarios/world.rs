@@ -559,6 +559,11 @@ impl World {
                 tokens.text.push('!');
             }
         }
+        // Leaving out or holding back the very last tokens makes the receipt false.
+        let is_last = match &frames[0] {
+            ProviderFrame::Tokens(tokens) => tokens.start + tokens.tokens.len() as u32 >= self.offer.max_tokens,
+            _ => false,
+        };
         let is_tokens = matches!(frames[0], ProviderFrame::Tokens(_));
         let is_openings = matches!(frames[0], ProviderFrame::Openings(_));
         let reached = |at: u32| is_tokens && before >= at || provider.sent >= at && !is_tokens;
@@ -579,8 +584,8 @@ impl World {
                 let twice = frames[0].clone();
                 frames.push(twice);
             }
-            Script::Skips(at) if is_tokens && provider.frames == at => frames.clear(),
-            Script::Swaps(at) if is_tokens && provider.frames == at => {
+            Script::Skips(at) if is_tokens && provider.frames == at && !is_last => frames.clear(),
+            Script::Swaps(at) if is_tokens && provider.frames == at && !is_last => {
                 provider.held = frames.pop();
             }
             Script::Swaps(_) => frames.extend(provider.held.take()),
