@@ -51,3 +51,76 @@ impl FinishedJobs {
         self.jobs.get_mut(receipt_id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use peerproof_identity::Keypair;
+    use peerproof_wire::{Level, ModelId, Prompt, Sampling, Stop};
+
+    use super::*;
+
+    fn job(number: u64, prompt_bytes: usize) -> FinishedJob {
+        let zero = Digest::from_bytes([0; 32]);
+        let key = Keypair::from_seed(&[1; 32]);
+        let offer = Offer {
+            model_id: ModelId::from_bytes([0; 32]),
+            prompt: Prompt::Text("x".repeat(prompt_bytes)),
+            sampling: Sampling::GREEDY,
+            max_tokens: 1,
+            stop: vec![],
+            level: Level::Receipt,
+            public_nonce: [0; 32],
+            client_nonce_hash: zero,
+            deadline_ms: 1,
+        };
+        let offer = Signed::sign(&key, offer).expect("an offer within its limits");
+        let receipt = Receipt {
+            offer_id: offer.id(),
+            model_id: offer.model_id,
+            number,
+            previous: (number > 1).then_some(zero),
+            prompt_tokens: 1,
+            output_tokens: 1,
+            stop: Stop::Length,
+            output_hash: zero,
+            text_hash: zero,
+            transcript_root: zero,
+            leaves: 2,
+            issued_unix_ms: 0,
+        };
+        let receipt = Signed::sign(&key, receipt).expect("a receipt within its limits");
+        FinishedJob::new(offer, receipt, vec![1])
+    }
+
+    #[test]
+    fn jobs_are_bounded_by_number() {
+        let mut finished = FinishedJobs::default();
+        let first = job(1, 1).receipt.id();
+        for number in 1..=MAX_FINISHED_JOBS as u64 + 1 {
+            finished.insert(job(number, 1));
+        }
+        assert_eq!(finished.jobs.len(), MAX_FINISHED_JOBS);
+        assert!(finished.find(&first).is_none());
+    }
+
+    #[test]
+    fn jobs_are_bounded_by_size() {
+        let mut finished = FinishedJobs::default();
+        let prompt_bytes = 500 << 10;
+        let fit = (MAX_FINISHED_BYTES / (2 * prompt_bytes)) as u64;
+        for number in 1..=fit + 1 {
+            finished.insert(job(number, prompt_bytes));
+        }
+        assert!(finished.bytes <= MAX_FINISHED_BYTES);
+        assert!((1..fit as usize + 1).contains(&finished.jobs.len()));
+        assert_eq!(finished.order.len(), finished.jobs.len());
+    }
+
+    #[test]
+    fn a_long_job_is_kept_in_few_bytes_a_token() {
+        let mut long = job(1, 4_000);
+        long = FinishedJob::new(long.offer, long.receipt, vec![1; 1_000]);
+        // 4,000 bytes of text are about 1,000 tokens.
+        assert!(long.bytes <= 48 * 2_000, "{}", long.bytes);
+    }
+}

@@ -2,10 +2,13 @@
 
 use peerproof_identity::{Keypair, PeerId};
 use peerproof_job::Millis;
-use peerproof_job::provider::{BookError, Config, Desk, Draft, Ended, In, Out, Served, Step, StreamId};
+use peerproof_job::limits::MAX_RUNNING_CHALLENGES;
+use peerproof_job::provider::{
+    BookError, Config, Desk, Draft, Ended, In, Out, Served, Step, StreamId,
+};
 use peerproof_wire::{
-    Challenge, Commitment, Digest, Failure, FailureCode, Level, LogBody, LogEntry, LogProof, ModelId,
-    Offer, Openings, ProviderFrame, Receipt, RouterFrame, Signed, Stop, Tokens, WireError,
+    Challenge, Commitment, Digest, Failure, FailureCode, Level, LogBody, LogEntry, LogProof,
+    ModelId, Offer, Openings, ProviderFrame, Receipt, RouterFrame, Signed, Stop, Tokens, WireError,
 };
 use proptest::prelude::*;
 
@@ -71,7 +74,8 @@ impl Bench {
     }
 
     fn steps(&mut self, stream: u64, start: u32, tokens: &[u32]) -> Vec<Out> {
-        let step = |token: &u32| Step { token: *token, text: format!("{token} "), commitment: None };
+        let step =
+            |token: &u32| Step { token: *token, text: format!("{token} "), commitment: None };
         let steps = tokens.iter().map(step).collect();
         self.tell(In::Steps { stream: StreamId(stream), start, steps })
     }
@@ -96,7 +100,12 @@ impl Bench {
         receipt
     }
 
-    fn challenge(&mut self, stream: u64, receipt: &Signed<Receipt>, change: impl FnOnce(&mut Challenge)) -> Vec<Out> {
+    fn challenge(
+        &mut self,
+        stream: u64,
+        receipt: &Signed<Receipt>,
+        change: impl FnOnce(&mut Challenge),
+    ) -> Vec<Out> {
         let mut challenge = Challenge {
             receipt_id: receipt.id(),
             client_nonce: NONCE,
@@ -127,7 +136,11 @@ fn tokens(outs: &[Out]) -> Vec<&Tokens> {
 fn offers_are_held_against_every_rule() {
     let mut bench = Bench::new(Config { max_deadline_ms: 10_000, ..Config::default() });
     let cases = [
-        (varied(1, |offer| offer.model_id = ModelId::from_bytes([1; 32])), vec![], FailureCode::UnknownModel),
+        (
+            varied(1, |offer| offer.model_id = ModelId::from_bytes([1; 32])),
+            vec![],
+            FailureCode::UnknownModel,
+        ),
         (varied(1, |offer| offer.deadline_ms = 999), vec![], FailureCode::Deadline),
         (varied(1, |offer| offer.deadline_ms = 10_001), vec![], FailureCode::Deadline),
         (varied(1, |offer| offer.deadline_ms = 5_000), vec![0; 51], FailureCode::BadOffer),
@@ -157,7 +170,10 @@ fn an_offer_by_another_key_is_refused_first_of_all() {
 #[test]
 fn unreadable_bytes_are_refused_with_the_reason() {
     for (error, code) in [
-        (WireError::Version { place: "offer.protocol", expected: 1, got: 2 }, FailureCode::Unsupported),
+        (
+            WireError::Version { place: "offer.protocol", expected: 1, got: 2 },
+            FailureCode::Unsupported,
+        ),
         (WireError::LengthPrefix, FailureCode::BadOffer),
     ] {
         let mut bench = Bench::new(Config::default());
@@ -175,7 +191,11 @@ fn an_offer_is_answered_once() {
     assert_eq!(failure(&bench.ask(2, &offer, &[])).code, FailureCode::Replayed, "while it runs");
     bench.tell(In::Frame(StreamId(1), RouterFrame::Cancel));
     bench.finish(3, &offer);
-    assert_eq!(failure(&bench.ask(4, &offer, &[])).code, FailureCode::Replayed, "after the receipt");
+    assert_eq!(
+        failure(&bench.ask(4, &offer, &[])).code,
+        FailureCode::Replayed,
+        "after the receipt"
+    );
 
     let served = vec![Served { model_id: MODEL, context_length: 64 }];
     bench.desk = Desk::restore(Config::default(), served, &bench.entries).unwrap();
@@ -193,7 +213,10 @@ fn prompts_that_do_not_fit_are_refused() {
         bench.ask(1, &nth(1, 0), &[]);
         let outs = bench.tell(In::Prepared(StreamId(1), prompt_tokens));
         assert_eq!(failure(&outs).code, code);
-        assert!(matches!(bench.ask(2, &nth(1, 0), &[])[0], Out::Prepare { .. }), "not held against it");
+        assert!(
+            matches!(bench.ask(2, &nth(1, 0), &[])[0], Out::Prepare { .. }),
+            "not held against it"
+        );
     }
 }
 
@@ -201,7 +224,8 @@ fn prompts_that_do_not_fit_are_refused() {
 fn the_queue_is_bounded_and_in_order() {
     let mut bench = Bench::new(Config { max_running: 1, max_queued: 2, ..Config::default() });
     let outs = bench.run(1, &nth(1, 1));
-    let [Out::Send(_, ProviderFrame::Accepted(accepted)), Out::Run { .. }, ..] = outs.as_slice() else {
+    let [Out::Send(_, ProviderFrame::Accepted(accepted)), Out::Run { .. }, ..] = outs.as_slice()
+    else {
         panic!("{outs:?}");
     };
     assert_eq!((accepted.prompt_tokens, accepted.queue_position), (7, 0));
@@ -217,7 +241,9 @@ fn the_queue_is_bounded_and_in_order() {
 
     bench.tell(In::Closed(StreamId(2)));
     let outs = bench.tell(In::Closed(StreamId(1)));
-    let next = outs.iter().find_map(|out| if let Out::Run { stream, .. } = out { Some(*stream) } else { None });
+    let next = outs
+        .iter()
+        .find_map(|out| if let Out::Run { stream, .. } = out { Some(*stream) } else { None });
     assert_eq!(next, Some(StreamId(3)));
 }
 
@@ -357,12 +383,14 @@ fn a_broken_chain_is_not_continued() {
     let mut bench = Bench::new(Config::default());
     bench.finish(1, &nth(1, 1));
     bench.finish(2, &nth(1, 2));
-    let restore = |entries: &[LogEntry]| Desk::restore(Config::default(), vec![], entries).map(|_| ());
+    let restore =
+        |entries: &[LogEntry]| Desk::restore(Config::default(), vec![], entries).map(|_| ());
     assert_eq!(restore(&bench.entries), Ok(()));
     assert_eq!(restore(&bench.entries[1..]), Err(BookError::Number { expected: 1, got: 2 }));
     let mut forked = bench.entries.clone();
     let LogBody::Receipt(second) = &forked[1].body else { panic!() };
-    let false_previous = Receipt { previous: Some(Digest::from_bytes([7; 32])), ..second.statement().clone() };
+    let false_previous =
+        Receipt { previous: Some(Digest::from_bytes([7; 32])), ..second.statement().clone() };
     forked[1].body = LogBody::Receipt(Signed::sign(&router(99), false_previous).unwrap());
     assert!(matches!(restore(&forked), Err(BookError::Previous { number: 2, .. })));
 }
@@ -453,13 +481,29 @@ fn challenges_need_the_nonce_and_are_few() {
             bench.tell(In::Opened { stream: StreamId(stream), peer: peer(8) });
         }
         let outs = bench.challenge(stream, &receipt, |challenge| challenge.positions = vec![19]);
-        assert!(matches!(&outs[0], Out::OpenLeaves { question, .. } if question.tokens == [1, 2, 3]));
+        assert!(
+            matches!(&outs[0], Out::OpenLeaves { question, .. } if question.tokens == [1, 2, 3])
+        );
         let outs = bench.tell(In::LeavesOpened(StreamId(stream), Ok(Openings::default())));
         assert!(matches!(outs[0], Out::Send(_, ProviderFrame::Openings(_))));
     }
     bench.tell(In::Opened { stream: StreamId(6), peer: peer(8) });
     let outs = bench.challenge(6, &receipt, |_| {});
     assert_eq!(failure(&outs).code, FailureCode::Replayed);
+}
+
+#[test]
+fn challenges_at_once_are_bounded() {
+    let mut bench = Bench::new(Config::default());
+    for number in 0..=MAX_RUNNING_CHALLENGES as u64 {
+        let receipt = bench.finish(number, &nth(1, number));
+        let outs = bench.challenge(number, &receipt, |_| {});
+        if number < MAX_RUNNING_CHALLENGES as u64 {
+            assert!(matches!(outs[0], Out::OpenLeaves { .. }), "{outs:?}");
+        } else {
+            assert_eq!(failure(&outs).code, FailureCode::Busy);
+        }
+    }
 }
 
 /// Any event about any of a few streams.

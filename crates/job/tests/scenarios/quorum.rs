@@ -1,7 +1,7 @@
 //! Several providers, one answer.
 
-use peerproof_job::router::{Auditor, Blame, Checked, End, Options, Reason};
 use peerproof_job::Fault;
+use peerproof_job::router::{Auditor, Blame, Checked, End, Options, Reason};
 use peerproof_wire::{Level, LogBody, Stop};
 
 use crate::world::{AuditBy, Script, World};
@@ -126,7 +126,10 @@ fn too_few_cannot_agree() {
     assert_eq!(outcome.end, End::Failed { reason, blame: Blame::Unknown });
 
     let outcome = quorum(&[], AuditBy::Nobody).run().clone();
-    assert_eq!(outcome.end, End::Failed { reason: Reason::NoProvider, blame: Blame::Circumstances });
+    assert_eq!(
+        outcome.end,
+        End::Failed { reason: Reason::NoProvider, blame: Blame::Circumstances }
+    );
 }
 
 #[test]

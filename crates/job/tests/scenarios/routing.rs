@@ -1,8 +1,8 @@
 //! Picking, racing, failing over, giving up.
 
 use peerproof_job::Fault;
-use peerproof_job::router::{Blame, Checked, End, In, Notice, Options, Reason, Segment};
 use peerproof_job::Millis;
+use peerproof_job::router::{Blame, Checked, End, In, Notice, Options, Reason, Segment};
 use peerproof_wire::{FailureCode, Level, Stop};
 
 use crate::world::{Script, World};
@@ -37,15 +37,17 @@ fn check_failover(script: impl Fn(u32) -> Script, fault: Fault) {
         world.assert_answer();
         assert_eq!(outcome.trail.len(), 1, "{:?}", outcome.trail);
         assert_eq!((outcome.trail[0].provider, outcome.trail[0].fault), (first, Some(fault)));
-        let expected: Vec<Segment> = [Segment { provider: first, start: 0 }, Segment { provider: second, start: at }]
-            .into_iter()
-            .skip(usize::from(at == 0))
-            .collect();
+        let expected: Vec<Segment> =
+            [Segment { provider: first, start: 0 }, Segment { provider: second, start: at }]
+                .into_iter()
+                .skip(usize::from(at == 0))
+                .collect();
         assert_eq!(outcome.served_by, expected, "{:?}", script(at));
         assert_eq!(outcome.receipt.unwrap().key().peer_id(), second);
         assert_eq!(world.evidence(), [(0, fault.code().to_owned())]);
         assert!(!world.is_barred(0), "a network can cause this");
-        let switched = world.notices.iter().filter(|notice| matches!(notice, Notice::Switched { .. })).count();
+        let switched =
+            world.notices.iter().filter(|notice| matches!(notice, Notice::Switched { .. })).count();
         assert_eq!(switched, usize::from(at > 0));
     }
 }
@@ -109,7 +111,10 @@ fn a_second_is_asked_when_the_first_is_late() {
         assert_eq!(outcome.end, ANSWERED, "{script:?}");
         world.assert_answer();
         let first_token_ms = outcome.first_token_ms.unwrap();
-        assert!((patience_ms..patience_ms + 100).contains(&first_token_ms), "{script:?}: {first_token_ms}");
+        assert!(
+            (patience_ms..patience_ms + 100).contains(&first_token_ms),
+            "{script:?}: {first_token_ms}"
+        );
         assert_eq!(outcome.trail[0].fault, None, "slower is no fault");
         assert_eq!(world.evidence(), []);
     }
@@ -159,7 +164,8 @@ fn a_request_that_two_refuse_is_refused() {
         for scripts in [vec![refuses], vec![refuses, refuses, Script::Honest]] {
             let mut world = World::new(Level::Receipt, &scripts);
             let outcome = world.run().clone();
-            let End::Failed { reason: Reason::Refused { code: got, .. }, blame } = outcome.end else {
+            let End::Failed { reason: Reason::Refused { code: got, .. }, blame } = outcome.end
+            else {
                 panic!("{:?}", outcome.end);
             };
             assert_eq!((got, blame), (code, Blame::Offer));
@@ -186,7 +192,10 @@ fn a_busy_provider_is_asked_again() {
 #[test]
 fn nobody_there_and_nobody_left() {
     let outcome = World::new(Level::Receipt, &[]).run().clone();
-    assert_eq!(outcome.end, End::Failed { reason: Reason::NoProvider, blame: Blame::Circumstances });
+    assert_eq!(
+        outcome.end,
+        End::Failed { reason: Reason::NoProvider, blame: Blame::Circumstances }
+    );
 
     let mut world = World::new(Level::Receipt, &[Script::Unreachable, Script::DiesAt(3)]);
     let outcome = world.run().clone();
@@ -236,5 +245,8 @@ fn a_barred_provider_is_not_asked() {
     honest[0].standing.barred = Some("wrong-answer".into());
     world.tell(In::Candidates(honest));
     let outcome = world.run().clone();
-    assert_eq!(outcome.end, End::Failed { reason: Reason::NoProvider, blame: Blame::Circumstances });
+    assert_eq!(
+        outcome.end,
+        End::Failed { reason: Reason::NoProvider, blame: Blame::Circumstances }
+    );
 }

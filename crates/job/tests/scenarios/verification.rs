@@ -25,7 +25,8 @@ fn full_means_audited() {
     assert!(outcome.verification.cost_ms >= 20);
     assert_eq!(world.audits.len(), 1);
     assert_eq!(world.audits[0].1, [world.providers[0].peer()], "who answered may not judge");
-    let accepted = world.records.iter().any(|body| matches!(body, LogBody::Accepted(a) if a.audited));
+    let accepted =
+        world.records.iter().any(|body| matches!(body, LogBody::Accepted(a) if a.audited));
     assert!(accepted, "{:?}", world.records);
 }
 
@@ -65,10 +66,9 @@ fn the_lot_falls_as_often_as_it_should() {
         drawn.count()
     };
     assert!((400..600).contains(&chance(500)));
-    for (permille, expected) in [
-        (0, Checked::NotDrawn { permille: 0 }),
-        (1000, Checked::Audited { by: Auditor::Local }),
-    ] {
+    for (permille, expected) in
+        [(0, Checked::NotDrawn { permille: 0 }), (1000, Checked::Audited { by: Auditor::Local })]
+    {
         let options = Options { audit_permille: Some(permille), ..Options::default() };
         let mut world = World::with(Level::Sampled, &[Script::Honest], 12, options);
         let outcome = world.run().clone();
@@ -115,7 +115,10 @@ fn an_audit_makes_a_challenge_superfluous_but_not_the_other_way_round() {
 fn text_and_log_place_are_checked() {
     let mut world = World::new(Level::Receipt, &[Script::FalseText, Script::Honest]);
     let outcome = world.run().clone();
-    assert_eq!(refused(&outcome.end), (Fault::Bindings, Blame::Provider(world.providers[0].peer())));
+    assert_eq!(
+        refused(&outcome.end),
+        (Fault::Bindings, Blame::Provider(world.providers[0].peer()))
+    );
     assert!(world.is_barred(0));
 
     let mut world = World::new(Level::Receipt, &[Script::FalseLogProof]);

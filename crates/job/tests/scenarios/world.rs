@@ -211,11 +211,18 @@ impl World {
         Self::with(level, scripts, 12, Options::default())
     }
 
-    pub(crate) fn with(level: Level, scripts: &[Script], max_tokens: u32, options: Options) -> Self {
+    pub(crate) fn with(
+        level: Level,
+        scripts: &[Script],
+        max_tokens: u32,
+        options: Options,
+    ) -> Self {
         let router = Keypair::from_seed(&[200; 32]);
         let offer = offer(&router, level, max_tokens);
-        let providers = (1..).zip(scripts).map(|(seed, script)| Provider::new(seed, *script)).collect();
-        let (job, outs) = Job::start(offer.clone(), NONCE, options, Entropy::new([1; 32]), Millis(0));
+        let providers =
+            (1..).zip(scripts).map(|(seed, script)| Provider::new(seed, *script)).collect();
+        let (job, outs) =
+            Job::start(offer.clone(), NONCE, options, Entropy::new([1; 32]), Millis(0));
         let mut world = Self {
             now: Millis(0),
             router,
@@ -271,7 +278,9 @@ impl World {
             let queued = self.queue.keys().next().map(|(at, _)| *at);
             let desks = self.providers.iter().filter_map(|provider| provider.desk.timer());
             let timers = desks.chain(self.job.timer()).min();
-            let Some(at) = queued.into_iter().chain(timers).min().filter(|at| *at <= end) else { return };
+            let Some(at) = queued.into_iter().chain(timers).min().filter(|at| *at <= end) else {
+                return;
+            };
             self.now = self.now.max(at);
             match self.queue.first_entry() {
                 Some(entry) if entry.key().0 <= self.now => {
@@ -358,7 +367,8 @@ impl World {
         match question {
             Out::CheckBindings(question) => {
                 let receipt = &question.receipt;
-                let broken = |only_text, detail: &str| Err(Broken { only_text, detail: detail.into() });
+                let broken =
+                    |only_text, detail: &str| Err(Broken { only_text, detail: detail.into() });
                 let result = if receipt.key().peer_id() != question.provider
                     || receipt.offer_id != self.offer.id()
                     || receipt.prompt_tokens != question.prompt_tokens
@@ -366,7 +376,10 @@ impl World {
                     broken(false, "another job's receipt")
                 } else if receipt.output_hash != hash_tokens(&question.tokens) {
                     broken(false, "output hash")
-                } else if question.text.is_some_and(|text| receipt.text_hash != hash("text", text.as_bytes())) {
+                } else if question
+                    .text
+                    .is_some_and(|text| receipt.text_hash != hash("text", text.as_bytes()))
+                {
                     broken(true, "text hash")
                 } else {
                     Ok(())
@@ -418,7 +431,9 @@ impl World {
         assert!(self.lanes.insert(lane, index).is_none(), "a lane used twice");
         let (script, ms) = (self.providers[index].script, 2 * self.providers[index].latency_ms);
         match script {
-            Script::Unreachable => self.later(ms, In::OpenFailed(lane, "connection refused".into())),
+            Script::Unreachable => {
+                self.later(ms, In::OpenFailed(lane, "connection refused".into()))
+            }
             Script::DiesAt(at) if self.providers[index].sent >= at && at > 0 => {
                 self.later(ms, In::OpenFailed(lane, "connection refused".into()));
             }
@@ -442,7 +457,11 @@ impl World {
     fn close(&mut self, lane: LaneId) {
         let stream = StreamId(u64::from(lane.0));
         if self.closed.insert(lane) {
-            self.push_ordered(true, lane, Event::ToDesk(self.lanes[&lane], provider::In::Closed(stream)));
+            self.push_ordered(
+                true,
+                lane,
+                Event::ToDesk(self.lanes[&lane], provider::In::Closed(stream)),
+            );
         }
     }
 
@@ -478,7 +497,9 @@ impl World {
             provider::Out::Prepare { stream, .. } => {
                 self.push(1, Event::ToDesk(index, provider::In::Prepared(stream, PROMPT_TOKENS)));
             }
-            provider::Out::Run { stream, offer, resume } => self.start(index, stream, &offer, &resume),
+            provider::Out::Run { stream, offer, resume } => {
+                self.start(index, stream, &offer, &resume)
+            }
             provider::Out::Stop(stream) => {
                 self.providers[index].stopped += 1;
                 self.providers[index].running.remove(&stream);
@@ -492,12 +513,21 @@ impl World {
                 self.push(2, Event::ToDesk(index, provider::In::Logged { stream, receipt, proof }));
             }
             provider::Out::OpenLeaves { stream, question } => {
-                assert_eq!(question.tokens, answer_of(self.providers[index].script, &question.offer));
+                assert_eq!(
+                    question.tokens,
+                    answer_of(self.providers[index].script, &question.offer)
+                );
                 let position = u32::from(self.providers[index].script == Script::FalseOpenings);
                 let state = Digest::from_bytes([0; 32]);
                 let leaf = Leaf { position, token: 0, state, drawn: None };
-                let openings = Openings { openings: vec![Opening { leaf, path: vec![] }], leaf_hashes: vec![] };
-                self.push(5, Event::ToDesk(index, provider::In::LeavesOpened(stream, Ok(openings))));
+                let openings = Openings {
+                    openings: vec![Opening { leaf, path: vec![] }],
+                    leaf_hashes: vec![],
+                };
+                self.push(
+                    5,
+                    Event::ToDesk(index, provider::In::LeavesOpened(stream, Ok(openings))),
+                );
             }
             provider::Out::SetTimer(_) => {}
         }
@@ -561,7 +591,9 @@ impl World {
         }
         // Leaving out or holding back the very last tokens makes the receipt false.
         let is_last = match &frames[0] {
-            ProviderFrame::Tokens(tokens) => tokens.start + tokens.tokens.len() as u32 >= self.offer.max_tokens,
+            ProviderFrame::Tokens(tokens) => {
+                tokens.start + tokens.tokens.len() as u32 >= self.offer.max_tokens
+            }
             _ => false,
         };
         let is_tokens = matches!(frames[0], ProviderFrame::Tokens(_));
@@ -593,7 +625,9 @@ impl World {
                 provider.refusals = 1;
                 frames = vec![ProviderFrame::Failure(Failure::new(code, "as the script says"))];
             }
-            Script::BusyTimes(times) if provider.refusals < times && matches!(frames[0], ProviderFrame::Accepted(_)) => {
+            Script::BusyTimes(times)
+                if provider.refusals < times && matches!(frames[0], ProviderFrame::Accepted(_)) =>
+            {
                 provider.refusals += 1;
                 let mut busy = Failure::new(FailureCode::Busy, "as the script says");
                 busy.retry_after_ms = 100;
@@ -621,15 +655,20 @@ impl World {
             }
             _ => None,
         });
-        let number = |key| self.providers.iter().position(|provider| provider.key.public() == key).unwrap();
+        let number =
+            |key| self.providers.iter().position(|provider| provider.key.public() == key).unwrap();
         evidence.map(|(key, what)| (number(key), what)).collect()
     }
 
     /// The records as this node's log would hold them after a restart.
     pub(crate) fn reputation(&self) -> Reputation {
-        let entries: Vec<LogEntry> =
-            self.records.iter().map(|body| LogEntry { unix_ms: 1_000, body: body.clone() }).collect();
-        let encoded = entries.iter().map(|entry| LogEntry::decode(&entry.encode().unwrap()).unwrap());
+        let entries: Vec<LogEntry> = self
+            .records
+            .iter()
+            .map(|body| LogEntry { unix_ms: 1_000, body: body.clone() })
+            .collect();
+        let encoded =
+            entries.iter().map(|entry| LogEntry::decode(&entry.encode().unwrap()).unwrap());
         Reputation::replay(&encoded.collect::<Vec<_>>())
     }
 
