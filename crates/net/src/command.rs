@@ -7,7 +7,7 @@ use peerproof_identity::PeerId;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::diagnose::Status;
-use crate::streams::OpenRequest;
+use crate::streams::{Negotiated, OpenFailure, OpenRequest};
 use crate::{Address, DialError, NetError, Source, Transport};
 
 /// How the packets of a connection travel.
@@ -127,7 +127,7 @@ pub(crate) enum Command {
 impl OpenRequest {
     pub(crate) fn new(
         protocol: StreamProtocol,
-    ) -> (Self, oneshot::Receiver<Result<libp2p::Stream, crate::streams::OpenFailure>>) {
+    ) -> (Self, oneshot::Receiver<Result<Negotiated, OpenFailure>>) {
         let (reply, answer) = oneshot::channel();
         (Self { protocol, reply }, answer)
     }

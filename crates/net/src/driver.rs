@@ -29,6 +29,7 @@ use crate::diagnose::{Listener, Status};
 use crate::events::EventSink;
 use crate::limits::{
     MAX_ADDRESSES_PER_PEER, MAX_AGENT_CHARS, MAX_BANS, MAX_FOREIGN, SHUTDOWN_TIMEOUT,
+    SILENCE_TIMEOUT,
 };
 use crate::metrics::{Counters, count};
 use crate::{Address, Event, NetError, Source, Transport};
@@ -52,6 +53,9 @@ struct Link {
     path: PathKind,
     since: Instant,
     rtt: Option<std::time::Duration>,
+    /// When the latest ping was answered; `None` if silence proves nothing
+    /// here, because the peer answers no pings or QUIC watches itself.
+    heard: Option<Instant>,
 }
 
 /// A connected peer.
@@ -168,13 +172,31 @@ impl Driver {
     }
 
     fn next_wake(&self) -> Option<Instant> {
-        [self.searches.next_wake(), self.publisher.next_wake()].into_iter().flatten().min()
+        let links = self.neighbours.values().flat_map(|n| &n.links);
+        let silent = links.filter_map(|link| link.heard).min();
+        let silent = silent.map(|heard| heard + SILENCE_TIMEOUT);
+        [self.searches.next_wake(), self.publisher.next_wake(), silent].into_iter().flatten().min()
     }
 
     fn on_tick(&mut self) {
         let now = Instant::now();
         self.tick_searches(now);
         self.tick_publisher(now);
+        self.drop_silent(now);
+    }
+
+    /// Closes connections whose peer has stopped answering. libp2p's ping
+    /// forgives a first failure, which would take half a minute.
+    fn drop_silent(&mut self, now: Instant) {
+        for (peer, neighbour) in &mut self.neighbours {
+            for link in &mut neighbour.links {
+                if link.heard.is_some_and(|heard| heard + SILENCE_TIMEOUT <= now) {
+                    tracing::debug!(%peer, "closing a connection that doesn't answer");
+                    link.heard = None;
+                    self.swarm.close_connection(link.id);
+                }
+            }
+        }
     }
 
     fn on_command(&mut self, command: Command) {
@@ -332,13 +354,15 @@ impl Driver {
             let source = self.dials.source_of(connection);
             self.book.worked(peer, address.clone(), source);
         }
+        let transport = transport_of(remote);
         let link = Link {
             id: connection,
             loopback: crate::gate::ip_of(remote).is_some_and(|ip| ip.is_loopback()),
-            transport: transport_of(remote),
+            transport,
             path: path_of(remote),
             since: Instant::now(),
             rtt: None,
+            heard: (transport == Transport::Tcp).then(Instant::now),
             address: address.clone(),
         };
         let neighbour = self.neighbours.entry(peer).or_default();
@@ -375,16 +399,17 @@ impl Driver {
         let Some(peer) = from_libp2p(&event.peer) else {
             return;
         };
+        let links = self.neighbours.get_mut(&peer).map(|n| n.links.iter_mut());
+        let Some(link) = links.into_iter().flatten().find(|link| link.id == event.connection)
+        else {
+            return;
+        };
         match event.result {
             Ok(rtt) => {
-                let links = self.neighbours.get_mut(&peer).map(|n| n.links.iter_mut());
-                for link in links.into_iter().flatten() {
-                    if link.id == event.connection {
-                        link.rtt = Some(rtt);
-                    }
-                }
+                link.rtt = Some(rtt);
+                link.heard = link.heard.map(|_| Instant::now());
             }
-            Err(ping::Failure::Unsupported) => {}
+            Err(ping::Failure::Unsupported) => link.heard = None,
             Err(error) => {
                 tracing::debug!(%peer, %error, "closing a connection that doesn't answer");
                 self.swarm.close_connection(event.connection);

@@ -30,7 +30,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::FrameError;
 use crate::limits::READ_CHUNK_BYTES;
-use crate::streams::Permit;
+use crate::streams::{Lifeline, Negotiated, Permit};
 
 /// Bytes a frame's length may take in front of it.
 const MAX_PREFIX_BYTES: usize = 3;
@@ -69,10 +69,11 @@ pub struct FrameStream {
 impl FrameStream {
     pub(crate) fn new(
         peer: PeerId,
-        stream: Stream,
+        negotiated: Negotiated,
         limits: FrameLimits,
         permit: Option<Permit>,
     ) -> Self {
+        let Negotiated { stream, lifeline } = negotiated;
         let (read, write) = stream.split();
         let permit = permit.map(Arc::new);
         let limit = limits.max_frame_bytes.min(MAX_FRAME_BYTES);
@@ -80,6 +81,7 @@ impl FrameStream {
             peer,
             reader: FrameReader {
                 io: read,
+                lifeline: lifeline.clone(),
                 decoder: Decoder::default(),
                 limit,
                 taken: 0,
@@ -91,6 +93,7 @@ impl FrameStream {
             },
             writer: FrameWriter {
                 io: write,
+                lifeline,
                 limit,
                 timeout: limits.write_timeout,
                 pending: Vec::new(),
@@ -143,6 +146,7 @@ impl FrameStream {
 /// The receiving direction.
 pub struct FrameReader {
     io: ReadHalf<Stream>,
+    lifeline: Lifeline,
     decoder: Decoder,
     limit: usize,
     /// Bytes the decoder has of the frame under way, its length included.
@@ -171,8 +175,8 @@ impl FrameReader {
                 return Ok(Some(frame));
             }
             let since = self.partial_since.unwrap_or(called);
-            let read = timeout_at(since + self.timeout, self.io.read(&mut self.chunk));
-            match read.await {
+            let read = alive(&mut self.lifeline, self.io.read(&mut self.chunk));
+            match timeout_at(since + self.timeout, read).await {
                 Err(_) => {
                     return Err(FrameError::Idle { doing: "sent", after: self.timeout });
                 }
@@ -218,6 +222,7 @@ impl FrameReader {
 /// The sending direction.
 pub struct FrameWriter {
     io: WriteHalf<Stream>,
+    lifeline: Lifeline,
     limit: usize,
     timeout: Duration,
     /// A frame that isn't wholly handed to the transport, and how much of it is.
@@ -252,7 +257,7 @@ impl FrameWriter {
     pub async fn finish(&mut self) -> Result<(), FrameError> {
         let deadline = Instant::now() + self.timeout;
         self.drain(deadline).await?;
-        match timeout_at(deadline, self.io.close()).await {
+        match timeout_at(deadline, alive(&mut self.lifeline, self.io.close())).await {
             Err(_) => Err(self.stuck()),
             Ok(result) => result.map_err(|error| broken(&error)),
         }
@@ -261,8 +266,8 @@ impl FrameWriter {
     async fn drain(&mut self, deadline: Instant) -> Result<(), FrameError> {
         while self.written < self.pending.len() {
             let rest = &self.pending[self.written..];
-            let write = timeout_at(deadline, self.io.write(rest));
-            match write.await {
+            let write = alive(&mut self.lifeline, self.io.write(rest));
+            match timeout_at(deadline, write).await {
                 Err(_) => return Err(self.stuck()),
                 Ok(Ok(0)) => return Err(broken(&io::ErrorKind::WriteZero.into())),
                 Ok(Ok(bytes)) => self.written += bytes,
@@ -274,7 +279,7 @@ impl FrameWriter {
         }
         self.pending.clear();
         self.written = 0;
-        match timeout_at(deadline, self.io.flush()).await {
+        match timeout_at(deadline, alive(&mut self.lifeline, self.io.flush())).await {
             Err(_) => Err(self.stuck()),
             Ok(result) => result.map_err(|error| broken(&error)),
         }
@@ -282,6 +287,23 @@ impl FrameWriter {
 
     const fn stuck(&self) -> FrameError {
         FrameError::Idle { doing: "took", after: self.timeout }
+    }
+}
+
+/// Does something on a stream, unless nothing can be done at once and the
+/// connection is gone.
+async fn alive<T>(
+    lifeline: &mut Lifeline,
+    action: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    tokio::select! {
+        biased;
+        result = action => result,
+        // Nothing is ever sent: a change is the end.
+        _ = lifeline.changed() => Err(io::Error::new(
+            io::ErrorKind::NotConnected,
+            "the connection was closed",
+        )),
     }
 }
 

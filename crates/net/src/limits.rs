@@ -113,9 +113,12 @@ pub const QUIC_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// QUIC keep-alive: two may be lost before [`QUIC_IDLE_TIMEOUT`].
 pub const QUIC_KEEP_ALIVE: Duration = Duration::from_millis(1_600);
 /// Pause between pings, which measure the round trip and find dead TCP peers.
-pub const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// A ping without an answer for this long closes the connection.
+pub const PING_INTERVAL: Duration = Duration::from_secs(3);
+/// Answering one ping.
 pub const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// A TCP connection on which no ping was answered for this long is dead. QUIC
+/// connections have [`QUIC_IDLE_TIMEOUT`].
+pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(7);
 /// A connection nobody uses is kept this long: a second request finds it open.
 pub const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(600);
 /// Negotiating one stream's protocol.
@@ -167,6 +170,11 @@ mod tests {
     #[test]
     fn keep_alives_fit_twice_into_the_idle_timeout() {
         assert!(QUIC_KEEP_ALIVE * 3 < QUIC_IDLE_TIMEOUT);
+    }
+
+    #[test]
+    fn two_pings_fit_into_the_silence_timeout() {
+        assert!(PING_INTERVAL * 2 < SILENCE_TIMEOUT);
     }
 
     #[test]

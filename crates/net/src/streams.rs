@@ -24,7 +24,7 @@ use libp2p::swarm::{
     THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::NetError;
 use crate::limits::{MAX_PROTOCOL_NAME_BYTES, MAX_PROTOCOLS};
@@ -34,8 +34,20 @@ mod handler;
 
 pub(crate) use handler::{OpenFailure, OpenRequest};
 
+/// A negotiated stream, and what tells that its connection has ended. Yamux
+/// wakes no reader when the near side closes the connection, so a stream that
+/// is waited on needs to be told.
+#[derive(Debug)]
+pub(crate) struct Negotiated {
+    pub(crate) stream: Stream,
+    pub(crate) lifeline: Lifeline,
+}
+
+/// Fails when the connection's handler is gone.
+pub(crate) type Lifeline = watch::Receiver<()>;
+
 /// An inbound stream with the right to exist.
-pub(crate) type Inbound = (peerproof_identity::PeerId, Stream, Permit);
+pub(crate) type Inbound = (peerproof_identity::PeerId, Negotiated, Permit);
 
 /// Who listens to what, and how much each peer holds. Shared by the handlers
 /// of all connections and the application's side.
@@ -114,7 +126,7 @@ impl Registry {
     }
 
     /// Queues an inbound stream, or drops it and counts the refusal.
-    fn admit(self: &Arc<Self>, peer: PeerId, protocol: &StreamProtocol, stream: Stream) {
+    fn admit(self: &Arc<Self>, peer: PeerId, protocol: &StreamProtocol, stream: Negotiated) {
         let taken = self.try_admit(peer, protocol, stream);
         count(if taken { &self.counters.streams_accepted } else { &self.counters.streams_refused });
     }
@@ -123,7 +135,7 @@ impl Registry {
         self: &Arc<Self>,
         peer: PeerId,
         protocol: &StreamProtocol,
-        stream: Stream,
+        stream: Negotiated,
     ) -> bool {
         let Some(ours) = crate::address::from_libp2p(&peer) else {
             return false;

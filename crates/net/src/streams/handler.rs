@@ -15,9 +15,9 @@ use libp2p::swarm::{
     ConnectionHandler, ConnectionHandlerEvent, StreamUpgradeError, SubstreamProtocol,
 };
 use libp2p::{PeerId, Stream, StreamProtocol};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
-use super::Registry;
+use super::{Negotiated, Registry};
 use crate::limits::{MAX_PENDING_OPENS, STREAM_NEGOTIATION_TIMEOUT};
 
 /// Why a stream could not be opened on a connection.
@@ -36,7 +36,7 @@ pub(crate) enum OpenFailure {
 /// A wish for one outbound stream.
 pub(crate) struct OpenRequest {
     pub(crate) protocol: StreamProtocol,
-    pub(crate) reply: oneshot::Sender<Result<Stream, OpenFailure>>,
+    pub(crate) reply: oneshot::Sender<Result<Negotiated, OpenFailure>>,
 }
 
 impl fmt::Debug for OpenRequest {
@@ -45,7 +45,7 @@ impl fmt::Debug for OpenRequest {
     }
 }
 
-type Reply = oneshot::Sender<Result<Stream, OpenFailure>>;
+type Reply = oneshot::Sender<Result<Negotiated, OpenFailure>>;
 
 pub(crate) struct Handler {
     peer: PeerId,
@@ -53,11 +53,23 @@ pub(crate) struct Handler {
     requests: VecDeque<OpenRequest>,
     /// Requests handed to the connection and not yet answered.
     negotiating: usize,
+    /// Held for its end: when it goes, the connection's streams know.
+    lifeline: watch::Sender<()>,
 }
 
 impl Handler {
     pub(super) fn new(peer: PeerId, registry: Arc<Registry>) -> Self {
-        Self { peer, registry, requests: VecDeque::new(), negotiating: 0 }
+        Self {
+            peer,
+            registry,
+            requests: VecDeque::new(),
+            negotiating: 0,
+            lifeline: watch::Sender::new(()),
+        }
+    }
+
+    fn negotiated(&self, stream: Stream) -> Negotiated {
+        Negotiated { stream, lifeline: self.lifeline.subscribe() }
     }
 }
 
@@ -109,13 +121,15 @@ impl ConnectionHandler for Handler {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol: (stream, protocol),
                 ..
-            }) => self.registry.admit(self.peer, &protocol, stream),
+            }) => {
+                self.registry.admit(self.peer, &protocol, self.negotiated(stream));
+            }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol: stream,
                 info: reply,
             }) => {
                 self.negotiating = self.negotiating.saturating_sub(1);
-                let _ = reply.send(Ok(stream));
+                let _ = reply.send(Ok(self.negotiated(stream)));
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info: reply, error }) => {
                 self.negotiating = self.negotiating.saturating_sub(1);

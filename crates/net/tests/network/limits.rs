@@ -1,10 +1,6 @@
 //! Ceilings, bans, failures and what they are called.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
-use common::{PROTOCOL, WAIT, address, keypair, node, soon, start};
+use super::common::{PROTOCOL, WAIT, address, keypair, node, soon, start};
 use peerproof_identity::Keypair;
 use peerproof_net::{
     Address, DialReason, Event, FrameError, FrameLimits, NetConfig, NetError, Network, OpenError,
@@ -145,6 +141,20 @@ async fn a_peer_that_leaves_breaks_its_streams_at_once() {
         // Sooner than any timeout of the stream itself.
         let ended = soon(stream.recv()).await;
         assert!(matches!(ended, Ok(None) | Err(FrameError::Broken { .. })), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_ban_breaks_the_streams_that_are_open() {
+    for transport in [Transport::Quic, Transport::Tcp] {
+        let (here, there) = (node().await, node().await);
+        let _incoming = there.accept(PROTOCOL, FrameLimits::default()).unwrap();
+        let peer = here.dial(address(&there, transport).await).await.unwrap();
+        let patient = FrameLimits { read_timeout: 10 * WAIT, ..FrameLimits::default() };
+        let mut stream = here.open(peer, PROTOCOL, WAIT, patient).await.unwrap();
+        here.ban(peer).await.unwrap();
+        let error = soon(stream.recv()).await.unwrap_err();
+        assert!(matches!(error, FrameError::Broken { .. }), "{error}");
     }
 }
 

@@ -1,12 +1,8 @@
 //! Finding each other, on loopback, by way of one known node.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{PROTOCOL, WAIT, address, node, node_knowing, soon, start};
+use super::common::{PROTOCOL, WAIT, address, node, node_knowing, soon, start};
 use peerproof_net::{Event, FrameLimits, Mdns, NetConfig, Source, Transport};
 
 const KEY: [u8; 32] = [0xA5; 32];

@@ -1,12 +1,8 @@
 //! Frames between two nodes on loopback, well-behaved and not.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::time::Duration;
 
-use common::{PROTOCOL, WAIT, address, node, soon};
+use super::common::{PROTOCOL, WAIT, address, node, soon};
 use peerproof_net::{
     FrameError, FrameLimits, FrameStream, Handle, Incoming, OpenError, PathKind, Transport,
 };
@@ -195,7 +191,7 @@ async fn an_unknown_protocol_is_named() {
 async fn one_peer_gets_its_share_of_streams_and_no_more() {
     let mut config = peerproof_net::NetConfig::loopback();
     config.limits.inbound_streams_per_peer = 3;
-    let (a, (b, _events)) = (node().await, common::start(config).await);
+    let (a, (b, _events)) = (node().await, super::common::start(config).await);
     let mut incoming = b.accept(PROTOCOL, FrameLimits::default()).unwrap();
     let peer = a.dial(address(&b, Transport::Quic).await).await.unwrap();
     let mut held = Vec::new();

@@ -1,11 +1,5 @@
 //! What the tests share: nodes on loopback, each with its own key.
 
-#![allow(
-    clippy::unwrap_used,
-    dead_code,
-    reason = "a test fails by panicking, and not every test file uses every helper"
-)]
-
 use std::future::Future;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
