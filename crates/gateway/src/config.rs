@@ -1,13 +1,19 @@
 //! How the gateway listens and where its limits are.
 //!
-//! A [`GatewayConfig`] comes from the binary's typed configuration and is
-//! checked once by [`GatewayConfig::check`], before a socket is opened. Every
-//! limit is finite. Reading files and environment variables is not done here.
+//! A [`GatewayConfig`] comes from a node's settings and is checked once by
+//! [`GatewayConfig::check`], before a socket is opened. Every limit is finite.
+//! The key is the one thing read from a file: a secret in a configuration or on
+//! a command line would be seen by too many.
 
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
+use peerproof::Settings;
 use peerproof::client::Verification;
+use peerproof::config::Config;
 use subtle::ConstantTimeEq;
 
 use crate::GatewayError;
@@ -111,6 +117,28 @@ impl GatewayConfig {
         }
     }
 
+    /// What a node's settings say; the rest as in [`GatewayConfig::new`].
+    ///
+    /// # Errors
+    /// An address that is none, a key file that cannot be read, a weak key.
+    pub fn from_settings(settings: &Settings) -> Result<GatewayConfig, GatewayError> {
+        GatewayConfig::from_config(&settings.config)
+    }
+
+    fn from_config(config: &Config) -> Result<GatewayConfig, GatewayError> {
+        let api = &config.api;
+        let listen =
+            api.listen.parse().map_err(|_| GatewayError::Address { given: api.listen.clone() })?;
+        let mut gateway = GatewayConfig::new(listen);
+        gateway.api_key = match api.key_file.as_str() {
+            "" => None,
+            path => Some(read_key(Path::new(path))?),
+        };
+        gateway.max_in_flight = api.max_in_flight as usize;
+        gateway.verification.level = config.ask.level;
+        Ok(gateway)
+    }
+
     /// Refuses what would open the machine to strangers or answer nobody.
     ///
     /// # Errors
@@ -144,12 +172,23 @@ impl GatewayConfig {
     }
 }
 
+/// The first line of a small file.
+fn read_key(path: &Path) -> Result<ApiKey, GatewayError> {
+    let failed = |source| GatewayError::KeyFile { path: path.to_owned(), source };
+    let mut text = String::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(MAX_KEY_BYTES as u64 + 2).read_to_string(&mut text).map_err(failed)?;
+    ApiKey::new(text.trim())
+}
+
 /// Above this a limit limits nothing.
 const MAX_LIMIT: usize = 1 << 28;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test states what must hold")]
 mod tests {
+    use peerproof::client::Level;
+
     use super::*;
 
     fn on(listen: &str) -> GatewayConfig {
@@ -195,5 +234,33 @@ mod tests {
         assert!(key.matches(b"sixteen-letters!"));
         assert!(!key.matches(b"sixteen-letters?"));
         assert!(!key.matches(b""));
+    }
+
+    #[test]
+    fn a_nodes_configuration_is_taken_over() {
+        let key_file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(key_file.path(), "sixteen-letters!\n").unwrap();
+        let mut config = Config::default();
+        config.api.key_file = key_file.path().to_str().unwrap().into();
+        config.api.max_in_flight = 3;
+        config.ask.level = Level::Full;
+        let gateway = GatewayConfig::from_config(&config).unwrap();
+        assert_eq!(gateway.listen, config.api.listen.parse().unwrap());
+        assert!(gateway.api_key.unwrap().matches(b"sixteen-letters!"));
+        assert_eq!(gateway.max_in_flight, 3);
+        assert_eq!(gateway.verification.level, Level::Full);
+    }
+
+    #[test]
+    fn a_configuration_that_cannot_be_served_says_which_setting() {
+        let check = |change: fn(&mut Config), wanted: &str| {
+            let mut config = Config::default();
+            change(&mut config);
+            let said = GatewayConfig::from_config(&config).unwrap_err().to_string();
+            assert!(said.starts_with(wanted), "{said}");
+        };
+        check(|config| config.api.listen = "nowhere".into(), "api.listen");
+        check(|config| config.api.key_file = "/nonexistent/key".into(), "api.key_file");
+        check(|config| config.api.key_file = "/dev/null".into(), "an API key has");
     }
 }

@@ -15,6 +15,7 @@
 mod answer;
 mod app;
 mod backend;
+mod client;
 mod config;
 mod error;
 mod guard;
@@ -29,8 +30,22 @@ pub use backend::{Backend, Events};
 pub use config::{ApiKey, GatewayConfig};
 pub use server::Server;
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Serves the API for `client` until `shutdown` resolves.
+///
+/// # Errors
+/// As [`Server::bind`], when nothing was answered yet, and [`Server::run`].
+pub async fn serve(
+    client: peerproof::Client,
+    config: GatewayConfig,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), GatewayError> {
+    Server::bind(client, config).await?.run(shutdown).await
+}
 
 /// Why the gateway cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +100,20 @@ pub enum GatewayError {
     #[error("connections are refused by the operating system: {source}; start this node again")]
     Deaf {
         /// What it said.
+        source: io::Error,
+    },
+    /// The configured address is none.
+    #[error("api.listen: expected an address and a port such as 127.0.0.1:8311, got {given:?}")]
+    Address {
+        /// As configured.
+        given: String,
+    },
+    /// The key cannot be read.
+    #[error("api.key_file: {path}: {source}")]
+    KeyFile {
+        /// As configured.
+        path: PathBuf,
+        /// What the system said.
         source: io::Error,
     },
 }

@@ -1,0 +1,38 @@
+//! The node's client handle as a [`Backend`]: names and types only.
+
+use futures::future::{BoxFuture, ready};
+use futures::{FutureExt, StreamExt, stream};
+use peerproof::Client;
+use peerproof::client::{AskError, Counters, JobSpec, NodeStatus, PeerStatus, ServedModel};
+
+use crate::backend::{Backend, Events};
+
+impl Backend for Client {
+    fn ask(&self, spec: JobSpec) -> BoxFuture<'_, Result<Events, AskError>> {
+        async move {
+            let answer = Client::ask(self, spec).await?;
+            let events = stream::unfold(answer, |mut answer| async move {
+                let event = answer.next().await?;
+                Some((event, answer))
+            });
+            Ok(events.boxed())
+        }
+        .boxed()
+    }
+
+    fn models(&self) -> BoxFuture<'_, Vec<ServedModel>> {
+        ready(Client::models(self)).boxed()
+    }
+
+    fn status(&self) -> BoxFuture<'_, NodeStatus> {
+        Client::status(self).boxed()
+    }
+
+    fn counters(&self) -> BoxFuture<'_, Counters> {
+        ready(Client::counters(self)).boxed()
+    }
+
+    fn peers(&self) -> BoxFuture<'_, Vec<PeerStatus>> {
+        Client::peers(self).boxed()
+    }
+}
