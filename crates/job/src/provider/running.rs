@@ -131,8 +131,7 @@ impl Desk {
 /// Steps that are ready together go out together, as far as a frame may grow.
 fn frames(start: u32, steps: Vec<Step>) -> Vec<Tokens> {
     let mut frames: Vec<Tokens> = Vec::new();
-    let mut index = start;
-    for step in steps {
+    for (index, step) in (start..).zip(steps) {
         let fits = |frame: &Tokens| {
             frame.tokens.len() < MAX_TOKENS_PER_FRAME
                 && frame.text.len() + step.text.len() <= MAX_TEXT_PER_FRAME_BYTES
@@ -145,7 +144,6 @@ fn frames(start: u32, steps: Vec<Step>) -> Vec<Tokens> {
             frame.text.push_str(&step.text);
             frame.commitment = step.commitment.or(frame.commitment);
         }
-        index += 1;
     }
     frames
 }

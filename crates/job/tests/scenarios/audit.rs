@@ -7,7 +7,7 @@ use peerproof_wire::{
     AuditReply, Case, Digest, Level, ModelId, Outcome, Receipt, Signed, Stop, Verdict,
 };
 
-use crate::world::{MODEL, offer};
+use crate::model::{MODEL, offer};
 
 pub(crate) fn case(number: u64) -> Box<Case> {
     let offer = offer(&Keypair::from_seed(&[1; 32]), Level::Full, 10);

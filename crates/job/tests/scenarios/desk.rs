@@ -12,7 +12,7 @@ use peerproof_wire::{
 };
 use proptest::prelude::*;
 
-use crate::world::{MODEL, NONCE, offer};
+use crate::model::{MODEL, NONCE, offer};
 
 const ENDED: Ended = Ended {
     stop: Stop::EndOfText,

@@ -12,7 +12,8 @@ use peerproof_job::{Entropy, Millis};
 use peerproof_wire::{Accepted, Failure, FailureCode, Level, ProviderFrame, Tokens};
 
 use crate::audit;
-use crate::world::{NONCE, Script, World, offer};
+use crate::model::{MODEL, NONCE, offer};
+use crate::world::{Script, World};
 
 /// A job whose first lane has accepted.
 fn running(max_tokens: u32) -> (router::Job, LaneId) {
@@ -148,7 +149,7 @@ fn waiters_of_one_audit_are_bounded() {
 fn cached_verdicts_are_bounded() {
     let mut bench = auditor::Bench::new(
         auditor::Config { burst: u32::MAX, ..auditor::Config::default() },
-        vec![crate::world::MODEL],
+        vec![MODEL],
     );
     let total = MAX_CACHED_VERDICTS as u64 + 1;
     for number in 1..=total {

@@ -6,7 +6,8 @@ use peerproof_job::router::{End, In, Options};
 use peerproof_wire::{FailureCode, Level};
 use proptest::prelude::*;
 
-use crate::world::{AuditBy, Script, World, reference, text_of};
+use crate::model::{reference, text_of};
+use crate::world::{AuditBy, Script, World};
 
 /// Scripts under which every token that is passed on is the right one.
 fn network_trouble() -> impl Strategy<Value = Script> {

@@ -12,58 +12,19 @@ use peerproof_job::router::{
     Audited, Auditor, Broken, Closed, In, Job, LaneId, Notice, Options, Out, Outcome,
 };
 use peerproof_job::{Candidate, Entropy, Millis, Reputation, Standing};
-use peerproof_wire::job::client_nonce_hash;
 use peerproof_wire::{
     Case, Commitment, Difference, Digest, Evidence, Failure, FailureCode, Leaf, Level, LogBody,
-    LogEntry, LogProof, Message, Mismatch, ModelId, Offer, Opening, Openings, Prompt,
-    ProviderFrame, RouterFrame, Sampling, Signed, Stop,
+    LogEntry, LogProof, Message, Mismatch, Offer, Opening, Openings, ProviderFrame, RouterFrame,
+    Signed, Stop,
 };
 
-pub(crate) const MODEL: ModelId = ModelId::from_bytes([0xaa; 32]);
-pub(crate) const NONCE: [u8; 32] = [3; 32];
-pub(crate) const PROMPT_TOKENS: u32 = 7;
+pub(crate) use crate::model::Script;
+use crate::model::{
+    MODEL, NONCE, PROMPT_TOKENS, answer_of, hash, hash_tokens, offer, reference, text_of,
+};
+
 /// The most events a scenario may take; more means that something spins.
 const MAX_EVENTS: usize = 50_000;
-
-/// What a provider does wrong. Numbers count tokens of the answer that it has sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Script {
-    Honest,
-    /// Cannot be reached.
-    Unreachable,
-    /// Opens a stream and says nothing.
-    Mute,
-    /// Accepts and says nothing.
-    AcceptsOnly,
-    /// The process dies.
-    DiesAt(u32),
-    /// The process is stopped: connections stay, nothing comes.
-    StallsAt(u32),
-    /// Sends bytes that are no frame.
-    GarbageAt(u32),
-    /// Sends one frame twice.
-    Doubles(u32),
-    /// Sends two frames in the wrong order.
-    Swaps(u32),
-    /// Leaves out a frame.
-    Skips(u32),
-    /// Computes another token from this index on.
-    CheatsFrom(u32),
-    /// Changes text in flight, not what it signs.
-    FalseText,
-    /// Leaves out its commitments.
-    NoCommitments,
-    /// Refuses with this code.
-    Refuses(FailureCode),
-    /// Is busy this often, then honest.
-    BusyTimes(u32),
-    /// Cannot prove the place of its receipt.
-    FalseLogProof,
-    /// Delivers, then opens nothing.
-    NoOpenings,
-    /// Opens leaves of something else.
-    FalseOpenings,
-}
 
 /// Who can recompute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,63 +82,6 @@ pub(crate) struct World {
     lanes: BTreeMap<LaneId, usize>,
     closed: BTreeSet<LaneId>,
     arrival: BTreeMap<(bool, LaneId), Millis>,
-}
-
-pub(crate) fn offer(router: &Keypair, level: Level, max_tokens: u32) -> Signed<Offer> {
-    let offer = Offer {
-        model_id: MODEL,
-        prompt: Prompt::Text("Once upon a time".into()),
-        sampling: Sampling::GREEDY,
-        max_tokens,
-        stop: vec![],
-        level,
-        public_nonce: [2; 32],
-        client_nonce_hash: client_nonce_hash(&NONCE),
-        deadline_ms: 600_000,
-    };
-    Signed::sign(router, offer).unwrap()
-}
-
-pub(crate) fn hash(label: &str, bytes: &[u8]) -> Digest {
-    let mut all = label.as_bytes().to_vec();
-    all.extend_from_slice(bytes);
-    Digest::from_bytes(sha(&all))
-}
-
-/// A toy hash: the tests need distinct values, not strength.
-fn sha(bytes: &[u8]) -> [u8; 32] {
-    let mut out = [0; 32];
-    let mut state = 0xcbf2_9ce4_8422_2325_u64;
-    for (index, byte) in bytes.iter().chain(&[0; 32]).enumerate() {
-        state = (state ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3).rotate_left(17);
-        out[index % 32] ^= (state >> 24) as u8;
-    }
-    out
-}
-
-fn hash_tokens(tokens: &[u32]) -> Digest {
-    let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
-    hash("tokens", &bytes)
-}
-
-/// The answer the model gives: the whole of it, ending by length.
-pub(crate) fn reference(offer: &Offer) -> Vec<u32> {
-    (0..offer.max_tokens).map(|index| index.wrapping_mul(2_654_435_761) % 50_000).collect()
-}
-
-/// The text after the first `count` of `tokens`, of which there are `all`:
-/// words are held back until a pair is complete, and released at the end.
-pub(crate) fn text_of(tokens: &[u32], count: usize, all: usize) -> String {
-    let released = if count == all { count } else { count / 2 * 2 };
-    tokens[..released].iter().map(|token| format!("{token} ")).collect()
-}
-
-fn answer_of(script: Script, offer: &Offer) -> Vec<u32> {
-    let mut tokens = reference(offer);
-    if let Script::CheatsFrom(from) = script {
-        tokens.iter_mut().skip(from as usize).for_each(|token| *token += 1);
-    }
-    tokens
 }
 
 impl Provider {
@@ -343,7 +247,7 @@ impl World {
                     self.later(2, In::SearchOver);
                 }
                 Out::OpenStream { lane, peer } => self.open(lane, peer),
-                Out::Send(lane, frame) => self.to_desk(lane, frame),
+                Out::Send(lane, frame) => self.send_up(lane, frame),
                 Out::CloseStream(lane) => self.close(lane),
                 Out::Emit { start, tokens, text } => {
                     assert_eq!(start as usize, self.tokens.len(), "a token lost or doubled");
@@ -445,7 +349,7 @@ impl World {
         }
     }
 
-    fn to_desk(&mut self, lane: LaneId, frame: RouterFrame) {
+    fn send_up(&mut self, lane: LaneId, frame: RouterFrame) {
         let index = self.lanes[&lane];
         let frame = RouterFrame::decode(&frame.encode().unwrap()).unwrap();
         if !self.closed.contains(&lane) {
@@ -485,7 +389,7 @@ impl World {
         match out {
             provider::Out::Send(stream, frame) => {
                 self.push(0, Event::ToDesk(index, provider::In::Sent(stream)));
-                self.to_job(index, stream, frame);
+                self.send_down(index, stream, frame);
             }
             provider::Out::Close(stream) => {
                 let lane = LaneId(stream.0 as u32);
@@ -574,7 +478,7 @@ impl World {
     }
 
     /// A frame of a provider, as its script lets it through.
-    fn to_job(&mut self, index: usize, stream: StreamId, frame: ProviderFrame) {
+    fn send_down(&mut self, index: usize, stream: StreamId, frame: ProviderFrame) {
         let lane = LaneId(stream.0 as u32);
         let frame = ProviderFrame::decode(&frame.encode().unwrap()).unwrap();
         let provider = &mut self.providers[index];
