@@ -8,6 +8,7 @@ mod network {
     mod common;
     mod discovery;
     mod faults;
+    mod figures;
     mod frames;
     mod limits;
 }
