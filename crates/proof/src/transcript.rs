@@ -211,3 +211,61 @@ impl Transcript {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use super::*;
+
+    fn leaf(position: u32) -> Leaf {
+        Leaf { position, token: position, state: Digest::from_bytes([3; 32]), drawn: None }
+    }
+
+    #[test]
+    fn running_commitments_are_the_roots_of_a_tree_built_at_once() {
+        let mut transcript = Transcript::new();
+        let mut hashes = Vec::new();
+        for position in 0..130 {
+            transcript.push(&leaf(position)).unwrap();
+            hashes.push(leaf_hash(&leaf(position)));
+            let tree = Tree::from_hashes(hashes.clone()).unwrap();
+            assert_eq!(transcript.commitment(), tree.commitment());
+            let closed = transcript.clone().close(Stop::Length, 1, "x").unwrap();
+            assert_eq!(closed, Tree::from_hashes(closed.hashes().to_vec()).unwrap());
+        }
+    }
+
+    #[test]
+    fn the_frontier_stays_logarithmic() {
+        let mut transcript = Transcript::new();
+        for position in 0..1_000 {
+            transcript.push(&leaf(position)).unwrap();
+            assert_eq!(transcript.frontier.len() as u32, transcript.leaves().count_ones());
+        }
+    }
+
+    #[test]
+    fn a_full_transcript_takes_no_more() {
+        let full = Transcript {
+            hashes: vec![Digest::from_bytes([0; 32]); MAX_LEAVES as usize],
+            frontier: vec![],
+        };
+        let refused = full.close(Stop::Length, 1, "");
+        assert_eq!(refused.unwrap_err(), TranscriptError::Full { expected: MAX_LEAVES });
+    }
+
+    #[test]
+    fn rows_are_told_apart_by_kind_key_length_and_every_value() {
+        let key = Digest::from_bytes([1; 32]);
+        let row: Vec<i32> = (0..10_000).collect();
+        let base = state_digest(&key, &row);
+        assert_ne!(base, logits_digest(&key, &row));
+        assert_ne!(base, state_digest(&Digest::from_bytes([2; 32]), &row));
+        assert_ne!(base, state_digest(&key, &row[..9_999]));
+        for index in [0, 1, 4_095, 4_096, 8_191, 8_192, 9_999] {
+            let mut altered = row.clone();
+            altered[index] ^= i32::MIN;
+            assert_ne!(base, state_digest(&key, &altered), "value {index}");
+        }
+    }
+}

@@ -221,3 +221,118 @@ fn path_len(mut index: u32, mut width: u32) -> usize {
 fn has_sibling(index: u32, width: u32) -> bool {
     index ^ 1 < width
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn hashes(leaves: u32) -> Vec<Digest> {
+        (0..leaves).map(|index| Tagged::new("test leaf").u32(index).finish()).collect()
+    }
+
+    /// RFC 6962, section 2.1, word for word: split at the largest power of two.
+    fn reference_top(hashes: &[Digest]) -> Digest {
+        if let [only] = hashes {
+            return *only;
+        }
+        let (left, right) = hashes.split_at(hashes.len().next_power_of_two() / 2);
+        node_hash(&reference_top(left), &reference_top(right))
+    }
+
+    /// RFC 6962, section 2.1.1.
+    fn reference_path(index: usize, hashes: &[Digest]) -> Vec<Digest> {
+        if hashes.len() == 1 {
+            return Vec::new();
+        }
+        let split = hashes.len().next_power_of_two() / 2;
+        let (left, right) = hashes.split_at(split);
+        let (mut path, sibling) = if index < split {
+            (reference_path(index, left), reference_top(right))
+        } else {
+            (reference_path(index - split, right), reference_top(left))
+        };
+        path.push(sibling);
+        path
+    }
+
+    #[test]
+    fn shape_and_paths_are_those_of_rfc_6962() {
+        for leaves in 1..=70 {
+            let hashes = hashes(leaves);
+            let tree = Tree::from_hashes(hashes.clone()).unwrap();
+            assert_eq!(tree.root(), root_hash(leaves, Some(&reference_top(&hashes))));
+            let paths = tree.open_all(&(0..leaves).collect::<Vec<_>>()).unwrap();
+            for (index, path) in paths.iter().enumerate() {
+                assert_eq!(*path, reference_path(index, &hashes), "leaf {index} of {leaves}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tree_has_at_least_one_leaf_and_at_most_the_limit() {
+        assert!(matches!(Tree::from_hashes(vec![]), Err(PathError::Leaves { got: 0, .. })));
+        let got = MAX_LEAVES as usize + 1;
+        let over = Tree::from_hashes(vec![Digest::from_bytes([0; 32]); got]);
+        assert_eq!(over.unwrap_err(), PathError::Leaves { expected: MAX_LEAVES, got });
+        let root = Commitment { leaves: u32::MAX, root: Digest::from_bytes([0; 32]) };
+        let claimed = verify_path(&root, 0, &Digest::from_bytes([0; 32]), &[]);
+        assert!(matches!(claimed, Err(PathError::Leaves { .. })));
+    }
+
+    #[test]
+    fn earlier_roots_are_those_of_the_beginning() {
+        let tree = Tree::from_hashes(hashes(37)).unwrap();
+        for leaves in 1..=37 {
+            let beginning = Tree::from_hashes(hashes(leaves)).unwrap();
+            assert_eq!(tree.root_at(leaves), Ok(beginning.root()));
+        }
+        assert!(tree.root_at(38).is_err());
+        assert_eq!(tree.open(37), Err(PathError::Index { expected: 37, got: 37 }));
+    }
+
+    proptest! {
+        #[test]
+        fn only_the_true_leaf_index_count_and_path_are_accepted(
+            leaves in 1_u32..3_000,
+            pick in any::<prop::sample::Index>(),
+            altered_node in any::<prop::sample::Index>(),
+            other_index in 0_u32..3_000,
+            other_leaves in 1_u32..3_000,
+        ) {
+            let tree = Tree::from_hashes(hashes(leaves)).unwrap();
+            let root = tree.commitment();
+            let index = pick.index(leaves as usize) as u32;
+            let leaf = tree.hashes()[index as usize];
+            let path = tree.open(index).unwrap();
+            prop_assert_eq!(verify_path(&root, index, &leaf, &path), Ok(()));
+            prop_assert!(verify_path(&root, index, &root.root, &path).is_err());
+            if other_index != index {
+                prop_assert!(verify_path(&root, other_index, &leaf, &path).is_err());
+            }
+            if other_leaves != leaves {
+                let claimed = Commitment { leaves: other_leaves, ..root };
+                prop_assert!(verify_path(&claimed, index, &leaf, &path).is_err());
+            }
+            if !path.is_empty() {
+                let mut altered = path.clone();
+                altered[altered_node.index(path.len())] = root.root;
+                prop_assert!(verify_path(&root, index, &leaf, &altered).is_err());
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic(
+            leaves: u32,
+            index: u32,
+            leaf: [u8; 32],
+            path in prop::collection::vec(any::<[u8; 32]>(), 0..40),
+        ) {
+            let path: Vec<Digest> = path.into_iter().map(Digest::from_bytes).collect();
+            let root = Commitment { leaves, root: Digest::from_bytes(leaf) };
+            prop_assert!(verify_path(&root, index, &Digest::from_bytes(leaf), &path).is_err());
+        }
+    }
+}

@@ -3,13 +3,14 @@
 //! `honest` shows that nothing honest is refused, `attacks` that every forgery
 //! named in the specification is, `tamper` that no field of a statement can be
 //! altered unseen, `strangers` how audits are drawn and verdicts held to
-//! account, `evidence` what files prove, `vectors` that the bytes are those of
-//! the specification.
+//! account, `evidence` what files prove, `executors` what a broken engine meets,
+//! `vectors` that the bytes are those of the specification.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod attacks;
 mod evidence;
+mod executors;
 mod honest;
 mod strangers;
 mod support;
