@@ -200,6 +200,14 @@ mod tests {
     }
 
     #[test]
+    fn quic_prefers_the_post_quantum_exchange() {
+        let keypair = Keypair::ed25519_from_bytes([3; 32]).unwrap();
+        let config = libp2p_tls::make_client_config(&keypair, None).unwrap();
+        let preferred = config.crypto_provider().kx_groups[0].name();
+        assert_eq!(format!("{preferred:?}"), "X25519MLKEM768");
+    }
+
+    #[test]
     fn a_frame_passes_in_few_windows() {
         let frame = peerproof_wire::limits::MAX_FRAME_BYTES;
         assert!(frame as u64 <= 4 * u64::from(STREAM_WINDOW_BYTES));

@@ -69,13 +69,14 @@ struct Neighbour {
 
 impl Neighbour {
     /// The link for new streams: direct before relayed, QUIC before TCP, the
-    /// quicker before the slower.
+    /// newer before the older, since a peer that came again may have lost the
+    /// old one without a word.
     fn best(&self) -> Option<&Link> {
         self.links.iter().min_by_key(|link| {
             (
                 link.path == PathKind::Relayed,
                 link.transport == Transport::Tcp,
-                link.rtt.unwrap_or(std::time::Duration::MAX),
+                std::cmp::Reverse(link.since),
             )
         })
     }

@@ -85,6 +85,12 @@ impl Driver {
             Ok(()) => {
                 self.dials.given.insert(connection, Given { target, reply });
             }
+            // libp2p leaves out the addresses we listen on.
+            Err(SwarmError::NoAddresses) => {
+                self.counters.dial_failed(DialReason::Myself);
+                let detail = "this node listens there".to_owned();
+                answer(reply, Err(DialError { target, reason: DialReason::Myself, detail }));
+            }
             Err(error) => answer(reply, Err(self.failed(&target, &error))),
         }
     }

@@ -48,6 +48,8 @@ async fn dial_failures_have_reasons() {
         (address(&b, Transport::Quic).await.with_peer(stranger), DialReason::WrongPeer),
         (address(&b, Transport::Tcp).await.with_peer(stranger), DialReason::WrongPeer),
         (outside, DialReason::BadAddress),
+        (address(&a, Transport::Quic).await, DialReason::Myself),
+        (address(&a, Transport::Tcp).await.without_peer(), DialReason::Myself),
         ("/dns4/localhost/tcp/1".parse().unwrap(), DialReason::Refused),
     ];
     for (target, expected) in cases {
