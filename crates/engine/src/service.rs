@@ -341,7 +341,9 @@ impl Drop for Service {
     fn drop(&mut self) {
         self.shared.lock().stopping = true;
         self.shared.wake.notify_one();
-        if let Some(thread) = self.thread.take() {
+        // A sink may hold the last handle: the loop can't wait for itself, and needn't.
+        let here = thread::current().id();
+        if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != here) {
             // A panic has already ended the jobs; there is nobody left to tell.
             let _ = thread.join();
         }
@@ -409,5 +411,18 @@ impl Shared {
     /// The queue holds no half-made state, so a panic elsewhere doesn't spoil it.
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes no more jobs, and refuses those that wait.
+    fn close(&self) {
+        let mut queue = self.lock();
+        queue.stopping = true;
+        queue.active = 0;
+        let left = std::mem::take(&mut queue.waiting);
+        drop(queue);
+        for mut waiting in left {
+            // Nothing is left to stop, so what the sink answers doesn't matter.
+            let _ = (waiting.sink)(Event::Refused(Refusal::Stopping));
+        }
     }
 }

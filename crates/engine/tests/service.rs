@@ -259,6 +259,53 @@ fn a_full_queue_says_so_and_stopping_ends_all_jobs() {
     assert!(matches!(second.iter().last(), Some(Event::Refused(Refusal::Stopping))));
 }
 
+#[test]
+fn a_loop_that_dies_leaves_nobody_waiting() {
+    let service = service(&ServiceOptions { max_active: 1, ..Default::default() });
+    let (started, wait) = mpsc::channel();
+    let (go, gate) = mpsc::channel::<()>();
+    let sink = move |_| {
+        started.send(()).unwrap();
+        gate.recv().unwrap();
+        panic!("a sink that panics ends the loop");
+    };
+    service.submit(capital(4), Box::new(sink)).unwrap();
+    wait.recv().unwrap();
+    let second = events(&service, capital(1));
+    go.send(()).unwrap();
+    assert!(matches!(second.recv(), Ok(Event::Refused(Refusal::Stopping))));
+    assert!(second.recv().is_err());
+    assert!(matches!(service.generate(capital(1)), Err(Refusal::Stopping)));
+}
+
+#[test]
+fn a_sink_may_ask_the_service() {
+    let service = Arc::new(service(&ServiceOptions::default()));
+    let (sender, loads) = mpsc::channel();
+    let asked = Arc::downgrade(&service);
+    let sink = move |_| {
+        sender.send(asked.upgrade().map(|service| service.load())).unwrap();
+        ControlFlow::Continue(())
+    };
+    service.submit(capital(1), Box::new(sink)).unwrap();
+    assert!(loads.into_iter().all(|load| load.is_none_or(|load| load.active == 1)));
+}
+
+#[test]
+fn the_last_handle_may_be_dropped_by_a_sink() {
+    let (sender, dropped) = mpsc::channel();
+    let (give, take) = mpsc::channel::<Service>();
+    let sink = move |_| {
+        drop(take.recv());
+        sender.send(()).unwrap();
+        ControlFlow::Continue(())
+    };
+    let service = service(&ServiceOptions::default());
+    service.submit(capital(1), Box::new(sink)).unwrap();
+    give.send(service).unwrap();
+    assert!(dropped.iter().count() > 0);
+}
+
 fn offer(prompt: Prompt) -> Offer {
     Offer {
         model_id: MODEL.id(),

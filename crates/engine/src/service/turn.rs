@@ -1,6 +1,6 @@
 //! The loop's turns: admit, plan a batch, run it, clear up.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use crate::forward::{ForwardError, Item, Runner};
 use crate::kv::Kv;
@@ -18,6 +18,16 @@ pub(super) struct Loop {
     active: Vec<Active>,
     /// Bytes of all active jobs' caches.
     kv_bytes: usize,
+}
+
+/// Closes the queue when the loop ends, also by a panic: nobody waits for a
+/// loop that is gone.
+struct Closing(Arc<Shared>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 struct Active {
@@ -44,6 +54,7 @@ impl Loop {
     }
 
     pub(super) fn run(mut self) {
+        let closing = Closing(Arc::clone(&self.shared));
         while self.admit() {
             if let Err(error) = self.turn() {
                 // Every job was checked on admission: this is a defect, not a bad job.
@@ -52,28 +63,29 @@ impl Loop {
             self.clear();
         }
         self.active.iter_mut().for_each(|active| active.run.refuse(Refusal::Stopping));
+        drop(closing);
     }
 
     /// Takes jobs from the queue while they fit, and waits if there is nothing
-    /// to do at all. False when the service stops.
+    /// to do at all. False when the service stops. No sink is called with the
+    /// queue locked, so a sink may ask the service anything.
     fn admit(&mut self) -> bool {
         let shared = Arc::clone(&self.shared);
-        let mut queue = shared.lock();
         loop {
+            let mut queue = shared.lock();
             if queue.stopping {
-                for mut waiting in queue.waiting.drain(..) {
-                    let _ = (waiting.sink)(Event::Refused(Refusal::Stopping));
-                }
                 return false;
             }
-            while let Some(waiting) = queue.waiting.pop_front_if(|next| self.fits(next)) {
-                self.start(waiting);
+            let next = queue.waiting.pop_front_if(|next| self.fits(next));
+            queue.active = self.active.len() + usize::from(next.is_some());
+            match next {
+                Some(waiting) => {
+                    drop(queue);
+                    self.start(waiting);
+                }
+                None if !self.active.is_empty() => return true,
+                None => drop(shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner)),
             }
-            queue.active = self.active.len();
-            if !self.active.is_empty() {
-                return true;
-            }
-            queue = shared.wake.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner);
         }
     }
 
