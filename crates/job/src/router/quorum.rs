@@ -160,9 +160,9 @@ impl Job {
             Finding::Failed | Finding::Unknown => None,
         });
         let winners = self.winners();
-        let refuted = winners.iter().any(|id| audits.get(id) == Some(&Finding::Failed));
         let agreed = Checked::Agreed { equal: winners.len(), of: self.lanes.len() };
-        passed.or_else(|| winners.first().filter(|_| !refuted).map(|id| (*id, agreed)))
+        // Winners are audited only after an outsider passed, who then outranks them.
+        passed.or_else(|| winners.first().map(|id| (*id, agreed)))
     }
 
     fn conclude(&mut self) {

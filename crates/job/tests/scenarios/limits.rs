@@ -9,7 +9,9 @@ use peerproof_job::limits::*;
 use peerproof_job::provider::{Config, Desk, In, Out, StreamId};
 use peerproof_job::router::{self, LaneId, Options};
 use peerproof_job::{Entropy, Millis};
-use peerproof_wire::{Accepted, Failure, FailureCode, Level, ProviderFrame, Tokens};
+use peerproof_wire::{
+    Accepted, Commitment, Digest, Failure, FailureCode, Level, ProviderFrame, Tokens,
+};
 
 use crate::audit;
 use crate::model::{MODEL, NONCE, offer};
@@ -78,6 +80,23 @@ fn text_is_bounded_by_tokens() {
         let (mut job, lane) = running(3);
         let outs = job.handle(Millis(1), router::In::Frame(lane, frame(0, 1, bytes)));
         assert_eq!(closes(&outs), ends, "{bytes} bytes");
+    }
+}
+
+#[test]
+fn commitments_grow_and_cover_no_more_than_there_is() {
+    let commit = |start, leaves| {
+        let root = Digest::from_bytes([1; 32]);
+        let commitment = Some(Commitment { leaves, root });
+        let tokens = Tokens { start, tokens: vec![1], text: String::new(), commitment };
+        router::In::Frame(LaneId(0), ProviderFrame::Tokens(tokens))
+    };
+    let (mut job, _) = running(3);
+    assert!(closes(&job.handle(Millis(1), commit(0, 9))), "7 of the prompt, 1 of the answer");
+    for (leaves, ends) in [(7, true), (8, true), (9, false)] {
+        let (mut job, _) = running(3);
+        assert!(!closes(&job.handle(Millis(1), commit(0, 8))));
+        assert_eq!(closes(&job.handle(Millis(1), commit(1, leaves))), ends, "{leaves} after 8");
     }
 }
 

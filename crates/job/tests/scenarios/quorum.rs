@@ -141,3 +141,18 @@ fn a_false_receipt_does_not_count() {
     assert_eq!(world.evidence(), [(1, "bindings".into())]);
     assert!(world.is_barred(1));
 }
+
+#[test]
+fn text_that_only_the_leader_gave_is_refused() {
+    let mut world = quorum(&[Script::FalseText, HONEST, HONEST, HONEST], AuditBy::Here);
+    for provider in &mut world.providers[1..] {
+        provider.latency_ms = 3;
+    }
+    let leader = world.providers[0].peer();
+    let outcome = world.run().clone();
+    let End::Failed { reason: Reason::Check { fault, .. }, blame } = outcome.end else {
+        panic!("{:?}", outcome.end)
+    };
+    assert_eq!((fault, blame), (Fault::FalsePrefix, Blame::Provider(leader)));
+    assert!(world.is_barred(0));
+}

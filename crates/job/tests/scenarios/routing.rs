@@ -58,6 +58,17 @@ fn another_continues_when_one_dies_at_any_token() {
 }
 
 #[test]
+fn another_signs_when_one_dies_after_the_last_token() {
+    let mut world = World::new(Level::Receipt, &[Script::DiesAt(12), Script::Honest]);
+    let (first, second) = (world.providers[0].peer(), world.providers[1].peer());
+    let outcome = world.run().clone();
+    assert_eq!(outcome.end, ANSWERED);
+    world.assert_answer();
+    assert_eq!(outcome.served_by, [Segment { provider: first, start: 0 }]);
+    assert_eq!(outcome.receipt.unwrap().key().peer_id(), second);
+}
+
+#[test]
 fn another_continues_when_one_sends_garbage_at_any_token() {
     check_failover(Script::GarbageAt, Fault::Garbage);
 }
