@@ -58,7 +58,7 @@ pub enum AgreementError {
     },
     /// A provider has one voice.
     #[error(
-        "receipt {index} to compare: expected a provider of its own, got another receipt of {got:?}"
+        "receipt {index} to compare: expected a provider of its own, got another receipt of {got}"
     )]
     SameProvider {
         /// Which receipt.

@@ -1,7 +1,7 @@
 //! The full audit: run the job again, compare everything.
 //!
 //! [`recompute`] replays prompt and answer once through an
-//! [`Execute`](crate::Execute) and keeps what the leaves must be. Comparing
+//! [`Execute`] and keeps what the leaves must be. Comparing
 //! that with a receipt is then a matter of equality, for this receipt and for
 //! any other of the same offer and answer. [`audit`] does both for one case and
 //! returns [`Findings`], from which a verdict is made.

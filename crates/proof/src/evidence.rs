@@ -70,7 +70,7 @@ pub enum EvidenceError {
         got: Digest,
     },
     /// The two receipts are of different keys.
-    #[error("equivocation signer: expected {expected:?}, got {got:?}")]
+    #[error("equivocation signer: expected {expected}, got {got}")]
     Signers {
         /// Who signed the first.
         expected: PublicKey,
@@ -100,7 +100,7 @@ pub enum EvidenceError {
         source: VerdictError,
     },
     /// The case is another provider's.
-    #[error("observation: expected provider {expected:?}, got a case of {got:?}")]
+    #[error("observation: expected provider {expected}, got a case of {got}")]
     Accused {
         /// Whom the observation names.
         expected: PublicKey,

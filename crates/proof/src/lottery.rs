@@ -51,8 +51,31 @@ impl Rate {
     }
 }
 
-/// What one auditor drew for one receipt. It can only be drawn or verified, so
-/// a ticket in hand is a true one.
+/// What one auditor drew for one receipt.
+///
+/// ```
+/// use peerproof_identity::Keypair;
+/// use peerproof_proof::lottery::{Rate, Ticket, choose};
+/// # use peerproof_wire::{Digest, ModelId, Receipt, Stop};
+/// # let digest = Digest::from_bytes([1; 32]);
+/// # let receipt = Receipt {
+/// #     offer_id: digest, model_id: ModelId::from_bytes([2; 32]), number: 1, previous: None,
+/// #     prompt_tokens: 1, output_tokens: 1, stop: Stop::Length, output_hash: digest,
+/// #     text_hash: digest, transcript_root: digest, leaves: 2, issued_unix_ms: 0,
+/// # };
+/// let auditors = [7, 8].map(|seed| Keypair::from_seed(&[seed; 32]).vrf());
+/// let mut tickets = Vec::new();
+/// for auditor in &auditors {
+///     let drawn = Ticket::draw(auditor, &receipt)?;
+///     // What anyone who hears of it checks:
+///     tickets.push(Ticket::verify(&auditor.public(), drawn.proof(), &receipt)?);
+/// }
+/// let looks = choose(&tickets).expect("there are two");
+/// assert!(looks.wins(Rate::ALWAYS));
+/// # Ok::<(), peerproof_identity::vrf::VrfError>(())
+/// ```
+///
+/// It can only be drawn or verified, so a ticket in hand is a true one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ticket {
     key: Public,

@@ -58,7 +58,7 @@ impl std::fmt::Display for Field {
 #[non_exhaustive]
 pub enum BindingError {
     /// The receipt is signed by another key than the provider's.
-    #[error("receipt signer: expected {expected:?}, got {got:?}")]
+    #[error("receipt signer: expected {expected}, got {got}")]
     Signer {
         /// The provider that was asked.
         expected: PublicKey,
@@ -145,6 +145,14 @@ pub fn text_hash(text: &str) -> Digest {
 }
 
 /// Where a receipt stands in the chain of its issuer's receipts.
+///
+/// ```
+/// use peerproof_proof::receipt::Place;
+/// use peerproof_wire::Digest;
+///
+/// assert_eq!(Place::FIRST.number(), 1);
+/// assert_eq!(Place::after(41, Digest::from_bytes([1; 32])).number(), 42);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     number: u64,

@@ -18,7 +18,7 @@ use crate::lottery::{Rate, Ticket};
 #[non_exhaustive]
 pub enum VerdictError {
     /// Another key signed it than the auditor's.
-    #[error("verdict signer: expected {expected:?}, got {got:?}")]
+    #[error("verdict signer: expected {expected}, got {got}")]
     Signer {
         /// The auditor that was asked.
         expected: PublicKey,
@@ -26,7 +26,7 @@ pub enum VerdictError {
         got: PublicKey,
     },
     /// A provider has no say about itself.
-    #[error("verdict signer: expected another key than the provider's, got {got:?}")]
+    #[error("verdict signer: expected another key than the provider's, got {got}")]
     OwnReceipt {
         /// The key of both.
         got: PublicKey,

@@ -1,7 +1,7 @@
 //! The whole of proof, exercised with a toy model.
 //!
-//! `honest` shows that nothing honest is refused, `attacks` that every forgery
-//! named in the specification is, `tamper` that no field of a statement can be
+//! `honest` shows that nothing honest is refused, `attacks` and `forgeries`
+//! that every cheat named in the specification is, `tamper` that no field of a statement can be
 //! altered unseen, `strangers` how audits are drawn and verdicts held to
 //! account, `evidence` what files prove, `executors` what a broken engine meets,
 //! `vectors` that the bytes are those of the specification.
@@ -11,6 +11,7 @@
 mod attacks;
 mod evidence;
 mod executors;
+mod forgeries;
 mod honest;
 mod strangers;
 mod support;
