@@ -29,6 +29,8 @@ mod avx2;
 mod avx512;
 mod portable;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 

@@ -7,14 +7,14 @@
 
 #![deny(clippy::float_arithmetic)]
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::arith::half::Exact;
 use crate::arith::{RESIDUAL_BITS, fixed};
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, Tensor};
 use crate::kernels::MAX_HEAD_DIMS;
-use crate::weights::{LoadError, MAX_COLUMNS, MAX_ROWS, Matrix, Vector};
+use crate::weights::{Arena, LoadError, MAX_COLUMNS, MAX_ROWS, Matrix, Packed, Vector};
 
 /// The most layers a model may have.
 const MAX_LAYERS: u32 = 1024;
@@ -185,7 +185,7 @@ impl Shape {
             return Err(header("general.architecture", "llama", architecture));
         }
         let within = |key: &'static str, value: u32, max: u64, multiple: u32| {
-            if value == 0 || u64::from(value) > max || value % multiple != 0 {
+            if value == 0 || u64::from(value) > max || !value.is_multiple_of(multiple) {
                 let expected = format!("a multiple of {multiple} from {multiple} to {max}");
                 return Err(header(key, expected, value));
             }
@@ -292,25 +292,52 @@ fn refuse_unknown(gguf: &Gguf, shape: &Shape) -> Result<(), LoadError> {
     }
 }
 
-/// Packs all matrices, each on the next free thread, the largest ones first.
+/// One matrix on its way into the arena.
+struct Slot<'a> {
+    tensor: Tensor<'a>,
+    packed: Packed,
+    start: usize,
+    out: &'a mut [u8],
+    done: Option<Result<Packed, LoadError>>,
+}
+
+/// Packs all matrices into one arena, each on the next free thread, the largest
+/// ones first.
 fn pack_all(
     gguf: &Gguf,
     plan: &[(String, usize, usize)],
     threads: usize,
 ) -> Result<Vec<Matrix>, LoadError> {
+    let mut planned = Vec::with_capacity(plan.len());
+    let mut total = 0;
+    for (name, cols, rows) in plan {
+        let tensor = gguf.tensor(name)?;
+        let packed = Packed::plan(&tensor, *cols, *rows)?;
+        planned.push((tensor, packed, total));
+        total += packed.bytes().next_multiple_of(64);
+    }
+    let mut memory = Arena::reserve(total)?;
+    let mut rest = &mut memory[..];
+    let mut slots = Vec::with_capacity(plan.len());
+    for (tensor, packed, start) in planned {
+        let (out, after) = rest.split_at_mut(packed.bytes().next_multiple_of(64));
+        rest = after;
+        slots.push(Mutex::new(Slot {
+            tensor,
+            packed,
+            start,
+            out: &mut out[..packed.bytes()],
+            done: None,
+        }));
+    }
     let mut order: Vec<usize> = (0..plan.len()).collect();
     order.sort_by_key(|&at| std::cmp::Reverse(plan[at].1 * plan[at].2));
-    let slots: Vec<Mutex<Option<Result<Matrix, LoadError>>>> =
-        plan.iter().map(|_| Mutex::new(None)).collect();
     let next = AtomicUsize::new(0);
     let work = || {
         while let Some(&at) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let (name, cols, rows) = &plan[at];
-            let packed = gguf.tensor(name).map_err(LoadError::from);
-            let packed = packed.and_then(|tensor| Matrix::pack(&tensor, *cols, *rows));
-            if let Ok(mut slot) = slots[at].lock() {
-                *slot = Some(packed);
-            }
+            let mut slot = slots[at].lock().unwrap_or_else(PoisonError::into_inner);
+            let slot = &mut *slot;
+            slot.done = Some(slot.packed.fill(&slot.tensor, slot.out));
         }
     };
     std::thread::scope(|scope| {
@@ -319,11 +346,14 @@ fn pack_all(
         }
         work();
     });
-    let done = slots.into_iter().zip(plan).map(|(slot, (name, ..))| {
-        let result = slot.into_inner().ok().flatten();
-        result.unwrap_or_else(|| Err(LoadError::Unknown { tensor: name.clone() }))
+    let done = slots.into_iter().map(|slot| {
+        let slot = slot.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // Every slot has been filled: the scope ends when all threads have.
+        Ok((slot.done.unwrap_or(Ok(slot.packed))?, slot.start))
     });
-    done.collect()
+    let done = done.collect::<Result<Vec<_>, LoadError>>()?;
+    let arena = Arena::seal(memory)?;
+    Ok(done.iter().map(|(packed, start)| Matrix::over(packed, &arena, *start)).collect())
 }
 
 /// `round(ε · n · 2^(2·RESIDUAL_BITS))`, at least 1.

@@ -9,6 +9,9 @@
 #![deny(clippy::float_arithmetic)]
 
 use std::fmt;
+use std::sync::Arc;
+
+use memmap2::{Mmap, MmapMut};
 
 use crate::arith::half::Exact;
 use crate::gguf::{GgmlType, GgufError, Tensor};
@@ -70,6 +73,9 @@ pub enum LoadError {
         /// The bound.
         limit: i64,
     },
+    /// The system gave no memory for the weights.
+    #[error("no memory for the weights: {0}")]
+    Memory(#[source] std::io::Error),
     /// A number in the header is outside what this engine computes with.
     #[error("{key} is {got}, expected {expected}")]
     Header {
@@ -124,13 +130,44 @@ impl Packing {
     }
 }
 
+/// How a tensor is to be packed, and then was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Packed {
+    packing: Packing,
+    rows: usize,
+    cols: usize,
+    exponent: i32,
+}
+
+impl Packed {
+    /// Checks a tensor's shape and format.
+    pub(crate) fn plan(tensor: &Tensor<'_>, cols: usize, rows: usize) -> Result<Self, LoadError> {
+        expect_shape(tensor, &[cols as u64, rows as u64])?;
+        Ok(Self { packing: Packing::of(tensor)?, rows, cols, exponent: 0 })
+    }
+
+    /// Bytes it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.packing.block_bytes() * self.cols.div_ceil(32) * self.rows.div_ceil(16)
+    }
+
+    /// Packs the tensor into `out`, zeroed and of [`Packed::bytes`] bytes.
+    pub(crate) fn fill(self, tensor: &Tensor<'_>, out: &mut [u8]) -> Result<Self, LoadError> {
+        let exponent = pack::exponent(tensor)?;
+        pack::fill(tensor, self.packing, self.cols, exponent, out)?;
+        Ok(Self { exponent, ..self })
+    }
+}
+
 /// A weight matrix: `rows` outputs of `cols` inputs, integers at 2^-`exponent`.
 pub(crate) struct Matrix {
     packing: Packing,
     rows: usize,
     cols: usize,
     exponent: i32,
-    data: Aligned,
+    arena: Arc<Arena>,
+    start: usize,
+    len: usize,
 }
 
 impl fmt::Debug for Matrix {
@@ -140,16 +177,19 @@ impl fmt::Debug for Matrix {
 }
 
 impl Matrix {
-    /// Packs a tensor of the given shape.
+    /// A matrix over bytes of the arena that [`Packed::fill`] has filled.
+    pub(crate) fn over(packed: &Packed, arena: &Arc<Arena>, start: usize) -> Self {
+        let Packed { packing, rows, cols, exponent } = *packed;
+        Self { packing, rows, cols, exponent, arena: Arc::clone(arena), start, len: packed.bytes() }
+    }
+
+    /// A matrix with memory of its own.
+    #[cfg(test)]
     pub(crate) fn pack(tensor: &Tensor<'_>, cols: usize, rows: usize) -> Result<Self, LoadError> {
-        expect_shape(tensor, &[cols as u64, rows as u64])?;
-        let packing = Packing::of(tensor)?;
-        let exponent = pack::exponent(tensor)?;
-        let width = cols.next_multiple_of(32);
-        let bytes = packing.block_bytes() * (width / 32) * rows.div_ceil(16);
-        let mut data = Aligned::new(bytes);
-        pack::fill(tensor, packing, cols, exponent, data.bytes_mut())?;
-        Ok(Self { packing, rows, cols, exponent, data })
+        let packed = Packed::plan(tensor, cols, rows)?;
+        let mut memory = Arena::reserve(packed.bytes())?;
+        let packed = packed.fill(tensor, &mut memory)?;
+        Ok(Self::over(&packed, &Arena::seal(memory)?, 0))
     }
 
     pub(crate) fn packing(&self) -> Packing {
@@ -176,14 +216,14 @@ impl Matrix {
 
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
-        self.data.len
+        self.len
     }
 
     /// The packed blocks of one group.
     #[inline(always)]
     pub(crate) fn group(&self, group: usize) -> &[u8] {
         let bytes = self.packing.block_bytes() * (self.width() / 32);
-        &self.data.bytes()[group * bytes..][..bytes]
+        &self.arena.0[self.start..self.start + self.len][group * bytes..][..bytes]
     }
 
     /// Writes the integers of one row, `cols` of them.
@@ -232,27 +272,23 @@ impl Vector {
     }
 }
 
-/// Bytes that begin at a multiple of 64. The offset is found once; a `Vec` never
-/// moves its heap memory.
-struct Aligned {
-    memory: Vec<u8>,
-    start: usize,
-    len: usize,
-}
+/// The memory all packed weights of a model lie in: one mapping, in large pages
+/// where the system has them, because a forward pass streams through all of it.
+#[derive(Debug)]
+pub(crate) struct Arena(Mmap);
 
-impl Aligned {
-    fn new(len: usize) -> Self {
-        let memory = vec![0u8; len + 63];
-        let start = memory.as_ptr().align_offset(64).min(63);
-        Self { memory, start, len }
+impl Arena {
+    /// Zeroed memory of `len` bytes, to be filled and then sealed.
+    pub(crate) fn reserve(len: usize) -> Result<MmapMut, LoadError> {
+        let memory = MmapMut::map_anon(len.max(1)).map_err(LoadError::Memory)?;
+        // Only a hint: without large pages everything works, more slowly.
+        #[cfg(target_os = "linux")]
+        let _ = memory.advise(memmap2::Advice::HugePage);
+        Ok(memory)
     }
 
-    #[inline(always)]
-    fn bytes(&self) -> &[u8] {
-        &self.memory[self.start..self.start + self.len]
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.memory[self.start..self.start + self.len]
+    /// Makes filled memory read-only.
+    pub(crate) fn seal(memory: MmapMut) -> Result<Arc<Self>, LoadError> {
+        Ok(Arc::new(Self(memory.make_read_only().map_err(LoadError::Memory)?)))
     }
 }

@@ -16,9 +16,9 @@ use peerproof_engine::sample::{Sampling, choose, draw};
 
 /// "The quick brown fox ..." and two turns of a chat, as token ids.
 const TOKENS: [u32; 48] = [
-    1, 9690, 198, 2683, 359, 253, 5356, 5646, 11173, 3365, 3511, 308, 34519, 28, 7018, 411, 407, 19712, 8182, 2, 198,
-    1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 47, 2, 198, 1, 520, 9531, 198, 504, 3575, 282, 4649, 314, 7042, 30,
-    2, 198, 49151, 0,
+    1, 9690, 198, 2683, 359, 253, 5356, 5646, 11173, 3365, 3511, 308, 34519, 28, 7018, 411, 407,
+    19712, 8182, 2, 198, 1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 47, 2, 198, 1, 520, 9531,
+    198, 504, 3575, 282, 4649, 314, 7042, 30, 2, 198, 49151, 0,
 ];
 
 fn model_path() -> PathBuf {
@@ -26,14 +26,16 @@ fn model_path() -> PathBuf {
         return path.into();
     }
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"));
+    let cache =
+        cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"));
     let path = cache.join("peerproof/models/smollm2-135m.gguf");
     assert!(path.exists(), "run `cargo run --release -- models pull smollm2-135m` first");
     path
 }
 
-static MODEL: LazyLock<Arc<Llama>> =
-    LazyLock::new(|| Arc::new(Llama::load(&Gguf::open(model_path()).unwrap(), &LoadOptions::default()).unwrap()));
+static MODEL: LazyLock<Arc<Llama>> = LazyLock::new(|| {
+    Arc::new(Llama::load(&Gguf::open(model_path()).unwrap(), &LoadOptions::default()).unwrap())
+});
 
 /// Digest of the state and logits of one position.
 type Leaf = ([u8; 32], [u8; 32]);
@@ -47,7 +49,12 @@ fn digest(values: &[i32]) -> [u8; 32] {
 }
 
 /// Runs batches of items over fresh caches; leaves by sequence.
-fn leaves(threads: usize, path: KernelPath, sequences: usize, batches: &[Vec<Item>]) -> (Vec<Vec<Leaf>>, Vec<Kv>) {
+fn leaves(
+    threads: usize,
+    path: KernelPath,
+    sequences: usize,
+    batches: &[Vec<Item>],
+) -> (Vec<Vec<Leaf>>, Vec<Kv>) {
     let mut runner = Runner::new(Arc::clone(&MODEL), threads, path).unwrap();
     let mut caches: Vec<Kv> = (0..sequences).map(|_| Kv::new(&MODEL, 64)).collect();
     let mut leaves = vec![Vec::new(); sequences];
@@ -129,7 +136,9 @@ fn items_that_do_not_fit_are_refused_and_change_nothing() {
     use peerproof_engine::forward::ForwardError;
     let mut runner = Runner::new(Arc::clone(&MODEL), 1, KernelPath::best()).unwrap();
     let mut kv = Kv::new(&MODEL, 4);
-    let mut run = |kv: &mut Kv, items: &[Item]| runner.forward(&mut [kv], items, &mut |_, _| panic!("no output"));
+    let mut run = |kv: &mut Kv, items: &[Item]| {
+        runner.forward(&mut [kv], items, &mut |_, _| panic!("no output"))
+    };
     let refused = run(&mut kv, &items(&[1, 2, 3, 4, 5])).unwrap_err();
     assert_eq!(refused, ForwardError::Full { sequence: 0, capacity: 4, got: 5 });
     let refused = run(&mut kv, &items(&[1, 49_152])).unwrap_err();
@@ -155,7 +164,8 @@ fn check_vector(name: &str, got: &str) {
 
 #[test]
 fn leaves_are_the_pinned_ones() {
-    let mut lines = "# SmolLM2-135M-Instruct Q4_1: token, BLAKE3 of state, BLAKE3 of logits\n".to_owned();
+    let mut lines =
+        "# SmolLM2-135M-Instruct Q4_1: token, BLAKE3 of state, BLAKE3 of logits\n".to_owned();
     for (token, (state, logits)) in TOKENS.iter().zip(&*WHOLE) {
         lines += &format!("{token} {} {}\n", hex(state), hex(logits));
     }
@@ -166,7 +176,8 @@ fn leaves_are_the_pinned_ones() {
 fn tables_are_the_pinned_ones() {
     let tables = tables();
     let line = |name: &str, bytes: Vec<u8>| format!("{name} {}\n", blake3::hash(&bytes).to_hex());
-    let mut lines = "# BLAKE3 of each table, entries little-endian; see docs/spec/arithmetic.md\n".to_owned();
+    let mut lines =
+        "# BLAKE3 of each table, entries little-endian; see docs/spec/arithmetic.md\n".to_owned();
     lines += &line("exp", tables.exp.iter().flat_map(|v| v.to_le_bytes()).collect());
     lines += &line("wide-exp", tables.wide_exp.iter().flat_map(|v| v.to_le_bytes()).collect());
     lines += &line("logistic", tables.logistic.iter().flat_map(|v| v[0].to_le_bytes()).collect());
@@ -174,8 +185,10 @@ fn tables_are_the_pinned_ones() {
         let base_exact = Exact::from_f32(base.to_bits()).unwrap();
         let frequency = |i| fixed::frequency(base_exact, i, 64, &[]).unwrap();
         let frequencies: Vec<u64> = (0..32).map(frequency).collect();
-        let angles = (0..8192u64).flat_map(|p| frequencies.iter().map(move |f| fixed::cos_sin(f.wrapping_mul(p))));
-        let bytes = angles.flat_map(|(cos, sin)| [cos.to_le_bytes(), sin.to_le_bytes()].concat()).collect();
+        let angles = (0..8192u64)
+            .flat_map(|p| frequencies.iter().map(move |f| fixed::cos_sin(f.wrapping_mul(p))));
+        let bytes =
+            angles.flat_map(|(cos, sin)| [cos.to_le_bytes(), sin.to_le_bytes()].concat()).collect();
         lines += &line(&format!("rope-{base}-64-8192"), bytes);
     }
     check_vector("tables.txt", &lines);
@@ -184,11 +197,15 @@ fn tables_are_the_pinned_ones() {
 #[test]
 fn choices_are_the_pinned_ones() {
     let logits: Vec<i32> = (0..4096i32).map(|i| (i * 7919) % 10_007 - (i % 13) * 300).collect();
-    let mut lines = "# temperature, top-k, top-p (all at 2^-16 but top-k): tokens of steps 0..8\n".to_owned();
-    for (temperature_q16, top_k, top_p_q16) in [(0, 0, 0), (65_536, 0, 0), (52_429, 40, 62_259), (131_072, 0, 32_768)] {
+    let mut lines =
+        "# temperature, top-k, top-p (all at 2^-16 but top-k): tokens of steps 0..8\n".to_owned();
+    for (temperature_q16, top_k, top_p_q16) in
+        [(0, 0, 0), (65_536, 0, 0), (52_429, 40, 62_259), (131_072, 0, 32_768)]
+    {
         let sampling = Sampling { temperature_q16, top_k, top_p_q16 };
-        let tokens: Vec<String> =
-            (0..8).map(|step| choose(&logits, &sampling, draw(&[7; 32], step)).to_string()).collect();
+        let tokens: Vec<String> = (0..8)
+            .map(|step| choose(&logits, &sampling, draw(&[7; 32], step)).to_string())
+            .collect();
         lines += &format!("{temperature_q16} {top_k} {top_p_q16}: {}\n", tokens.join(" "));
     }
     check_vector("choices.txt", &lines);

@@ -21,7 +21,8 @@ fn model_path() -> PathBuf {
         return path.into();
     }
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"));
+    let cache =
+        cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"));
     let path = cache.join("peerproof/models/smollm2-135m.gguf");
     assert!(path.exists(), "run `cargo run --release -- models pull smollm2-135m` first");
     path

@@ -85,12 +85,19 @@ impl Sink for Keep<'_> {
 /// Brings 16 products to 32 bits by one shift.
 #[inline(always)]
 fn narrow(values: &[i64; 16], shift: i32) -> [i32; 16] {
+    let mut out = [0; 16];
     if (1..=63).contains(&shift) {
         let s = shift as u32 - 1;
         // As `rescale`, with the branches outside the loop.
-        return values.map(|v| ((v >> s).wrapping_add(1) >> 1).clamp(-LIMIT, LIMIT) as i32);
+        for (out, &v) in out.iter_mut().zip(values) {
+            *out = ((v >> s).wrapping_add(1) >> 1).clamp(-LIMIT, LIMIT) as i32;
+        }
+    } else {
+        for (out, &v) in out.iter_mut().zip(values) {
+            *out = rescale(v, shift, LIMIT) as i32;
+        }
     }
-    values.map(|v| rescale(v, shift, LIMIT) as i32)
+    out
 }
 
 /// Brings products to 32 bits at a fixed exponent, and stores or adds them.

@@ -39,9 +39,9 @@ pub(crate) struct Cache<'a> {
 pub(super) trait Dots {
     /// Scores of 16 positions: `256 · (high · key) + low · key`.
     fn scores(high: &[i32], low: &[i32], keys: &[i16], out: &mut [i64; 16]);
-    /// Adds the weighted values of 16 dimensions over at most 256 positions;
+    /// Adds the weighted values of `16 · N` dimensions over at most 256 positions;
     /// `stride` is the distance from one pair of positions to the next.
-    fn blend(weights: [&[i32]; 3], values: &[i16], stride: usize, out: &mut [i64; 16]);
+    fn blend<const N: usize>(weights: [&[i32]; 3], values: &[i16], stride: usize, out: &mut [i64]);
 }
 
 /// The output of the head in `out`; returns its exponent.
@@ -63,17 +63,27 @@ pub(super) fn attend<D: Dots>(
     split_weights(scores, cache, coarsest, weights);
     let (reciprocal, bits) = reciprocal(total);
     let pairs = 8 * blocks;
-    for (at, out) in out[..dims].chunks_exact_mut(16).enumerate() {
-        let mut sums = [0i64; 16];
+    let mut sums = [0i64; MAX_HEAD_DIMS];
+    let mut first = 0;
+    while first < dims {
+        // 64 dimensions at a time where there are as many, else 16.
+        let count = if dims - first >= 64 { 64 } else { 16 };
         for start in (0..pairs).step_by(BLEND_POSITIONS / 2) {
-            let count = (pairs - start).min(BLEND_POSITIONS / 2);
-            let part = |piece: usize| &weights[piece * pairs + start..][..count];
-            let values = &cache.values[2 * dims * start + 32 * at..];
-            D::blend([part(0), part(1), part(2)], values, 2 * dims, &mut sums);
+            let taken = (pairs - start).min(BLEND_POSITIONS / 2);
+            let part = |piece: usize| &weights[piece * pairs + start..][..taken];
+            let parts = [part(0), part(1), part(2)];
+            let values = &cache.values[2 * dims * start + 2 * first..];
+            let sums = &mut sums[first..first + count];
+            if count == 64 {
+                D::blend::<4>(parts, values, 2 * dims, sums);
+            } else {
+                D::blend::<1>(parts, values, 2 * dims, sums);
+            }
         }
-        for (out, &sum) in out.iter_mut().zip(&sums) {
-            *out = round_shift(round_shift(sum, bits - 7).wrapping_mul(reciprocal), 37);
-        }
+        first += count;
+    }
+    for (out, &sum) in out.iter_mut().zip(&sums[..dims]) {
+        *out = round_shift(round_shift(sum, bits - 7).wrapping_mul(reciprocal), 37);
     }
     coarsest + WEIGHT_BITS
 }
@@ -91,10 +101,21 @@ fn score<D: Dots>(query: &Query<'_>, cache: &Cache<'_>, scores: &mut [i32]) {
     for (block, scores) in scores.chunks_exact_mut(16).enumerate() {
         let mut raw = [0i64; 16];
         D::scores(high, low, &cache.keys[16 * dims * block..][..16 * dims], &mut raw);
-        let exponents = &cache.key_exponents[16 * block..][..16];
-        for lane in 0..16 {
-            let shift = query.exponent + i32::from(exponents[lane]) + 24 - SCORE_BITS;
-            scores[lane] = rescale(raw[lane].wrapping_mul(query.scale), shift, SCORE_LIMIT) as i32;
+        let exponents: &[i16; 16] =
+            cache.key_exponents[16 * block..].first_chunk().unwrap_or(&[0; 16]);
+        let base = query.exponent + 24 - SCORE_BITS;
+        let shifts = exponents.map(|e| base + i32::from(e));
+        if shifts.iter().all(|s| (1..=63).contains(s)) {
+            // As `rescale`, without branches.
+            for lane in 0..16 {
+                let v = raw[lane].wrapping_mul(query.scale) >> (shifts[lane] - 1);
+                scores[lane] = (v.wrapping_add(1) >> 1).clamp(-SCORE_LIMIT, SCORE_LIMIT) as i32;
+            }
+        } else {
+            for lane in 0..16 {
+                let v = raw[lane].wrapping_mul(query.scale);
+                scores[lane] = rescale(v, shifts[lane], SCORE_LIMIT) as i32;
+            }
         }
     }
 }
@@ -126,10 +147,12 @@ fn split_weights(scores: &[i32], cache: &Cache<'_>, coarsest: i32, weights: &mut
     let pairs = scores.len() / 2;
     let (first, rest) = weights.split_at_mut(pairs);
     let (second, third) = rest.split_at_mut(pairs);
+    let exponents = &cache.value_exponents[..scores.len()];
     let aligned = |at: usize| -> i32 {
         // Values without weight may be coarser; their weight is 0 anyway.
-        let shift = (i32::from(cache.value_exponents[at]) - coarsest).clamp(0, 62);
-        round_shift(i64::from(scores[at]) << WEIGHT_BITS, shift as u32) as i32
+        let shift = (i32::from(exponents[at]) - coarsest).clamp(0, 31);
+        // `round_shift(w << 9, shift)`; a shift of 26 and more leaves 0.
+        (((scores[at] << (WEIGHT_BITS + 1)) >> shift) + 1) >> 1
     };
     for at in 0..pairs {
         let (a, b) = (aligned(2 * at), aligned(2 * at + 1));
@@ -162,8 +185,8 @@ pub(super) fn dot_pair(sum: i32, a: i32, b: &[i16]) -> i32 {
 
 /// Adds the three partial sums, at 1, 2^8 and 2^16.
 #[inline(always)]
-pub(super) fn join(sums: &[[i32; 16]; 3], out: &mut [i64; 16]) {
-    for (lane, out) in out.iter_mut().enumerate() {
+pub(super) fn join(sums: &[[i32; 16]; 3], out: &mut [i64]) {
+    for (lane, out) in out[..16].iter_mut().enumerate() {
         *out += i64::from(sums[0][lane])
             + (i64::from(sums[1][lane]) << 8)
             + (i64::from(sums[2][lane]) << 16);

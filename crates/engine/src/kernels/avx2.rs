@@ -1,6 +1,7 @@
 //! The inner loops in 256-bit vectors: eight rows a vector.
 
 #![allow(unsafe_code, reason = "vector instructions read through raw pointers")]
+#![allow(clippy::needless_range_loop, reason = "one index runs over several arrays of lanes")]
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -14,6 +15,9 @@ const Q4_0: u8 = 0;
 const Q4_1: u8 = 1;
 const Q8_0: u8 = 2;
 const DENSE: u8 = 3;
+
+/// How far ahead a single row asks for weights.
+const PREFETCH_BYTES: usize = 4096;
 
 #[target_feature(enable = "avx2")]
 pub(super) fn norm(x: &[i32], normed: &Normed<'_>, out: &mut [i64]) {
@@ -119,6 +123,9 @@ fn half_tile<const KIND: u8, const T: usize, const HALF: usize>(
         // values and one sum for each block of the group.
         unsafe {
             let base = block.as_ptr();
+            if T == 1 && HALF == 0 {
+                prefetch(base, bytes);
+            }
             let a: [*const i32; T] =
                 std::array::from_fn(|t| values[t].as_ptr().add(32 * at).cast());
             let sum: [i32; T] = std::array::from_fn(|t| *sums[t].get_unchecked(at));
@@ -171,6 +178,17 @@ fn half_tile<const KIND: u8, const T: usize, const HALF: usize>(
             out[8 * HALF + 2 * lane] = e[lane];
             out[8 * HALF + 2 * lane + 1] = o[lane];
         }
+    }
+}
+
+/// Asks for the memory a few blocks on: a single row of activations passes over
+/// the weights faster than the processor foresees at page ends.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn prefetch(base: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
+        // A hint; the address may lie beyond the matrix.
+        _mm_prefetch::<_MM_HINT_T0>(base.wrapping_add(PREFETCH_BYTES + line).cast());
     }
 }
 
@@ -242,9 +260,9 @@ impl Dots for Avx2 {
     }
 
     #[inline(always)]
-    fn blend(weights: [&[i32]; 3], values: &[i16], stride: usize, out: &mut [i64; 16]) {
+    fn blend<const N: usize>(weights: [&[i32]; 3], values: &[i16], stride: usize, out: &mut [i64]) {
         // SAFETY: as above.
-        unsafe { blend(weights, values, stride, out) }
+        unsafe { blend::<N>(weights, values, stride, out) }
     }
 }
 
@@ -270,23 +288,29 @@ fn scores(high: &[i32], low: &[i32], keys: &[i16], out: &mut [i64; 16]) {
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn blend(weights: [&[i32]; 3], values: &[i16], stride: usize, out: &mut [i64; 16]) {
+fn blend<const N: usize>(weights: [&[i32]; 3], values: &[i16], stride: usize, out: &mut [i64]) {
     let pairs = weights[0].len();
-    assert!(weights[1].len() == pairs && weights[2].len() == pairs);
-    assert!(pairs == 0 || values.len() >= stride * (pairs - 1) + 32);
-    let mut sums = [[_mm256_setzero_si256(); 2]; 3];
-    for at in 0..pairs {
-        for half in 0..2 {
-            // SAFETY: the assertion above.
-            let v =
-                unsafe { _mm256_loadu_si256(values.as_ptr().add(stride * at + 16 * half).cast()) };
-            for part in 0..3 {
-                let weight = _mm256_set1_epi32(weights[part][at]);
-                sums[part][half] = _mm256_add_epi32(sums[part][half], _mm256_madd_epi16(v, weight));
+    assert!(weights[1].len() == pairs && weights[2].len() == pairs && out.len() >= 16 * N);
+    assert!(pairs == 0 || values.len() >= stride * (pairs - 1) + 32 * N);
+    // Sixteen dimensions at a time: more sums than that don't fit the registers.
+    for n in 0..N {
+        let mut sums = [[_mm256_setzero_si256(); 2]; 3];
+        for at in 0..pairs {
+            let weights =
+                [weights[0][at], weights[1][at], weights[2][at]].map(|w| _mm256_set1_epi32(w));
+            for half in 0..2 {
+                // SAFETY: the assertions above.
+                let v = unsafe {
+                    _mm256_loadu_si256(values.as_ptr().add(stride * at + 32 * n + 16 * half).cast())
+                };
+                for part in 0..3 {
+                    sums[part][half] =
+                        _mm256_add_epi32(sums[part][half], _mm256_madd_epi16(v, weights[part]));
+                }
             }
         }
+        attend::join(&sums.map(|lanes| store(lanes)), &mut out[16 * n..]);
     }
-    attend::join(&sums.map(|lanes| store(lanes)), out);
 }
 
 #[target_feature(enable = "avx2")]

@@ -1,6 +1,7 @@
 //! The inner loops in 512-bit vectors: sixteen rows a vector.
 
 #![allow(unsafe_code, reason = "vector instructions read through raw pointers")]
+#![allow(clippy::needless_range_loop, reason = "one index runs over several arrays of lanes")]
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -14,6 +15,9 @@ const Q4_0: u8 = 0;
 const Q4_1: u8 = 1;
 const Q8_0: u8 = 2;
 const DENSE: u8 = 3;
+
+/// How far ahead a single row asks for weights.
+const PREFETCH_BYTES: usize = 4096;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn norm(x: &[i32], normed: &Normed<'_>, out: &mut [i64]) {
@@ -102,6 +106,9 @@ fn tile<S: Sink, const KIND: u8, const T: usize>(
         // values and one sum for each block of the group.
         unsafe {
             let base = block.as_ptr();
+            if T == 1 {
+                prefetch(base, bytes);
+            }
             let a: [*const i32; T] =
                 std::array::from_fn(|t| values[t].as_ptr().add(32 * at).cast());
             let sum: [i32; T] = std::array::from_fn(|t| *sums[t].get_unchecked(at));
@@ -157,6 +164,17 @@ fn tile<S: Sink, const KIND: u8, const T: usize>(
             );
         }
         sink.take(row + t, group, &out);
+    }
+}
+
+/// Asks for the memory a few blocks on: a single row of activations passes over
+/// the weights faster than the processor foresees at page ends.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn prefetch(base: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
+        // A hint; the address may lie beyond the matrix.
+        _mm_prefetch::<_MM_HINT_T0>(base.wrapping_add(PREFETCH_BYTES + line).cast());
     }
 }
 
@@ -228,9 +246,9 @@ impl Dots for Avx512 {
     }
 
     #[inline(always)]
-    fn blend(weights: [&[i32]; 3], values: &[i16], stride: usize, out: &mut [i64; 16]) {
+    fn blend<const N: usize>(weights: [&[i32]; 3], values: &[i16], stride: usize, out: &mut [i64]) {
         // SAFETY: as above.
-        unsafe { blend(weights, values, stride, out) }
+        unsafe { blend::<N>(weights, values, stride, out) }
     }
 }
 
@@ -253,19 +271,25 @@ fn scores(high: &[i32], low: &[i32], keys: &[i16], out: &mut [i64; 16]) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-fn blend(weights: [&[i32]; 3], values: &[i16], stride: usize, out: &mut [i64; 16]) {
+fn blend<const N: usize>(weights: [&[i32]; 3], values: &[i16], stride: usize, out: &mut [i64]) {
     let pairs = weights[0].len();
-    assert!(weights[1].len() == pairs && weights[2].len() == pairs);
-    assert!(pairs == 0 || values.len() >= stride * (pairs - 1) + 32);
-    let mut sums = [_mm512_setzero_si512(); 3];
+    assert!(weights[1].len() == pairs && weights[2].len() == pairs && out.len() >= 16 * N);
+    assert!(pairs == 0 || values.len() >= stride * (pairs - 1) + 32 * N);
+    let mut sums = [[_mm512_setzero_si512(); 3]; N];
     for at in 0..pairs {
-        // SAFETY: the assertion above.
-        let v = unsafe { _mm512_loadu_si512(values.as_ptr().add(stride * at).cast()) };
-        for part in 0..3 {
-            sums[part] = _mm512_dpwssd_epi32(sums[part], v, _mm512_set1_epi32(weights[part][at]));
+        let weights =
+            [weights[0][at], weights[1][at], weights[2][at]].map(|w| _mm512_set1_epi32(w));
+        for n in 0..N {
+            // SAFETY: the assertions above.
+            let v = unsafe { _mm512_loadu_si512(values.as_ptr().add(stride * at + 32 * n).cast()) };
+            for part in 0..3 {
+                sums[n][part] = _mm512_dpwssd_epi32(sums[n][part], v, weights[part]);
+            }
         }
     }
-    attend::join(&sums.map(|lanes| store(lanes)), out);
+    for (sums, out) in sums.into_iter().zip(out.chunks_exact_mut(16)) {
+        attend::join(&sums.map(|lanes| store(lanes)), out);
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]

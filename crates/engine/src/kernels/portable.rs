@@ -133,15 +133,17 @@ impl Dots for Plain {
     }
 
     #[inline(always)]
-    fn blend(weights: [&[i32]; 3], values: &[i16], stride: usize, out: &mut [i64; 16]) {
-        let mut sums = [[0i32; 16]; 3];
-        for (sums, weights) in sums.iter_mut().zip(weights) {
-            for (&weight, values) in weights.iter().zip(values.chunks(stride)) {
-                for lane in 0..16 {
-                    sums[lane] = attend::dot_pair(sums[lane], weight, &values[2 * lane..]);
+    fn blend<const N: usize>(weights: [&[i32]; 3], values: &[i16], stride: usize, out: &mut [i64]) {
+        for (at, out) in out.chunks_exact_mut(16).enumerate().take(N) {
+            let mut sums = [[0i32; 16]; 3];
+            for (sums, weights) in sums.iter_mut().zip(weights) {
+                for (&weight, values) in weights.iter().zip(values[32 * at..].chunks(stride)) {
+                    for lane in 0..16 {
+                        sums[lane] = attend::dot_pair(sums[lane], weight, &values[2 * lane..]);
+                    }
                 }
             }
+            attend::join(&sums, out);
         }
-        attend::join(&sums, out);
     }
 }

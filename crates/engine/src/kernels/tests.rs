@@ -40,7 +40,8 @@ fn tensor_bytes(kind: GgmlType, elements: usize, extreme: bool, random: &mut Ran
     for _ in 0..elements / kind.block_elements() as usize {
         match kind {
             GgmlType::F32 => {
-                let bits = u32::from(random.half()) << 16 & 0x8000_0000 | (0x3c00_0000 + random.below(1 << 25) as u32);
+                let bits = u32::from(random.half()) << 16 & 0x8000_0000
+                    | (0x3c00_0000 + random.below(1 << 25) as u32);
                 bytes.extend(bits.to_le_bytes());
             }
             GgmlType::F16 => bytes.extend(random.half().to_le_bytes()),
@@ -80,7 +81,9 @@ fn exact_weights(kind: GgmlType, block: &[u8]) -> Vec<(i128, i128, i128)> {
     match kind {
         GgmlType::Q4_0 => with(half(0), 0, nibbles(2, 8)),
         GgmlType::Q4_1 => with(half(0), half(2), nibbles(4, 0)),
-        GgmlType::Q8_0 => with(half(0), 0, block[2..].iter().map(|&b| i128::from(b as i8)).collect()),
+        GgmlType::Q8_0 => {
+            with(half(0), 0, block[2..].iter().map(|&b| i128::from(b as i8)).collect())
+        }
         GgmlType::F16 => vec![(half(0), 0, 1)],
         _ => {
             let bits = u32::from_le_bytes([block[0], block[1], block[2], block[3]]);
@@ -94,10 +97,15 @@ fn define(kind: GgmlType, bytes: &[u8]) -> (Vec<i128>, i32) {
     let blocks = bytes.chunks_exact(kind.block_bytes() as usize);
     let exact: Vec<_> = blocks.flat_map(|block| exact_weights(kind, block)).collect();
     let largest = exact.iter().map(|(d, m, q)| (d * q + m).abs()).max().unwrap();
-    let fits = |e: i32| if e <= 40 { largest < 1 << (19 + 40 - e) } else { largest << (e - 40) < 1 << 19 };
+    let fits =
+        |e: i32| if e <= 40 { largest < 1 << (19 + 40 - e) } else { largest << (e - 40) < 1 << 19 };
     let exponent = (-100..100).rev().find(|&e| fits(e)).unwrap();
     let round = |v: i128| {
-        if exponent >= 40 { v << (exponent - 40) } else { (v + (1 << (39 - exponent))) >> (40 - exponent) }
+        if exponent >= 40 {
+            v << (exponent - 40)
+        } else {
+            (v + (1 << (39 - exponent))) >> (40 - exponent)
+        }
     };
     (exact.into_iter().map(|(d, m, q)| round(d) * q + round(m)).collect(), exponent)
 }
@@ -133,7 +141,9 @@ fn acts(rows: usize, cols: usize, extreme: bool, random: &mut Random) -> Acts {
 fn products_equal_their_definition_on_every_path() {
     let mut random = Random(1);
     for kind in KINDS {
-        for (case, (cols, rows)) in [(32, 1), (32, 16), (64, 17), (576, 33), (1536, 16), (4096, 3)].into_iter().enumerate() {
+        for (case, (cols, rows)) in
+            [(32, 1), (32, 16), (64, 17), (576, 33), (1536, 16), (4096, 3)].into_iter().enumerate()
+        {
             let extreme = case % 2 == 1;
             let bytes = tensor_bytes(kind, cols * rows, extreme, &mut random);
             let dims = [cols as u64, rows as u64];
@@ -144,7 +154,10 @@ fn products_equal_their_definition_on_every_path() {
             let mut row = vec![0; cols];
             for (at, want) in weights.chunks_exact(cols).enumerate() {
                 matrix.row(at, &mut row);
-                assert!(row.iter().zip(want).all(|(&got, &want)| i128::from(got) == want), "{kind} row {at}");
+                assert!(
+                    row.iter().zip(want).all(|(&got, &want)| i128::from(got) == want),
+                    "{kind} row {at}"
+                );
             }
             check_products(&matrix, &weights, (cols, rows), &acts(6, cols, extreme, &mut random));
         }
@@ -161,8 +174,16 @@ fn check_products(matrix: &Matrix, weights: &[i128], (cols, rows): (usize, usize
             for row in 6 - count..6 {
                 let a = &acts.values[row * acts.width..][..cols];
                 for r in 0..rows {
-                    let want: i128 = weights[r * cols..][..cols].iter().zip(a).map(|(w, &a)| w * i128::from(a)).sum();
-                    assert_eq!(i128::from(sink.out[row * stride + r]), want, "{matrix:?} {path:?} {row} {r}");
+                    let want: i128 = weights[r * cols..][..cols]
+                        .iter()
+                        .zip(a)
+                        .map(|(w, &a)| w * i128::from(a))
+                        .sum();
+                    assert_eq!(
+                        i128::from(sink.out[row * stride + r]),
+                        want,
+                        "{matrix:?} {path:?} {row} {r}"
+                    );
                 }
             }
         }
@@ -182,7 +203,10 @@ fn unbounded_scales_and_infinities_are_refused_by_name() {
         Matrix::pack(&tensor, cols, rows).unwrap_err()
     };
     let refused = refuse(&bytes, 64, 16);
-    assert!(matches!(&refused, LoadError::Scale { tensor, block: 5, .. } if tensor == "blk.0.t"), "{refused}");
+    assert!(
+        matches!(&refused, LoadError::Scale { tensor, block: 5, .. } if tensor == "blk.0.t"),
+        "{refused}"
+    );
     bytes[20 * 7..][..2].copy_from_slice(&0x7c00u16.to_le_bytes());
     let refused = refuse(&bytes, 64, 16);
     assert!(matches!(refused, LoadError::NotFinite { block: 7, .. }), "{refused}");
@@ -193,12 +217,15 @@ fn unbounded_scales_and_infinities_are_refused_by_name() {
 #[test]
 fn rows_are_quantised_by_their_definition_on_every_path() {
     let mut random = Random(3);
-    let mut rows: Vec<Vec<i64>> = vec![vec![0; 64], vec![1; 64], vec![-1; 32], vec![(1 << 62) - 1; 96]];
+    let mut rows: Vec<Vec<i64>> =
+        vec![vec![0; 64], vec![1; 64], vec![-1; 32], vec![(1 << 62) - 1; 96]];
     rows.push(vec![-65_535 << 20; 32]);
     rows.extend((0..60).map(|bits| (0..80).map(|_| (random.next() as i64) >> 2 >> bits).collect()));
     for row in rows {
         let max = row.iter().map(|v| v.unsigned_abs()).max().unwrap();
-        let shift = (-20..60).find(|&s| max == 0 || rescale(max as i64, s, i64::MAX >> 1) <= 32_767).unwrap();
+        let shift = (-20..60)
+            .find(|&s| max == 0 || rescale(max as i64, s, i64::MAX >> 1) <= 32_767)
+            .unwrap();
         for path in KernelPath::available() {
             let width = row.len().next_multiple_of(32);
             let (mut values, mut sums) = (vec![7i16; width], vec![7i32; width / 32]);
@@ -208,7 +235,8 @@ fn rows_are_quantised_by_their_definition_on_every_path() {
                 let want = row.get(at).map_or(0, |&v| rescale(v, shift, i64::MAX >> 1));
                 assert_eq!(i64::from(value), if max == 0 { 0 } else { want }, "{path:?} {at}");
             }
-            let want: Vec<i32> = values.chunks(32).map(|b| b.iter().map(|&v| i32::from(v)).sum()).collect();
+            let want: Vec<i32> =
+                values.chunks(32).map(|b| b.iter().map(|&v| i32::from(v)).sum()).collect();
             assert_eq!(sums, want);
         }
     }
@@ -235,12 +263,22 @@ fn normalisation_is_the_same_on_every_path_at_any_size() {
 }
 
 /// Attention by the words of the specification, position by position.
-fn attend_by_definition(query: &Query<'_>, keys: &[Vec<i16>], values: &[Vec<i16>], cache: &Cache<'_>) -> (Vec<i64>, i32) {
+fn attend_by_definition(
+    query: &Query<'_>,
+    keys: &[Vec<i16>],
+    values: &[Vec<i16>],
+    cache: &Cache<'_>,
+) -> (Vec<i64>, i32) {
     let dims = query.values.len();
     let scores: Vec<i64> = (0..cache.len)
         .map(|p| {
-            let raw: i64 = (0..dims).map(|d| i64::from(query.values[d]) * i64::from(keys[p][d])).sum();
-            rescale(raw * query.scale, query.exponent + i32::from(cache.key_exponents[p]) + 14, 1 << 30)
+            let raw: i64 =
+                (0..dims).map(|d| i64::from(query.values[d]) * i64::from(keys[p][d])).sum();
+            rescale(
+                raw * query.scale,
+                query.exponent + i32::from(cache.key_exponents[p]) + 14,
+                1 << 30,
+            )
         })
         .collect();
     let best = scores.iter().max().unwrap();
@@ -254,7 +292,11 @@ fn attend_by_definition(query: &Query<'_>, keys: &[Vec<i16>], values: &[Vec<i16>
     let out = (0..dims).map(|d| {
         let term = |p: usize| {
             let shift = i32::from(cache.value_exponents[p]) - coarsest;
-            if weights[p] == 0 { 0 } else { round_shift(weights[p] << 9, shift as u32) * i64::from(values[p][d]) }
+            if weights[p] == 0 {
+                0
+            } else {
+                round_shift(weights[p] << 9, shift as u32) * i64::from(values[p][d])
+            }
         };
         let sum: i64 = (0..cache.len).map(term).sum();
         round_shift((i128::from(round_shift(sum, bits - 7)) * reciprocal) as i64, 37)
@@ -265,13 +307,19 @@ fn attend_by_definition(query: &Query<'_>, keys: &[Vec<i16>], values: &[Vec<i16>
 #[test]
 fn attention_equals_its_definition_on_every_path() {
     let mut random = Random(5);
-    for (case, (dims, len)) in [(64usize, 1usize), (64, 2), (64, 15), (64, 16), (64, 257), (256, 600), (16, 33), (80, 300)].into_iter().enumerate() {
+    for (case, (dims, len)) in
+        [(64usize, 1usize), (64, 2), (64, 15), (64, 16), (64, 257), (256, 600), (16, 33), (80, 300)]
+            .into_iter()
+            .enumerate()
+    {
         for extreme in [false, true] {
             let padded = len.next_multiple_of(16);
             let mut value = |_| if extreme { 32_767 } else { (random.next() as i16).max(-32_767) };
             let q: Vec<i16> = (0..dims).map(&mut value).collect();
-            let keys: Vec<Vec<i16>> = (0..padded).map(|_| (0..dims).map(&mut value).collect()).collect();
-            let values: Vec<Vec<i16>> = (0..padded).map(|_| (0..dims).map(&mut value).collect()).collect();
+            let keys: Vec<Vec<i16>> =
+                (0..padded).map(|_| (0..dims).map(&mut value).collect()).collect();
+            let values: Vec<Vec<i16>> =
+                (0..padded).map(|_| (0..dims).map(&mut value).collect()).collect();
             let (mut k, mut v) = (vec![0; padded * dims], vec![0; padded * dims]);
             for p in 0..padded {
                 for d in 0..dims {
@@ -279,15 +327,24 @@ fn attention_equals_its_definition_on_every_path() {
                     v[crate::kv::value_offset(dims, p, d)] = values[p][d];
                 }
             }
-            let mut exponents = |spread: u64| -> Vec<i16> { (0..padded).map(|_| 9 + random.below(spread) as i16).collect() };
+            let mut exponents = |spread: u64| -> Vec<i16> {
+                (0..padded).map(|_| 9 + random.below(spread) as i16).collect()
+            };
             let (key_exponents, value_exponents) = (exponents(5), exponents(30));
-            let cache = Cache { keys: &k, values: &v, key_exponents: &key_exponents, value_exponents: &value_exponents, len };
+            let cache = Cache {
+                keys: &k,
+                values: &v,
+                key_exponents: &key_exponents,
+                value_exponents: &value_exponents,
+                len,
+            };
             let exponent = if extreme { -20 } else { 13 + case as i32 % 3 };
             let query = Query { values: &q, exponent, scale: 3_025_507, tables: tables() };
             let want = attend_by_definition(&query, &keys, &values, &cache);
             for path in KernelPath::available() {
                 let mut out = vec![0; dims];
-                let exponent = Kernels::new(path).unwrap().attend(&query, &cache, &mut Vec::new(), &mut out);
+                let exponent =
+                    Kernels::new(path).unwrap().attend(&query, &cache, &mut Vec::new(), &mut out);
                 assert_eq!((out, exponent), want, "{path:?} {dims} {len} {extreme}");
             }
         }
