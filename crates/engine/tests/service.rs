@@ -303,6 +303,7 @@ fn the_last_handle_may_be_dropped_by_a_sink() {
     let service = service(&ServiceOptions::default());
     service.submit(capital(1), Box::new(sink)).unwrap();
     give.send(service).unwrap();
+    drop(give);
     assert!(dropped.iter().count() > 0);
 }
 
