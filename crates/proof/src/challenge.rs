@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 
 use peerproof_identity::vrf::Output;
 use peerproof_wire::job::client_nonce_hash;
+use peerproof_wire::limits::MAX_LEAF_HASHES;
 use peerproof_wire::{
     Challenge, Commitment, Digest, Leaf, Offer, Opening, Openings, Prompt, Receipt, Signed,
 };
@@ -221,13 +222,14 @@ pub fn respond(
             .ok_or(ChallengeError::Position { expected: leaves.len() as u32, got: position })?;
         openings.push(Opening { leaf, path });
     }
-    let leaf_hashes = if challenge.leaf_hashes { tree.hashes().to_vec() } else { Vec::new() };
+    let leaf_hashes =
+        if hashes_due(receipt, challenge) { tree.hashes().to_vec() } else { Vec::new() };
     Ok(Openings { openings, leaf_hashes })
 }
 
 /// Checks a provider's answer to a challenge: every leaf asked for is there,
 /// belongs to the signed root and fits offer, prompt length and answer; where
-/// leaf hashes were asked for, they have that root, and every running
+/// leaf hashes were asked for (and fit a frame), they have that root, and every running
 /// commitment seen was a root on the way to it.
 ///
 /// `receipt` and `tokens` must have passed [`verify_bindings`](crate::receipt::verify_bindings).
@@ -251,14 +253,19 @@ pub fn verify_openings(
         verify_opening(receipt, opening)?;
         verify_leaf(offer, receipt, tokens, &opening.leaf)?;
     }
-    let expected = if challenge.leaf_hashes { receipt.leaves as usize } else { 0 };
+    let expected = if hashes_due(receipt, challenge) { receipt.leaves as usize } else { 0 };
     if answer.leaf_hashes.len() != expected {
         return Err(ChallengeError::HashCount { expected, got: answer.leaf_hashes.len() });
     }
-    if challenge.leaf_hashes {
+    if hashes_due(receipt, challenge) {
         verify_leaf_hashes(receipt, commitments, &answer.leaf_hashes)?;
     }
     Ok(())
+}
+
+/// Leaf hashes are sent if asked for, and if they fit a frame.
+fn hashes_due(receipt: &Receipt, challenge: &Challenge) -> bool {
+    challenge.leaf_hashes && receipt.leaves as usize <= MAX_LEAF_HASHES
 }
 
 /// Checks that an opened leaf belongs to the root a receipt signs and, where the

@@ -5,7 +5,7 @@ use peerproof_proof::challenge::{ChallengeError, positions};
 use peerproof_proof::receipt::BindingError;
 use peerproof_proof::transcript::{PathError, verify_path};
 use peerproof_proof::{Tree, leaf_hash};
-use peerproof_wire::{Challenge, Commitment, Difference, Digest, Leaf, Offer, Openings};
+use peerproof_wire::{Challenge, Commitment, Difference, Digest, Leaf, Message, Offer, Openings};
 
 use crate::attacks::{bound, caught, challenged, opened};
 use crate::support::{Served, Toy, commit, long_offer, provider, serve, sign};
@@ -198,6 +198,28 @@ fn openings_withheld_doubled_or_out_of_order() {
     ));
     let unasked = opened(&served, &served.challenge(false), &full).unwrap_err();
     assert!(matches!(unasked, ChallengeError::HashCount { expected: 0, .. }));
+}
+
+#[test]
+fn a_transcript_too_long_for_its_hashes_is_opened_by_position() {
+    let leaf = |position: u32| Leaf {
+        position,
+        token: 1,
+        state: Digest::from_bytes([0; 32]),
+        drawn: None,
+    };
+    let offer = sign(Offer { max_tokens: 1, ..long_offer() });
+    let mut leaves: Vec<Leaf> = (0..30_000).map(leaf).collect();
+    let honest = serve(&Toy::default(), &offer);
+    let drawn = honest.leaves.last().unwrap().drawn.clone();
+    leaves.last_mut().unwrap().drawn = drawn;
+    let served = commit(&provider(), &offer, leaves, honest.tokens, &honest.text, honest.stop);
+    let challenge = served.challenge(true);
+    let openings = served.respond(&challenge);
+    assert_eq!(openings.leaf_hashes, []);
+    assert_eq!(opened(&served, &challenge, &openings), Ok(()));
+    let size = openings.encode().unwrap().len();
+    assert!(size < 16 << 10, "{size} bytes");
 }
 
 #[test]
