@@ -41,6 +41,12 @@ impl Answer {
         before.map(|segment| segment.provider)
     }
 
+    /// Who sent the token at `index`, and who continued after it.
+    pub(super) fn authors_from(&self, index: usize) -> impl Iterator<Item = PeerId> {
+        let before = self.segments.iter().rposition(|segment| segment.start as usize <= index);
+        self.segments.iter().skip(before.unwrap_or(0)).map(|segment| segment.provider)
+    }
+
     /// Index of the first token that differs from `other`.
     pub(super) fn departs_from(&self, other: &[u32]) -> usize {
         let same = self.tokens.iter().zip(other).take_while(|(ours, theirs)| ours == theirs);

@@ -236,12 +236,16 @@ impl Job {
             Audited::Passed { by } => {
                 let detail =
                     format!("token {at} differs from {peer}'s answer, which {by} recomputed");
-                let author = self.answer.author(at);
-                if let Some(author) = author {
+                // An honest provider would not have continued it either.
+                let mut authors: Vec<_> = self.answer.authors_from(at).collect();
+                let blame =
+                    authors.first().map_or(Blame::Unknown, |author| Blame::Provider(*author));
+                authors.sort_unstable();
+                authors.dedup();
+                for author in authors {
                     let case = self.case(id);
                     self.observe(Fault::FalsePrefix, author, &detail, case);
                 }
-                let blame = author.map_or(Blame::Unknown, Blame::Provider);
                 self.refute(Fault::FalsePrefix, &detail, blame);
             }
             Audited::Failed { .. } => {

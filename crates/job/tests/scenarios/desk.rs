@@ -240,6 +240,9 @@ fn the_queue_is_bounded_and_in_order() {
     assert!(failure(&outs).retry_after_ms >= 100);
 
     bench.tell(In::Closed(StreamId(2)));
+    let outs = bench.run(5, &nth(1, 5));
+    let Out::Send(_, ProviderFrame::Accepted(accepted)) = &outs[0] else { panic!("{outs:?}") };
+    assert_eq!(accepted.queue_position, 2, "who left is not counted");
     let outs = bench.tell(In::Closed(StreamId(1)));
     let next = outs
         .iter()

@@ -152,6 +152,9 @@ fn audits_that_wait_are_bounded() {
     assert_eq!(bench.audits(), MAX_QUEUED_AUDITS + 1);
     let outs = audit::ask(&mut bench, 1_000, 250, audit::case(1_000));
     assert_eq!(audit::failure(&outs).0, "the queue is full");
+    bench.handle(Millis(0), auditor::In::Closed(StreamId(5)));
+    audit::ask(&mut bench, 1_001, 250, audit::case(1_001));
+    assert_eq!(bench.audits(), MAX_QUEUED_AUDITS + 1, "a place that was left is free");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use peerproof_job::Fault;
 use peerproof_job::router::{Auditor, Blame, Checked, End, Options, Reason};
-use peerproof_wire::{Level, LogBody, Stop};
+use peerproof_wire::{Evidence, Level, LogBody, Stop};
 
 use crate::world::{AuditBy, Script, World};
 
@@ -139,6 +139,10 @@ fn a_false_receipt_does_not_count() {
     assert_eq!(outcome.end, ANSWERED);
     assert_eq!(outcome.verification.done, Checked::Agreed { equal: 2, of: 2 });
     assert_eq!(world.evidence(), [(1, "bindings".into())]);
+    let with_case = world.records.iter().any(
+        |body| matches!(body, LogBody::Evidence(Evidence::Observation(seen)) if seen.case.is_some()),
+    );
+    assert!(with_case, "the receipt that does not hold is kept");
     assert!(world.is_barred(1));
 }
 

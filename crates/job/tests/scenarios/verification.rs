@@ -1,7 +1,7 @@
 //! From the receipt to the verdict: levels, cheats, disputes.
 
 use peerproof_job::Fault;
-use peerproof_job::router::{Auditor, Blame, Checked, End, In, Options, Reason};
+use peerproof_job::router::{Auditor, Blame, Checked, Closed, End, In, LaneId, Options, Reason};
 use peerproof_job::{Entropy, Millis};
 use peerproof_wire::{Level, LogBody, Stop};
 
@@ -164,11 +164,29 @@ fn a_false_beginning_is_found_by_whoever_continues() {
         world.now = next;
     }
     let liar = world.providers[0].peer();
-    let gone = peerproof_job::router::Closed::Gone("connection lost".into());
-    world.tell(In::Closed(peerproof_job::router::LaneId(0), gone));
+    world.tell(In::Closed(LaneId(0), Closed::Gone("connection lost".into())));
     let outcome = world.run().clone();
     assert_eq!(refused(&outcome.end), (Fault::FalsePrefix, Blame::Provider(liar)));
     assert!(world.is_barred(0) && !world.is_barred(1));
+}
+
+#[test]
+fn whoever_continues_a_false_beginning_is_barred_with_its_author() {
+    let liar = Script::CheatsFrom(3);
+    let mut world = World::new(Level::Receipt, &[liar, liar, Script::Honest]);
+    for (lane, tokens) in [(0, 6), (1, 9)] {
+        while world.tokens.len() < tokens {
+            world.now = Millis(world.now.0 + 1);
+            world.run_until(world.now);
+        }
+        let gone = Closed::Gone("connection lost".into());
+        world.tell(In::Closed(LaneId(lane), gone));
+    }
+    let first = world.providers[0].peer();
+    let outcome = world.run().clone();
+    assert_eq!(outcome.served_by.len(), 2);
+    assert_eq!(refused(&outcome.end), (Fault::FalsePrefix, Blame::Provider(first)));
+    assert!(world.is_barred(0) && world.is_barred(1) && !world.is_barred(2));
 }
 
 #[test]
