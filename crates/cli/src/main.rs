@@ -10,6 +10,7 @@ mod args;
 mod commands;
 mod output;
 mod place;
+mod stage;
 
 use std::process::ExitCode;
 

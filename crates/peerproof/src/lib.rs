@@ -27,8 +27,13 @@ pub mod config;
 pub mod evidence;
 pub mod home;
 pub mod models;
+pub mod log;
 mod node;
 pub mod store;
 pub mod verify;
 
 pub use node::{Client, Node, NodeError, Settings};
+/// What [`Client::diagnose`] says.
+pub mod net {
+    pub use peerproof_net::{Diagnosis, Interface, Listener, Mdns, Seed};
+}

@@ -16,6 +16,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use peerproof_engine::gguf::{Gguf, GgufError};
 use peerproof_wire::ModelId;
 use serde::{Deserialize, Serialize};
 
@@ -129,6 +130,14 @@ pub enum ModelError {
         /// What was asked for.
         url: String,
         /// What the server or the network said.
+        message: String,
+    },
+    /// The file is no valid model file.
+    #[error("{path}: {message}")]
+    Gguf {
+        /// Which.
+        path: PathBuf,
+        /// Key or tensor, expected, got.
         message: String,
     },
     /// The user asked to stop.
@@ -421,6 +430,55 @@ impl Store {
         fs::write(path.with_extension("json"), json).map_err(io)?;
         Ok(installed)
     }
+}
+
+/// What a model file says of itself.
+#[derive(Clone, Debug, Serialize)]
+pub struct Card {
+    /// Short name.
+    pub name: String,
+    /// Model id, 64 hex digits.
+    pub id: String,
+    /// Size of the file.
+    pub bytes: u64,
+    /// Where it came from.
+    pub source: String,
+    /// The file.
+    pub path: PathBuf,
+    /// What the file calls itself.
+    pub title: String,
+    /// Family.
+    pub architecture: String,
+    /// Most tokens of prompt and answer together.
+    pub context_length: u32,
+    /// Tensors in the file.
+    pub tensors: usize,
+    /// Whether it has a chat template.
+    pub chat: bool,
+}
+
+/// Reads a model file's header.
+///
+/// # Errors
+/// When the file is not a valid GGUF file; the error names the key or tensor.
+pub fn card(model: &Installed) -> Result<Card, ModelError> {
+    let broken = |error: GgufError| ModelError::Gguf { path: model.path.clone(), message: error.to_string() };
+    let file = Gguf::open(&model.path).map_err(broken)?;
+    let text = |key: &str| Ok::<_, ModelError>(file.optional_str(key).map_err(broken)?.unwrap_or("").to_owned());
+    let architecture = text("general.architecture")?;
+    let context = file.optional_u32(&format!("{architecture}.context_length")).map_err(broken)?;
+    Ok(Card {
+        name: model.name.clone(),
+        id: model.id.clone(),
+        bytes: model.bytes,
+        source: model.source.clone(),
+        path: model.path.clone(),
+        title: text("general.name")?,
+        context_length: context.unwrap_or(0),
+        tensors: file.tensors().count(),
+        chat: !text("tokenizer.chat_template")?.is_empty(),
+        architecture,
+    })
 }
 
 fn checked_name(name: String) -> Result<String, ModelError> {

@@ -640,6 +640,19 @@ impl Client {
         }
     }
 
+    /// Looks for providers of a model in the whole network; afterwards [`Client::models`] has
+    /// them. Gives back the model's id.
+    ///
+    /// # Errors
+    /// If the name is known to nobody.
+    pub async fn find(&self, model: &str) -> Result<String, AskError> {
+        let (id, _) = self.inner.resolve(model).await?;
+        let deadline = std::time::Duration::from_secs(3);
+        let mut found = self.inner.directory.search(Wanted::Served(id), deadline, true);
+        while found.recv().await.is_some() {}
+        Ok(id.to_string())
+    }
+
     /// What is known about this node's connection to the network.
     pub async fn diagnose(&self) -> Option<peerproof_net::Diagnosis> {
         self.inner.net.diagnose().await.ok()

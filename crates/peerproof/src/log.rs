@@ -1,0 +1,78 @@
+//! Log entries in words and as JSON.
+
+use peerproof_wire::evidence::{Evidence, LogBody, LogEntry};
+use peerproof_wire::{Outcome, Stop};
+use serde_json::{Value, json};
+
+/// One entry for a reader.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// When it was appended, by the node's clock.
+    pub unix_ms: u64,
+    /// `receipt`, `verdict`, `evidence` or `answer`.
+    pub kind: &'static str,
+    /// One line for a person.
+    pub text: String,
+    /// The same for a program.
+    pub details: Value,
+}
+
+/// Puts an entry into words.
+#[must_use]
+pub fn describe(entry: &LogEntry) -> Line {
+    let (kind, text, details) = match &entry.body {
+        LogBody::Receipt(receipt) => {
+            let stop = match receipt.stop {
+                Stop::EndOfText => "end_of_text",
+                Stop::Length => "length",
+                Stop::StopString => "stop_string",
+            };
+            let text = format!("no. {} for job {}: {} + {} tokens", receipt.number, receipt.offer_id, receipt.prompt_tokens, receipt.output_tokens);
+            let details = json!({
+                "receipt": receipt.id().to_string(),
+                "number": receipt.number,
+                "offer": receipt.offer_id.to_string(),
+                "model": receipt.model_id.to_string(),
+                "prompt_tokens": receipt.prompt_tokens,
+                "output_tokens": receipt.output_tokens,
+                "stop": stop,
+                "root": receipt.transcript_root.to_string(),
+            });
+            ("receipt", text, details)
+        }
+        LogBody::Verdict(verdict) => {
+            let passed = verdict.outcome == Outcome::Pass;
+            let word = if passed { "passed" } else { "FAILED" };
+            let provider = verdict.provider.peer_id().to_string();
+            let text = format!("receipt {} of {provider} {word}", verdict.receipt_id);
+            let details = json!({ "receipt": verdict.receipt_id.to_string(), "provider": provider, "passed": passed });
+            ("verdict", text, details)
+        }
+        LogBody::Evidence(evidence) => {
+            let (against, what) = match evidence {
+                Evidence::WrongAnswer(wrong) => (wrong.case.receipt.key(), peerproof_proof::audit::describe(&wrong.mismatch)),
+                Evidence::Equivocation(both) => (both.first.key(), format!("two receipts with number {}", both.first.number)),
+                Evidence::Observation(seen) => (seen.provider, seen.reason.clone()),
+            };
+            let against = against.peer_id().to_string();
+            let text = format!("against {against}: {what}");
+            ("evidence", text, json!({ "against": against, "what": what }))
+        }
+        LogBody::Accepted(answer) => {
+            let provider = answer.provider.peer_id().to_string();
+            let audited = if answer.audited { "audited" } else { "not audited" };
+            let text = format!("{} tokens from {provider}, {audited}", answer.output_tokens);
+            let details = json!({
+                "receipt": answer.receipt_id.to_string(),
+                "provider": provider,
+                "model": answer.model_id.to_string(),
+                "output_tokens": answer.output_tokens,
+                "first_token_ms": answer.first_token_ms,
+                "total_ms": answer.total_ms,
+                "audited": answer.audited,
+            });
+            ("answer", text, details)
+        }
+    };
+    Line { unix_ms: entry.unix_ms, kind, text, details }
+}
