@@ -104,12 +104,12 @@ fn score<D: Dots>(query: &Query<'_>, cache: &Cache<'_>, scores: &mut [i32]) {
         let exponents: &[i16; 16] =
             cache.key_exponents[16 * block..].first_chunk().unwrap_or(&[0; 16]);
         let base = query.exponent + 24 - SCORE_BITS;
-        let shifts = exponents.map(|e| base + i32::from(e));
+        let shifts = exponents.map(|e| base.wrapping_add(i32::from(e)));
         if shifts.iter().all(|s| (1..=63).contains(s)) {
             // As `rescale`, without branches.
-            for lane in 0..16 {
-                let v = raw[lane].wrapping_mul(query.scale) >> (shifts[lane] - 1);
-                scores[lane] = (v.wrapping_add(1) >> 1).clamp(-SCORE_LIMIT, SCORE_LIMIT) as i32;
+            for ((score, &raw), &shift) in scores.iter_mut().zip(&raw).zip(&shifts) {
+                let v = raw.wrapping_mul(query.scale).wrapping_shr(shift.wrapping_sub(1) as u32);
+                *score = (v.wrapping_add(1) >> 1).clamp(-SCORE_LIMIT, SCORE_LIMIT) as i32;
             }
         } else {
             for lane in 0..16 {
@@ -124,11 +124,12 @@ fn score<D: Dots>(query: &Query<'_>, cache: &Cache<'_>, scores: &mut [i32]) {
 #[inline(always)]
 fn weigh(tables: &Tables, scores: &mut [i32]) -> u64 {
     let best = scores.iter().fold(i32::MIN, |best, &t| best.max(t));
+    let Some(table) = tables.exp.first_chunk::<{ EXP_LEN + 1 }>() else { return 0 };
     let mut total = 0u64;
     for score in scores {
-        let below = (best - *score) as usize;
-        *score = tables.exp[below.min(EXP_LEN)];
-        total += *score as u64;
+        let below = best.wrapping_sub(*score) as u32 as usize;
+        *score = table[below.min(EXP_LEN)];
+        total = total.wrapping_add(*score as u64);
     }
     total
 }
@@ -147,18 +148,20 @@ fn split_weights(scores: &[i32], cache: &Cache<'_>, coarsest: i32, weights: &mut
     let pairs = scores.len() / 2;
     let (first, rest) = weights.split_at_mut(pairs);
     let (second, third) = rest.split_at_mut(pairs);
-    let exponents = &cache.value_exponents[..scores.len()];
-    let aligned = |at: usize| -> i32 {
-        // Values without weight may be coarser; their weight is 0 anyway.
-        let shift = (i32::from(exponents[at]) - coarsest).clamp(0, 31);
+    // Values without weight may be coarser; their weight is 0 anyway.
+    let aligned = |score: i32, exponent: i16| {
+        let shift = i32::from(exponent).wrapping_sub(coarsest).clamp(0, 31) as u32;
         // `round_shift(w << 9, shift)`; a shift of 26 and more leaves 0.
-        (((scores[at] << (WEIGHT_BITS + 1)) >> shift) + 1) >> 1
+        (score << (WEIGHT_BITS + 1)).wrapping_shr(shift).wrapping_add(1) >> 1
     };
-    for at in 0..pairs {
-        let (a, b) = (aligned(2 * at), aligned(2 * at + 1));
-        first[at] = (a & 255) | (b & 255) << 16;
-        second[at] = (a >> 8 & 255) | (b >> 8 & 255) << 16;
-        third[at] = (a >> 16) | (b >> 16) << 16;
+    let exponents = cache.value_exponents.chunks_exact(2);
+    let inputs = scores.chunks_exact(2).zip(exponents);
+    let outputs = first.iter_mut().zip(second).zip(third);
+    for ((scores, exponents), ((first, second), third)) in inputs.zip(outputs) {
+        let (a, b) = (aligned(scores[0], exponents[0]), aligned(scores[1], exponents[1]));
+        *first = (a & 255) | (b & 255) << 16;
+        *second = (a >> 8 & 255) | (b >> 8 & 255) << 16;
+        *third = (a >> 16) | (b >> 16) << 16;
     }
 }
 
@@ -187,8 +190,7 @@ pub(super) fn dot_pair(sum: i32, a: i32, b: &[i16]) -> i32 {
 #[inline(always)]
 pub(super) fn join(sums: &[[i32; 16]; 3], out: &mut [i64]) {
     for (lane, out) in out[..16].iter_mut().enumerate() {
-        *out += i64::from(sums[0][lane])
-            + (i64::from(sums[1][lane]) << 8)
-            + (i64::from(sums[2][lane]) << 16);
+        let upper = (i64::from(sums[1][lane]) << 8).wrapping_add(i64::from(sums[2][lane]) << 16);
+        *out = out.wrapping_add(i64::from(sums[0][lane])).wrapping_add(upper);
     }
 }

@@ -282,7 +282,7 @@ fn scores(high: &[i32], low: &[i32], keys: &[i16], out: &mut [i64; 16]) {
     }
     let [high, low] = sums.map(|lanes| store(lanes));
     for lane in 0..16 {
-        out[lane] = 256 * i64::from(high[lane]) + i64::from(low[lane]);
+        out[lane] = (i64::from(high[lane]) << 8).wrapping_add(i64::from(low[lane]));
     }
 }
 

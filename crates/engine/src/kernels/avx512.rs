@@ -19,6 +19,17 @@ const DENSE: u8 = 3;
 /// How far ahead a single row asks for weights.
 const PREFETCH_BYTES: usize = 4096;
 
+/// Sums of 32 integers, as 16 pairs, times activations.
+macro_rules! pairs {
+    ($inner:expr, $a:expr, $load:expr) => {{
+        pairs!(@ $inner, $a, $load, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    }};
+    (@ $inner:expr, $a:expr, $load:expr, $($pair:literal)*) => {{
+        let (inner, a, load) = ($inner, $a, $load);
+        $(add_pair::<T, $pair>(inner, load($pair), a);)*
+    }};
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn norm(x: &[i32], normed: &Normed<'_>, out: &mut [i64]) {
     rows::norm(x, normed, out);
@@ -128,20 +139,17 @@ fn tile<S: Sink, const KIND: u8, const T: usize>(
                 }
                 Q8_0 => {
                     let mut inner = [_mm512_setzero_si512(); T];
-                    for pair in 0..16 {
-                        let w =
-                            _mm512_cvtepi8_epi16(_mm256_loadu_si256(base.add(32 * pair).cast()));
-                        add_pair(&mut inner, w, &a, pair);
-                    }
+                    pairs!(&mut inner, &a, |pair: usize| {
+                        _mm512_cvtepi8_epi16(_mm256_loadu_si256(base.add(32 * pair).cast()))
+                    });
                     add_scaled(&inner, scales(base.add(512)), &mut acc);
                 }
                 _ => {
                     for (part, scale) in [(0, 1024), (1024, 1)] {
                         let mut inner = [_mm512_setzero_si512(); T];
-                        for pair in 0..16 {
-                            let w = _mm512_loadu_si512(base.add(part + 64 * pair).cast());
-                            add_pair(&mut inner, w, &a, pair);
-                        }
+                        pairs!(&mut inner, &a, |pair: usize| {
+                            _mm512_loadu_si512(base.add(part + 64 * pair).cast())
+                        });
                         add_scaled(&inner, _mm512_set1_epi32(scale), &mut acc);
                     }
                 }
@@ -184,15 +192,24 @@ fn prefetch(base: *const u8, bytes: usize) {
 unsafe fn nibbles<const T: usize>(base: *const u8, a: &[*const i32; T]) -> [__m512i; T] {
     let mask = _mm512_set1_epi32(0x000f_000f);
     let mut inner = [_mm512_setzero_si512(); T];
-    for word in 0..4 {
-        // SAFETY: the caller's block holds four words for 16 rows.
-        unsafe {
-            let w = _mm512_loadu_si512(base.add(64 * word).cast());
-            add_pair(&mut inner, _mm512_and_si512(w, mask), a, 4 * word);
-            add_pair(&mut inner, _mm512_and_si512(_mm512_srli_epi32(w, 4), mask), a, 4 * word + 1);
-            add_pair(&mut inner, _mm512_and_si512(_mm512_srli_epi32(w, 8), mask), a, 4 * word + 2);
-            add_pair(&mut inner, _mm512_and_si512(_mm512_srli_epi32(w, 12), mask), a, 4 * word + 3);
-        }
+    macro_rules! word {
+        ($word:literal, $first:literal) => {
+            let w = _mm512_loadu_si512(base.add(64 * $word).cast());
+            add_pair::<T, $first>(&mut inner, _mm512_and_si512(w, mask), a);
+            let next = _mm512_srli_epi32(w, 4);
+            add_pair::<T, { $first + 1 }>(&mut inner, _mm512_and_si512(next, mask), a);
+            let next = _mm512_srli_epi32(w, 8);
+            add_pair::<T, { $first + 2 }>(&mut inner, _mm512_and_si512(next, mask), a);
+            let next = _mm512_srli_epi32(w, 12);
+            add_pair::<T, { $first + 3 }>(&mut inner, _mm512_and_si512(next, mask), a);
+        };
+    }
+    // SAFETY: the caller's block holds four words for 16 rows.
+    unsafe {
+        word!(0, 0);
+        word!(1, 4);
+        word!(2, 8);
+        word!(3, 12);
     }
     inner
 }
@@ -201,16 +218,31 @@ unsafe fn nibbles<const T: usize>(base: *const u8, a: &[*const i32; T]) -> [__m5
 /// |a| ≤ 32767, 32 terms.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-unsafe fn add_pair<const T: usize>(
+unsafe fn add_pair<const T: usize, const PAIR: usize>(
     inner: &mut [__m512i; T],
     w: __m512i,
     a: &[*const i32; T],
-    pair: usize,
 ) {
     for t in 0..T {
-        // SAFETY: the caller's rows hold 16 pairs.
-        let a = _mm512_set1_epi32(unsafe { a[t].add(pair).read_unaligned() });
-        inner[t] = _mm512_dpwssd_epi32(inner[t], w, a);
+        // SAFETY: the caller's rows hold 16 pairs; the instruction reads one of
+        // them and touches nothing else.
+        unsafe {
+            if T == 1 {
+                let a = _mm512_set1_epi32(a[t].add(PAIR).read_unaligned());
+                inner[t] = _mm512_dpwssd_epi32(inner[t], w, a);
+            } else {
+                // The compiler would split the intrinsic into a product and a sum:
+                // shorter for one chain, twice the work where many run abreast.
+                std::arch::asm!(
+                    "vpdpwssd {sum}, {w}, dword ptr [{a} + {at}]{{1to16}}",
+                    sum = inout(zmm_reg) inner[t],
+                    w = in(zmm_reg) w,
+                    a = in(reg) a[t],
+                    at = const 4 * PAIR,
+                    options(pure, readonly, nostack, preserves_flags)
+                );
+            }
+        }
     }
 }
 
@@ -255,17 +287,23 @@ impl Dots for Avx512 {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
 fn scores(high: &[i32], low: &[i32], keys: &[i16], out: &mut [i64; 16]) {
-    assert!(keys.len() >= 32 * high.len() && low.len() == high.len());
-    let mut sums = [_mm512_setzero_si512(); 2];
-    for (at, (&high, &low)) in high.iter().zip(low).enumerate() {
-        // SAFETY: the assertion above.
-        let k = unsafe { _mm512_loadu_si512(keys.as_ptr().add(32 * at).cast()) };
-        sums[0] = _mm512_dpwssd_epi32(sums[0], k, _mm512_set1_epi32(high));
-        sums[1] = _mm512_dpwssd_epi32(sums[1], k, _mm512_set1_epi32(low));
+    assert!(keys.len() >= 32 * high.len() && low.len() == high.len() && high.len() % 2 == 0);
+    // Two chains of sums for each part: a single one would wait for itself.
+    let mut sums = [_mm512_setzero_si512(); 4];
+    let pairs = high.chunks_exact(2).zip(low.chunks_exact(2));
+    for ((high, low), keys) in pairs.zip(keys.chunks_exact(64)) {
+        for chain in 0..2 {
+            // SAFETY: `keys` holds 64 values.
+            let k = unsafe { _mm512_loadu_si512(keys.as_ptr().add(32 * chain).cast()) };
+            sums[chain] = _mm512_dpwssd_epi32(sums[chain], k, _mm512_set1_epi32(high[chain]));
+            sums[2 + chain] =
+                _mm512_dpwssd_epi32(sums[2 + chain], k, _mm512_set1_epi32(low[chain]));
+        }
     }
-    let [high, low] = sums.map(|lanes| store(lanes));
+    let high = store(_mm512_add_epi32(sums[0], sums[1]));
+    let low = store(_mm512_add_epi32(sums[2], sums[3]));
     for lane in 0..16 {
-        out[lane] = 256 * i64::from(high[lane]) + i64::from(low[lane]);
+        out[lane] = (i64::from(high[lane]) << 8).wrapping_add(i64::from(low[lane]));
     }
 }
 
