@@ -5,7 +5,8 @@
 Every check talks to the node at the given URL; nothing is simulated. The first
 thing that is not as docs/openai.md says ends the run with status 1 and one
 line that says what was expected and what came. `--full` adds the checks that
-need somebody who can recompute an answer.
+need somebody who can recompute an answer; `--cheat` makes one check only, of a
+provider that is known to compute something else than the model.
 """
 
 import argparse
@@ -58,6 +59,7 @@ class Run:
         self.model = options.model
         self.key = options.api_key
         self.full = options.full
+        self.cheat = options.cheat
         self.client = openai.OpenAI(
             base_url=self.base, api_key=self.key or "any", max_retries=0, timeout=120
         )
@@ -385,6 +387,30 @@ def check_verification(run):
         same("streamed and audited", chunks[-1].peerproof["verification"]["audited"], True)
 
 
+def check_cheat(run):
+    """A false answer ends in an error, leaves evidence, and its author is not asked again."""
+    steered = {"verification": {"level": "full"}, "provider": {"only": [run.cheat]}}
+    finished = []
+    try:
+        for chunk in run.chat(stream=True, extra_body=steered):
+            finished += [choice.finish_reason for choice in chunk.choices if choice.finish_reason]
+        raise Wrong("the false answer was accepted")
+    except openai.APIError as error:
+        same("code", error.code, "verification_failed")
+        with open(error.body["evidence"], "rb") as evidence:
+            holds("the evidence file is not empty", evidence.read())
+    same("finish reasons of a false answer", finished, [])
+    again = refused(
+        "the same provider again",
+        openai.InternalServerError,
+        "no_provider",
+        None,
+        lambda: run.chat(extra_body=steered),
+    )
+    same("status", again.status_code, 503)
+    holds("retry-after", again.response.headers.get("retry-after"))
+
+
 CHECKS = [
     check_ready,
     check_models,
@@ -412,9 +438,10 @@ def main():
     parser.add_argument("--model", required=True, help="a name from /v1/models")
     parser.add_argument("--api-key", default="", help="the node's key, if it has one")
     parser.add_argument("--full", action="store_true", help="somebody can recompute answers")
+    parser.add_argument("--cheat", metavar="PEER", help="check only how this provider is refused")
     run = Run(parser.parse_args())
     print(f"openai {openai.__version__} against {run.base}")
-    for check in CHECKS:
+    for check in [check_cheat] if run.cheat else CHECKS:
         began = time.monotonic()
         try:
             check(run)

@@ -41,6 +41,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(metrics))
         .route("/peerproof/status", get(status))
         .route("/peerproof/peers", get(peers))
+        .route("/peerproof/models", get(served))
         .fallback(unknown_url)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(app.config.max_body_bytes))
@@ -279,6 +280,14 @@ async fn peers(State(app): State<Arc<App>>, request: Request) -> Response {
         return unknown_url(request).await.into_response();
     }
     json_response(StatusCode::OK, &json!(app.backend.peers().await))
+}
+
+/// The models that peers serve and audit, with those peers, on the same condition.
+async fn served(State(app): State<Arc<App>>, request: Request) -> Response {
+    if !app.config.exposes_peers() {
+        return unknown_url(request).await.into_response();
+    }
+    json_response(StatusCode::OK, &json!(app.backend.models().await))
 }
 
 async fn unknown_url(request: Request) -> ApiError {

@@ -3,9 +3,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
+
+/// Two tests must not make it at once.
+static MAKING: Mutex<()> = Mutex::new(());
 
 /// The interpreter of an environment that holds what `requirements` pins.
 pub(crate) fn interpreter(requirements: &Path) -> PathBuf {
+    let _alone = MAKING.lock().unwrap();
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("openai-venv");
     let python = dir.join("bin").join("python");
     let wanted = std::fs::read_to_string(requirements).expect("the pinned packages are listed");
