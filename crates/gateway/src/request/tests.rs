@@ -1,3 +1,5 @@
+//! What a request may say, what is refused by name, and that no bytes panic.
+
 #![allow(clippy::unwrap_used, reason = "a test states what must hold")]
 
 use peerproof::client::Level;
