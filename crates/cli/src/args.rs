@@ -32,7 +32,7 @@ pub(crate) struct Place {
     #[arg(long = "set", global = true, value_name = "NAME=VALUE", value_parser = parse_override)]
     pub(crate) set: Vec<Override>,
     /// Log filter, e.g. info or peerproof_net=debug.
-    #[arg(long, global = true, env = "PEERPROOF_LOG", value_name = "FILTER", default_value = "warn")]
+    #[arg(long, global = true, env = "PEERPROOF_LOG", value_name = "FILTER", default_value = "warn,libp2p_kad=error")]
     pub(crate) log: String,
 }
 
