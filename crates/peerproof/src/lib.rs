@@ -22,6 +22,7 @@
 //! # }
 //! ```
 
+pub mod bench;
 pub mod client;
 pub mod config;
 pub mod evidence;
