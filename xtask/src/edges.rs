@@ -69,7 +69,8 @@ pub(crate) fn check(table: &BTreeMap<String, Row>, metadata: &Value) -> Result<V
         faults.extend(check_package(name, row, package)?);
     }
     let absent = table.keys().filter(|name| !seen.contains(*name));
-    faults.extend(absent.map(|name| format!("docs/architecture.md names {name}, which is no crate")));
+    faults
+        .extend(absent.map(|name| format!("docs/architecture.md names {name}, which is no crate")));
     Ok(faults)
 }
 
@@ -82,7 +83,10 @@ fn check_package(name: &str, row: &Row, package: &Value) -> Result<Vec<String>> 
         }
         if dependency["path"].is_string() {
             if !row.imports.contains(short(full)) {
-                faults.push(format!("{name} imports {}, which the table does not allow", short(full)));
+                faults.push(format!(
+                    "{name} imports {}, which the table does not allow",
+                    short(full)
+                ));
             }
         } else if PURE_FLOORS.contains(&row.floor) && !PURE_DEPENDENCIES.contains(&full) {
             faults.push(format!("{name} is pure and may not depend on {full}"));

@@ -37,8 +37,11 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
         if lines > USUAL_FILE_LINES {
             let _ = writeln!(long, "  {lines:5}  {name}");
         }
-        if lines > MAX_FILE_LINES && !text.lines().take(40).any(|l| l.starts_with("//! Long because")) {
-            faults.push(format!("{name}: {lines} lines, at most {MAX_FILE_LINES} without a reason"));
+        if lines > MAX_FILE_LINES
+            && !text.lines().take(40).any(|l| l.starts_with("//! Long because"))
+        {
+            faults
+                .push(format!("{name}: {lines} lines, at most {MAX_FILE_LINES} without a reason"));
         }
         if !name.contains("/tests/") && !text.starts_with("//!") {
             faults.push(format!("{name}: does not open with //!"));
@@ -47,7 +50,9 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
         Finder { name: &name, functions: &mut functions }.visit_file(&file);
     }
     let too_long = functions.iter().filter(|f| f.lines > MAX_FUNCTION_LINES);
-    faults.extend(too_long.map(|f| format!("{}: {} lines, at most {MAX_FUNCTION_LINES}", f.place, f.lines)));
+    faults.extend(
+        too_long.map(|f| format!("{}: {} lines, at most {MAX_FUNCTION_LINES}", f.place, f.lines)),
+    );
     print(&mut lengths, functions.iter().map(|f| f.lines).collect(), &long);
     Ok(faults)
 }
@@ -55,7 +60,9 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
 fn print(files: &mut [usize], mut functions: Vec<usize>, long: &str) {
     files.sort_unstable();
     functions.sort_unstable();
-    let at = |sorted: &[usize], share: usize| sorted.get(sorted.len() * share / 100).copied().unwrap_or(0);
+    let at = |sorted: &[usize], share: usize| {
+        sorted.get(sorted.len() * share / 100).copied().unwrap_or(0)
+    };
     for (what, sorted) in [("files", &*files), ("functions", &functions)] {
         println!(
             "{:5} {what:9}  median {:4}  p90 {:4}  longest {:4}  lines in all {}",

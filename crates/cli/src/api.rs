@@ -8,7 +8,7 @@ use peerproof::client::{Outcome, PeerStatus};
 use peerproof::home::Home;
 use serde_json::{Value, json};
 
-use crate::args::AskArgs;
+use crate::args::{AskArgs, Place};
 
 const CONNECT: Duration = Duration::from_secs(2);
 /// Longer than any job's deadline.
@@ -18,6 +18,8 @@ const WHOLE_CALL: Duration = Duration::from_secs(3700);
 pub(crate) struct Api {
     url: String,
     agent: ureq::Agent,
+    /// What the `authorization` header says; empty without a key.
+    authorization: String,
 }
 
 /// What a streamed answer yields.
@@ -34,26 +36,35 @@ impl Api {
             .http_status_as_error(false)
             .build()
             .into();
-        Api { url: url.trim_end_matches('/').to_owned(), agent }
+        let url = url.trim_end_matches('/').to_owned();
+        Api { url, agent, authorization: String::new() }
+    }
+
+    /// The same node, called with the key in this file; no file, no key.
+    pub(crate) fn with_key_file(mut self, file: &str) -> anyhow::Result<Api> {
+        if !file.is_empty() {
+            let key = std::fs::read_to_string(file).with_context(|| file.to_owned())?;
+            self.authorization = format!("Bearer {}", key.trim());
+        }
+        Ok(self)
     }
 
     /// The node that runs in this home, if one does.
-    pub(crate) fn of_running_node(home: &Home) -> Option<Api> {
-        let file = std::fs::read(home.api_file()).ok()?;
-        let url = serde_json::from_slice::<Value>(&file).ok()?["url"].as_str()?.to_owned();
-        let api = Api::at(&url);
-        api.json("/health").ok()?;
-        Some(api)
+    pub(crate) fn of_running_node(place: &Place) -> anyhow::Result<Option<Api>> {
+        let Some(url) = published_url(&place.home()?) else { return Ok(None) };
+        let api = Api::at(&url).with_key_file(&place.config(Vec::new())?.api.key_file)?;
+        Ok(api.json("/health").is_ok().then_some(api))
     }
 
-    pub(crate) fn require_running_node(home: &Home) -> anyhow::Result<Api> {
-        Api::of_running_node(home)
+    pub(crate) fn require_running_node(place: &Place) -> anyhow::Result<Api> {
+        Api::of_running_node(place)?
             .context("no node is running in this home; start one with: peerproof up")
     }
 
     pub(crate) fn json(&self, path: &str) -> anyhow::Result<Value> {
         let url = format!("{}{path}", self.url);
-        let mut response = self.agent.get(&url).call().with_context(|| url.clone())?;
+        let request = self.agent.get(&url).header("authorization", &self.authorization);
+        let mut response = request.call().with_context(|| url.clone())?;
         if !response.status().is_success() {
             bail!("{url}: status {}", response.status());
         }
@@ -76,6 +87,7 @@ impl Api {
             .agent
             .post(&url)
             .header("content-type", "application/json")
+            .header("authorization", &self.authorization)
             .send(request.to_string())
             .with_context(|| url.clone())?;
         if !response.status().is_success() {
@@ -101,6 +113,11 @@ impl Api {
         }
         bail!("the answer broke off without an end");
     }
+}
+
+fn published_url(home: &Home) -> Option<String> {
+    let file = std::fs::read(home.api_file()).ok()?;
+    Some(serde_json::from_slice::<Value>(&file).ok()?["url"].as_str()?.to_owned())
 }
 
 fn message(body: &str) -> String {

@@ -32,7 +32,13 @@ pub(crate) struct Place {
     #[arg(long = "set", global = true, value_name = "NAME=VALUE", value_parser = parse_override)]
     pub(crate) set: Vec<Override>,
     /// Log filter, e.g. info or peerproof_net=debug.
-    #[arg(long, global = true, env = "PEERPROOF_LOG", value_name = "FILTER", default_value = "warn,libp2p_kad=error")]
+    #[arg(
+        long,
+        global = true,
+        env = "PEERPROOF_LOG",
+        value_name = "FILTER",
+        default_value = "warn,libp2p_kad=error"
+    )]
     pub(crate) log: String,
 }
 
@@ -135,7 +141,7 @@ pub(crate) struct NodeArgs {
 /// Ways to cheat that the demonstration can play.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Cheat {
-    /// Leave out the last third of the layers.
+    /// Leave out the last layers.
     SkipLayers,
 }
 
@@ -204,7 +210,11 @@ fn parse_share(text: &str) -> Result<f64, String> {
 
 fn in_range(text: &str, low: f64, high: f64) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| format!("expected a number from {low} to {high}"))?;
-    if (low..=high).contains(&value) { Ok(value) } else { Err(format!("expected {low} to {high}, got {value}")) }
+    if (low..=high).contains(&value) {
+        Ok(value)
+    } else {
+        Err(format!("expected {low} to {high}, got {value}"))
+    }
 }
 
 #[derive(Debug, Args)]

@@ -63,8 +63,11 @@ pub(crate) struct Bar {
 impl Bar {
     pub(crate) fn new(name: &str) -> Bar {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
-        let style = "{msg:20} [{bar:40}] {bytes:>10} / {total_bytes:10} {bytes_per_sec:>12} {eta:>4}";
-        bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let style =
+            "{msg:20} [{bar:40}] {bytes:>10} / {total_bytes:10} {bytes_per_sec:>12} {eta:>4}";
+        bar.set_style(
+            ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
         Bar { bar, name: name.to_owned(), stage: None, quarter: 0 }
     }
 
@@ -81,13 +84,20 @@ impl Bar {
         if let Some(total) = progress.total {
             self.bar.set_length(total);
             let quarter = if total == 0 { 4 } else { 4 * progress.done / total };
-            if quarter > self.quarter && !stderr().is_terminal() && progress.stage == Stage::Fetching {
+            if quarter > self.quarter
+                && !stderr().is_terminal()
+                && progress.stage == Stage::Fetching
+            {
                 eprintln!("{} {}: {} %", verb(progress.stage), self.name, 25 * quarter);
             }
             self.quarter = self.quarter.max(quarter);
         }
         self.bar.set_position(progress.done);
-        if STOP.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if STOP.load(Ordering::Relaxed) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     }
 
     pub(crate) fn finish(&self) {

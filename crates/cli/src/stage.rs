@@ -72,7 +72,15 @@ impl Stage {
         let mut child = self
             .command(name)
             .arg(node)
-            .args(["--loopback", "--api", "127.0.0.1:0", "--json", "--with-parent"])
+            .args([
+                "--loopback",
+                "--api",
+                "127.0.0.1:0",
+                "--json",
+                "--with-parent",
+                "--log",
+                "error",
+            ])
             .args(rest)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -82,7 +90,8 @@ impl Stage {
         let input = child.stdin.take();
         self.children.push((child, input));
         let ready = ready_line(output);
-        let line = ready.recv_timeout(READY).with_context(|| format!("the {name} did not start"))?;
+        let line =
+            ready.recv_timeout(READY).with_context(|| format!("the {name} did not start"))?;
         let event: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
         let text = |key: &str| event[key].as_str().map(str::to_owned).context("no such field");
         let addresses = event["addresses"].as_array().into_iter().flatten();

@@ -135,6 +135,8 @@ impl GatewayConfig {
             path => Some(read_key(Path::new(path))?),
         };
         gateway.max_in_flight = api.max_in_flight as usize;
+        gateway.allowed_hosts.clone_from(&api.hosts);
+        gateway.allowed_origins.clone_from(&api.origins);
         gateway.verification.level = config.ask.level;
         Ok(gateway)
     }

@@ -148,9 +148,15 @@ impl Subject {
     ///
     /// # Errors
     /// The tokens don't fit the model.
-    pub fn committing(&self, threads: usize, prompt: usize, pairs: usize) -> Result<Committing, BenchError> {
+    pub fn committing(
+        &self,
+        threads: usize,
+        prompt: usize,
+        pairs: usize,
+    ) -> Result<Committing, BenchError> {
         let llama = self.model.llama();
-        let mut runner = Runner::new(Arc::clone(llama), threads, KernelPath::best()).map_err(engine("kernels"))?;
+        let mut runner = Runner::new(Arc::clone(llama), threads, KernelPath::best())
+            .map_err(engine("kernels"))?;
         let mut kv = Kv::new(llama, prompt + 2 * pairs);
         let token = |at: usize| (at * 7919 % llama.vocabulary()) as u32;
         let item = |at| Item { sequence: 0, token: token(at), logits: false };
@@ -196,8 +202,10 @@ impl Subject {
         runs: usize,
     ) -> Result<Vec<Audited>, BenchError> {
         let options = ServiceOptions { threads, ..ServiceOptions::default() };
-        let service = Service::start(Arc::clone(&self.model), &options).map_err(engine("service"))?;
-        let replayer = Replayer::new(Arc::clone(&self.model), threads).map_err(engine("replayer"))?;
+        let service =
+            Service::start(Arc::clone(&self.model), &options).map_err(engine("service"))?;
+        let replayer =
+            Replayer::new(Arc::clone(&self.model), threads).map_err(engine("replayer"))?;
         let tokens = self.encode(text)?;
         if tokens.len() < prompt {
             return Err(BenchError::Short { expected: prompt, got: tokens.len() });
@@ -214,20 +222,27 @@ impl Subject {
         Err(BenchError::EndsEarly { expected: answer as usize, got: longest })
     }
 
-    fn audit_once(&self, service: &Service, replayer: &Replayer, offer: &Signed<Offer>) -> Result<Audited, BenchError> {
+    fn audit_once(
+        &self,
+        service: &Service,
+        replayer: &Replayer,
+        offer: &Signed<Offer>,
+    ) -> Result<Audited, BenchError> {
         let start = Instant::now();
         let (made, tree) = generate(service, &self.model, offer)?;
         let generation = start.elapsed();
         let answer = receipt::Answer { tokens: &made.tokens, text: &made.text };
         let place = Place::after(EARLIER_RECEIPTS, offer.id());
-        let built = receipt::build(offer, answer, made.stop, &tree, place, ISSUED_UNIX_MS).map_err(engine("receipt"))?;
+        let built = receipt::build(offer, answer, made.stop, &tree, place, ISSUED_UNIX_MS)
+            .map_err(engine("receipt"))?;
         let provider = session_key();
         let receipt = Signed::sign(&provider, built).map_err(engine("receipt"))?;
         let envelope = receipt.envelope();
         let signed_bytes = envelope.encode().map_err(engine("receipt"))?.len();
         let case = Case { offer: offer.clone(), receipt, tokens: made.tokens };
         let start = Instant::now();
-        let findings = audit(replayer, &case, None, &session_key().public()).map_err(engine("audit"))?;
+        let findings =
+            audit(replayer, &case, None, &session_key().public()).map_err(engine("audit"))?;
         let audit = start.elapsed();
         if findings.outcome != Outcome::Pass {
             return Err(BenchError::AuditFailed);
@@ -284,7 +299,11 @@ impl Committer {
 }
 
 /// One answer as a provider makes it: tokens, and the transcript's tree.
-fn generate(service: &Service, model: &Model, offer: &Signed<Offer>) -> Result<(Generated, peerproof_proof::Tree), BenchError> {
+fn generate(
+    service: &Service,
+    model: &Model,
+    offer: &Signed<Offer>,
+) -> Result<(Generated, peerproof_proof::Tree), BenchError> {
     let prompt = model.prompt_tokens(&offer.prompt).map_err(engine("prompt"))?;
     let job = Job {
         key: offer.id(),
@@ -350,7 +369,8 @@ impl InProcess {
     /// The service refuses.
     pub fn ask(&self, text: &str, max_tokens: u32) -> Result<Timed, BenchError> {
         let start = Instant::now();
-        let prompt = self.model.prompt_tokens(&Prompt::Text(text.to_owned())).map_err(engine("prompt"))?;
+        let prompt =
+            self.model.prompt_tokens(&Prompt::Text(text.to_owned())).map_err(engine("prompt"))?;
         let job = Job {
             key: Digest::from_bytes([1; 32]),
             seed: Digest::from_bytes([2; 32]),
@@ -366,7 +386,8 @@ impl InProcess {
             Err(_) => std::ops::ControlFlow::Break(()),
         };
         self.service.submit(job, Box::new(sink)).map_err(engine("answer"))?;
-        let mut timed = Timed { first_token: Duration::ZERO, rest: Duration::ZERO, tokens: Vec::new() };
+        let mut timed =
+            Timed { first_token: Duration::ZERO, rest: Duration::ZERO, tokens: Vec::new() };
         for event in events {
             match event {
                 Event::Token { token, .. } => {

@@ -110,6 +110,10 @@ pub struct Api {
     pub key_file: String,
     /// Requests at once.
     pub max_in_flight: u32,
+    /// Host names, beside its address, under which browsers and proxies may call the API.
+    pub hosts: Vec<String>,
+    /// Web origins, such as `https://chat.example`, whose pages may call the API.
+    pub origins: Vec<String>,
 }
 
 /// Defaults of requests.
@@ -155,6 +159,8 @@ impl Default for Config {
                 listen: "127.0.0.1:8311".into(),
                 key_file: String::new(),
                 max_in_flight: 128,
+                hosts: Vec::new(),
+                origins: Vec::new(),
             },
             ask: Ask {
                 level: Level::Sampled,

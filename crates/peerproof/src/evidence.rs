@@ -73,10 +73,8 @@ pub fn write(dir: &Path, evidence: &Evidence) -> Result<PathBuf, EvidenceFileErr
         Evidence::Observation(_) => "observation",
     };
     let path = dir.join(format!("{name}-{kind}.evidence"));
-    crate::home::make_private_dir(dir).map_err(|e| EvidenceFileError::Io {
-        path: dir.to_owned(),
-        source: io::Error::other(e),
-    })?;
+    crate::home::make_private_dir(dir)
+        .map_err(|e| EvidenceFileError::Io { path: dir.to_owned(), source: io::Error::other(e) })?;
     let mut bytes = MAGIC.to_vec();
     bytes.extend(body);
     write_atomic(&path, &bytes, 0o644)?;

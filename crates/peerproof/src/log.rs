@@ -27,7 +27,10 @@ pub fn describe(entry: &LogEntry) -> Line {
                 Stop::Length => "length",
                 Stop::StopString => "stop_string",
             };
-            let text = format!("no. {} for job {}: {} + {} tokens", receipt.number, receipt.offer_id, receipt.prompt_tokens, receipt.output_tokens);
+            let text = format!(
+                "no. {} for job {}: {} + {} tokens",
+                receipt.number, receipt.offer_id, receipt.prompt_tokens, receipt.output_tokens
+            );
             let details = json!({
                 "receipt": receipt.id().to_string(),
                 "number": receipt.number,
@@ -50,8 +53,12 @@ pub fn describe(entry: &LogEntry) -> Line {
         }
         LogBody::Evidence(evidence) => {
             let (against, what) = match evidence {
-                Evidence::WrongAnswer(wrong) => (wrong.case.receipt.key(), peerproof_proof::audit::describe(&wrong.mismatch)),
-                Evidence::Equivocation(both) => (both.first.key(), format!("two receipts with number {}", both.first.number)),
+                Evidence::WrongAnswer(wrong) => {
+                    (wrong.case.receipt.key(), peerproof_proof::audit::describe(&wrong.mismatch))
+                }
+                Evidence::Equivocation(both) => {
+                    (both.first.key(), format!("two receipts with number {}", both.first.number))
+                }
                 Evidence::Observation(seen) => (seen.provider, seen.reason.clone()),
             };
             let against = against.peer_id().to_string();

@@ -462,9 +462,14 @@ pub struct Card {
 /// # Errors
 /// When the file is not a valid GGUF file; the error names the key or tensor.
 pub fn card(model: &Installed) -> Result<Card, ModelError> {
-    let broken = |error: GgufError| ModelError::Gguf { path: model.path.clone(), message: error.to_string() };
+    let broken = |error: GgufError| ModelError::Gguf {
+        path: model.path.clone(),
+        message: error.to_string(),
+    };
     let file = Gguf::open(&model.path).map_err(broken)?;
-    let text = |key: &str| Ok::<_, ModelError>(file.optional_str(key).map_err(broken)?.unwrap_or("").to_owned());
+    let text = |key: &str| {
+        Ok::<_, ModelError>(file.optional_str(key).map_err(broken)?.unwrap_or("").to_owned())
+    };
     let architecture = text("general.architecture")?;
     let context = file.optional_u32(&format!("{architecture}.context_length")).map_err(broken)?;
     Ok(Card {

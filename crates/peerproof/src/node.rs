@@ -38,9 +38,7 @@ use peerproof_wire::{AUDIT_PROTOCOL, JOB_PROTOCOL, ModelId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::client::{
-    Answer, AskError, Counters, JobSpec, NodeStatus, PeerStatus, ServedModel,
-};
+use crate::client::{Answer, AskError, Counters, JobSpec, NodeStatus, PeerStatus, ServedModel};
 use crate::config::Config;
 use crate::home::{Home, HomeError, session_key};
 use crate::models::{Installed, KNOWN};
@@ -87,7 +85,9 @@ pub enum NodeError {
         message: String,
     },
     /// The log is damaged; it can be read, and nothing is added to it.
-    #[error("the log in {dir} is damaged: {message}; nothing will be signed over it. Look at it with `peerproof log verify`, restore a backup, or begin anew under a new key with `peerproof keys rotate`")]
+    #[error(
+        "the log in {dir} is damaged: {message}; nothing will be signed over it. Look at it with `peerproof log verify`, restore a backup, or begin anew under a new key with `peerproof keys rotate`"
+    )]
     Fenced {
         /// The log's folder.
         dir: PathBuf,
@@ -202,13 +202,24 @@ impl Node {
         let (net, events) = Network::start(&session, net_config(&settings.config, false)?).await?;
         let directory = Directory::new(net.clone());
         tasks.push(tokio::spawn(announcing::follow(directory.clone(), events, stopped.clone())));
-        let replays = Arc::new(auditing::Replays::new(Arc::clone(&models.holdings), threads(&settings.config)));
+        let replays = Arc::new(auditing::Replays::new(
+            Arc::clone(&models.holdings),
+            threads(&settings.config),
+        ));
         let load = Arc::new(serving::Load::default());
         let mut public_net = None;
         let mut addresses = Vec::new();
         if let Some((public, _)) = public {
             addresses = full_addresses(&public).await?;
-            let start = Opening { settings: &settings, key: &key, clock, log: &log, history: &history, load: &load, stopped: &stopped };
+            let start = Opening {
+                settings: &settings,
+                key: &key,
+                clock,
+                log: &log,
+                history: &history,
+                load: &load,
+                stopped: &stopped,
+            };
             tasks.extend(start.roles(&public, &models, &replays).await?);
             public_net = Some(public);
         }
@@ -216,7 +227,12 @@ impl Node {
             clock,
             net: net.clone(),
             public_net,
-            audits: auditing::Audits { replays, directory: directory.clone(), net, session: Arc::clone(&session) },
+            audits: auditing::Audits {
+                replays,
+                directory: directory.clone(),
+                net,
+                session: Arc::clone(&session),
+            },
             session,
             directory,
             log,
@@ -290,7 +306,10 @@ fn threads(config: &Config) -> usize {
 }
 
 /// Opens the log where blocking is allowed, with everything that is in it.
-async fn open_log(home: &Home, key: &Arc<Keypair>) -> Result<(Arc<LogWriter>, Vec<LogEntry>), NodeError> {
+async fn open_log(
+    home: &Home,
+    key: &Arc<Keypair>,
+) -> Result<(Arc<LogWriter>, Vec<LogEntry>), NodeError> {
     let (dir, key) = (home.log(&key.public().peer_id()), Arc::clone(key));
     let named = dir.clone();
     let opening = tokio::task::spawn_blocking(move || {
@@ -298,7 +317,9 @@ async fn open_log(home: &Home, key: &Arc<Keypair>) -> Result<(Arc<LogWriter>, Ve
         let log = LogWriter::open_replaying(&dir, key, |_, entry| history.push(entry))?;
         Ok::<_, StoreError>((log, history))
     });
-    let (log, history) = opening.await.map_err(|e| NodeError::Book { dir: named.clone(), message: e.to_string() })??;
+    let (log, history) = opening
+        .await
+        .map_err(|e| NodeError::Book { dir: named.clone(), message: e.to_string() })??;
     if let Some(damage) = log.damage() {
         return Err(NodeError::Fenced { dir: named, message: damage.to_string() });
     }
@@ -369,7 +390,12 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    async fn roles(&self, net: &Handle, models: &Models, replays: &Arc<auditing::Replays>) -> Result<Vec<JoinHandle<()>>, NodeError> {
+    async fn roles(
+        &self,
+        net: &Handle,
+        models: &Models,
+        replays: &Arc<auditing::Replays>,
+    ) -> Result<Vec<JoinHandle<()>>, NodeError> {
         let mut tasks = Vec::new();
         if !models.serve.is_empty() {
             tasks.push(self.provider(net, models).await?);
@@ -377,7 +403,8 @@ impl Opening<'_> {
         if !models.audit.is_empty() {
             tasks.push(self.auditor(net, models, replays)?);
         }
-        let card = announcing::Card::new(self.key, self.clock, self.load, self.settings, models).await?;
+        let card =
+            announcing::Card::new(self.key, self.clock, self.load, self.settings, models).await?;
         for key in card.keys() {
             net.provide(key).await?;
         }
@@ -391,7 +418,10 @@ impl Opening<'_> {
         for held in &models.serve {
             let counter = self.counter(held, models.serve.len()).await?;
             let context_length = counter.service.model().context_length();
-            served.push(Served { model_id: held.id, context_length: u32::try_from(context_length).unwrap_or(u32::MAX) });
+            served.push(Served {
+                model_id: held.id,
+                context_length: u32::try_from(context_length).unwrap_or(u32::MAX),
+            });
             counters.insert(held.id, Arc::new(counter));
         }
         let config = provider::Config {
@@ -399,8 +429,10 @@ impl Opening<'_> {
             max_queued: provide.max_queued as usize,
             ..provider::Config::default()
         };
-        let desk = Desk::restore(config, served, self.history)
-            .map_err(|e| NodeError::Book { dir: self.log.dir().to_owned(), message: e.to_string() })?;
+        let desk = Desk::restore(config, served, self.history).map_err(|e| NodeError::Book {
+            dir: self.log.dir().to_owned(),
+            message: e.to_string(),
+        })?;
         let shop = serving::Shop {
             key: Arc::clone(self.key),
             clock: self.clock,
@@ -413,7 +445,11 @@ impl Opening<'_> {
         Ok(tokio::spawn(serving::run(shop, desk, incoming, self.stopped.clone())))
     }
 
-    async fn counter(&self, held: &Arc<Held>, models: usize) -> Result<serving::Counter, NodeError> {
+    async fn counter(
+        &self,
+        held: &Arc<Held>,
+        models: usize,
+    ) -> Result<serving::Counter, NodeError> {
         let provide = &self.settings.config.provide;
         let model = held.open().await?;
         let threads = threads(&self.settings.config);
@@ -424,13 +460,20 @@ impl Opening<'_> {
             kv_bytes: (provide.kv_mib as usize) * (1 << 20) / models.max(1),
             ..ServiceOptions::default()
         };
-        let failed = |message: String| NodeError::Model { name: held.installed.name.clone(), message };
-        let service = Service::start(Arc::clone(&model), &options).map_err(|e| failed(e.to_string()))?;
+        let failed =
+            |message: String| NodeError::Model { name: held.installed.name.clone(), message };
+        let service =
+            Service::start(Arc::clone(&model), &options).map_err(|e| failed(e.to_string()))?;
         let replayer = Replayer::new(model, threads).map_err(|e| failed(e.to_string()))?;
         Ok(serving::Counter { service, replayer })
     }
 
-    fn auditor(&self, net: &Handle, models: &Models, replays: &Arc<auditing::Replays>) -> Result<JoinHandle<()>, NodeError> {
+    fn auditor(
+        &self,
+        net: &Handle,
+        models: &Models,
+        replays: &Arc<auditing::Replays>,
+    ) -> Result<JoinHandle<()>, NodeError> {
         let holds: Vec<ModelId> = models.audit.iter().map(|held| held.id).collect();
         let court = judging::Court {
             key: Arc::clone(self.key),
@@ -518,7 +561,9 @@ impl Inner {
         let mut found = self.directory.search(wanted, std::time::Duration::from_secs(3), true);
         let mut votes: HashMap<ModelId, usize> = HashMap::new();
         while let Some((_, known)) = found.recv().await {
-            for offer in known.announcement.serves.iter().filter(|m| m.name.eq_ignore_ascii_case(model)) {
+            for offer in
+                known.announcement.serves.iter().filter(|m| m.name.eq_ignore_ascii_case(model))
+            {
                 *votes.entry(offer.model_id).or_default() += 1;
             }
         }
@@ -546,10 +591,12 @@ impl Inner {
                     providers: Vec::new(),
                     auditors: Vec::new(),
                 });
-                if serves { &mut model.providers } else { &mut model.auditors }.push(peer.to_string());
+                if serves { &mut model.providers } else { &mut model.auditors }
+                    .push(peer.to_string());
             }
         }
-        let mut models: Vec<ServedModel> = models.into_values().filter(|m| !m.providers.is_empty()).collect();
+        let mut models: Vec<ServedModel> =
+            models.into_values().filter(|m| !m.providers.is_empty()).collect();
         models.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         models
     }
@@ -585,12 +632,13 @@ impl Client {
     /// who are barred.
     pub async fn peers(&self) -> Vec<PeerStatus> {
         let inner = &self.inner;
-        let announced: HashMap<PeerId, directory::Known> = inner.directory.all().into_iter().collect();
+        let announced: HashMap<PeerId, directory::Known> =
+            inner.directory.all().into_iter().collect();
         let mut all = Vec::new();
         for peer in inner.net.peers().await.unwrap_or_default() {
-            let serves = announced.get(&peer.peer).map(|known| {
-                known.announcement.serves.iter().map(|m| m.name.clone()).collect()
-            });
+            let serves = announced
+                .get(&peer.peer)
+                .map(|known| known.announcement.serves.iter().map(|m| m.name.clone()).collect());
             let standing = inner.standing(&peer.peer);
             all.push(PeerStatus {
                 peer: peer.peer.to_string(),
@@ -603,7 +651,11 @@ impl Client {
                 barred: standing.barred,
             });
         }
-        let gone = inner.reputation().barred().map(|(peer, why)| (*peer, why.to_owned())).collect::<Vec<_>>();
+        let gone = inner
+            .reputation()
+            .barred()
+            .map(|(peer, why)| (*peer, why.to_owned()))
+            .collect::<Vec<_>>();
         for (peer, why) in gone {
             if all.iter().any(|known| known.peer == peer.to_string()) {
                 continue;

@@ -69,7 +69,11 @@ pub struct Judgement {
 ///
 /// # Errors
 /// [`VerifyError::Worthless`] if the file proves nothing; otherwise why it could not be judged.
-pub fn verify(path: &Path, store: &Store, model: Option<&Installed>) -> Result<Judgement, VerifyError> {
+pub fn verify(
+    path: &Path,
+    store: &Store,
+    model: Option<&Installed>,
+) -> Result<Judgement, VerifyError> {
     let evidence = read(path)?;
     let model_id = case(&evidence).map(|case| case.offer.model_id);
     let here = match (model, model_id) {
@@ -97,22 +101,35 @@ fn case(evidence: &Evidence) -> Option<&Case> {
 fn replayer(model: &Installed) -> Result<Replayer, VerifyError> {
     let failed = |message: String| VerifyError::Model { name: model.name.clone(), message };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let opened = Model::open(&model.path, &LoadOptions::default()).map_err(|e| failed(e.to_string()))?;
+    let opened =
+        Model::open(&model.path, &LoadOptions::default()).map_err(|e| failed(e.to_string()))?;
     Replayer::new(opened, threads).map_err(|e| failed(e.to_string()))
 }
 
-fn judgement(evidence: &Evidence, finding: &Finding, model_id: Option<ModelId>, recomputed: bool) -> Judgement {
+fn judgement(
+    evidence: &Evidence,
+    finding: &Finding,
+    model_id: Option<ModelId>,
+    recomputed: bool,
+) -> Judgement {
     let kind = match evidence {
         Evidence::WrongAnswer(_) => "wrong answer",
         Evidence::Equivocation(_) => "equivocation",
         Evidence::Observation(_) => "observation",
     };
-    let mut unchecked: Vec<String> = finding.unchecked.iter().map(|what| match what {
-        Unchecked::Recomputation => "whether the transcript follows from the model; pull the model and run this again".to_owned(),
-        Unchecked::Verdicts => "what attached verdicts say of the model".to_owned(),
-        Unchecked::Account => "the observer's own account, which nobody else signed".to_owned(),
-        _ => "something this version does not know".to_owned(),
-    }).collect();
+    let mut unchecked: Vec<String> = finding
+        .unchecked
+        .iter()
+        .map(|what| match what {
+            Unchecked::Recomputation => {
+                "whether the transcript follows from the model; pull the model and run this again"
+                    .to_owned()
+            }
+            Unchecked::Verdicts => "what attached verdicts say of the model".to_owned(),
+            Unchecked::Account => "the observer's own account, which nobody else signed".to_owned(),
+            _ => "something this version does not know".to_owned(),
+        })
+        .collect();
     unchecked.extend(finding.idle_auditors.iter().map(|key| {
         format!("auditor {} signed a verdict that a recomputation does not give", key.peer_id())
     }));
@@ -130,13 +147,18 @@ fn judgement(evidence: &Evidence, finding: &Finding, model_id: Option<ModelId>, 
 fn statement(evidence: &Evidence, proven: Option<&Proven>) -> String {
     match (proven, evidence) {
         (Some(Proven::WrongAnswer(mismatch)), _) => format!(
-            "it signed a transcript that does not follow from the model: {}", describe(mismatch)
+            "it signed a transcript that does not follow from the model: {}",
+            describe(mismatch)
         ),
         (Some(Proven::Equivocation { number }), _) => {
             format!("it signed two different receipts with number {number}")
         }
-        (Some(Proven::Terms(error)), _) => format!("it signed a receipt that breaks its offer: {error}"),
-        (Some(Proven::Leaf(error)), _) => format!("a leaf it opened contradicts its receipt: {error}"),
+        (Some(Proven::Terms(error)), _) => {
+            format!("it signed a receipt that breaks its offer: {error}")
+        }
+        (Some(Proven::Leaf(error)), _) => {
+            format!("a leaf it opened contradicts its receipt: {error}")
+        }
         (Some(_), _) => "something this version does not know".to_owned(),
         (None, Evidence::Observation(seen)) => format!("claimed by the observer: {}", seen.reason),
         (None, _) => "all signatures hold; the claim itself was not checked".to_owned(),

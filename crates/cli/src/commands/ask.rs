@@ -18,8 +18,7 @@ pub(crate) fn run(place: &Place, mut args: AskArgs) -> anyhow::Result<ExitCode> 
         args.prompt.clear();
         std::io::stdin().read_to_string(&mut args.prompt).context("standard input")?;
     }
-    let home = place.home()?;
-    match Api::of_running_node(&home) {
+    match Api::of_running_node(place)? {
         Some(api) if args.reach.peers.is_empty() && !args.reach.loopback => answer(&api, &args)?,
         Some(_) => anyhow::bail!(
             "a node is running in this home, so --peer and --loopback have no effect on it; leave them out, or choose another --home"
@@ -35,12 +34,13 @@ fn with_own_node(place: &Place, args: AskArgs) -> anyhow::Result<()> {
     flags.push(set("api.listen", "127.0.0.1:0"));
     let mut settings = Settings::new(place.home()?, place.config(flags)?);
     settings.hold = place.store()?.list()?;
+    let key_file = settings.config.api.key_file.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let gateway = peerproof_gateway::GatewayConfig::from_settings(&settings)?;
         let node = Node::start(settings).await?;
         let server = peerproof_gateway::Server::bind(node.client(), gateway).await?;
-        let api = Api::at(&server.url());
+        let api = Api::at(&server.url()).with_key_file(&key_file)?;
         let serving = tokio::spawn(server.run(std::future::pending()));
         let asking = tokio::task::spawn_blocking(move || answer(&api, &args));
         let result = tokio::select! {
@@ -79,6 +79,10 @@ fn answer(api: &Api, args: &AskArgs) -> anyhow::Result<()> {
     }
     let outcome: Outcome = serde_json::from_value(outcome)?;
     let line = summary(&outcome);
-    if stdout().is_terminal() { println!("\x1b[2m{line}\x1b[0m") } else { println!("{line}") }
+    if stdout().is_terminal() {
+        println!("\x1b[2m{line}\x1b[0m")
+    } else {
+        println!("{line}")
+    }
     Ok(())
 }

@@ -36,15 +36,20 @@ pub(crate) fn run(place: &Place, args: &DemoArgs) -> anyhow::Result<ExitCode> {
         start(&mut stage, "provider 1", &["provide", "--peer", &peer])?,
         start(&mut stage, "provider 2", &["provide", "--peer", &peer])?,
     ];
-    let cheat = start(&mut stage, "provider 3", &["provide", "--peer", &peer, "--cheat", "skip-layers"])?;
+    let cheat =
+        start(&mut stage, "provider 3", &["provide", "--peer", &peer, "--cheat", "skip-layers"])?;
     let router = start(&mut stage, "router", &["route", "--peer", &peer])?;
-    println!("Provider 3 secretly leaves out a third of the model's layers. The router knows only the auditor's address.\n");
+    println!(
+        "Provider 3 serves the same name and secretly leaves out the model's last four layers.\nThe router knows only the auditor's address.\n"
+    );
     let api = Api::at(&router.api);
-    let expected: Vec<&str> = honest.iter().chain([&cheat]).map(|node| node.peer.as_str()).collect();
+    let expected: Vec<&str> =
+        honest.iter().chain([&cheat]).map(|node| node.peer.as_str()).collect();
     wait_for_providers(&api, &expected)?;
     let honest = [honest[0].peer.as_str(), honest[1].peer.as_str()];
 
-    println!("\nQuestion: {}\nAnswer:   ", args.prompt);
+    println!("\nQuestion: {}", args.prompt);
+    print!("Answer:   ");
     let (_, outcome) = ask(&api, &args.prompt, &honest)?;
     println!("{}\n", summary(&outcome));
 
@@ -102,10 +107,19 @@ fn wait_for_providers(api: &Api, expected: &[&str]) -> anyhow::Result<()> {
             .filter_map(Value::as_str)
             .collect();
         if expected.iter().all(|peer| found.contains(peer)) {
-            println!("The router found {} providers after {} ms.", expected.len(), since.elapsed().as_millis());
+            println!(
+                "The router found {} providers after {} ms.",
+                expected.len(),
+                since.elapsed().as_millis()
+            );
             return Ok(());
         }
-        ensure!(since.elapsed() < FOUND, "the router found {} of {} providers", found.len(), expected.len());
+        ensure!(
+            since.elapsed() < FOUND,
+            "the router found {} of {} providers",
+            found.len(),
+            expected.len()
+        );
         std::thread::sleep(POLL);
     }
 }

@@ -44,7 +44,10 @@ pub(crate) fn run(place: &Place, args: &DoctorArgs) -> anyhow::Result<ExitCode> 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let found = runtime.block_on(look(config, &args.model, &mut findings))?;
     if args.json {
-        let list: Vec<_> = findings.iter().map(|f| json!({ "fine": f.fine, "what": f.what, "advice": f.advice })).collect();
+        let list: Vec<_> = findings
+            .iter()
+            .map(|f| json!({ "fine": f.fine, "what": f.what, "advice": f.advice }))
+            .collect();
         print_json(&json!({ "model": args.model, "found": found, "findings": list }))?;
     } else {
         for finding in &findings {
@@ -71,7 +74,7 @@ fn local(place: &Place, config: &Config) -> anyhow::Result<Vec<Finding>> {
     } else {
         fine(format!("models here: {}", names.join(", ")))
     });
-    if Api::of_running_node(&home).is_some() {
+    if Api::of_running_node(place)?.is_some() {
         findings.push(fine("a node is running in this home".into()));
     }
     if config.network.loopback {
@@ -87,7 +90,9 @@ async fn look(config: Config, model: &str, findings: &mut Vec<Finding>) -> anyho
     let node = Node::start(Settings::new(home, config.clone())).await?;
     let client = node.client();
     let since = Instant::now();
-    let serves = |peers: &[PeerStatus]| peers.iter().any(|peer| peer.serves.iter().any(|name| name == model));
+    let serves = |peers: &[PeerStatus]| {
+        peers.iter().any(|peer| peer.serves.iter().any(|name| name == model))
+    };
     let mut peers = client.peers().await;
     while since.elapsed() < LOOK && !serves(&peers) {
         tokio::time::sleep(POLL).await;
@@ -101,14 +106,20 @@ async fn look(config: Config, model: &str, findings: &mut Vec<Finding>) -> anyho
         findings.extend(network(&diagnosis, &config));
     }
     findings.push(match peers.len() {
-        0 => bad("no peer answered".into(), "start a provider on this network, or name a peer with --peer MULTIADDR"),
+        0 => bad(
+            "no peer answered".into(),
+            "start a provider on this network, or name a peer with --peer MULTIADDR",
+        ),
         n => fine(format!("{n} peers answer")),
     });
     let found = serves(&peers) || client.models().iter().any(|m| m.name == model);
     findings.push(if found {
         fine(format!("{model} is served, found within {} ms", since.elapsed().as_millis()))
     } else {
-        bad(format!("nobody serves {model}"), "run `peerproof provide` on a machine these peers can reach, or ask for another model")
+        bad(
+            format!("nobody serves {model}"),
+            "run `peerproof provide` on a machine these peers can reach, or ask for another model",
+        )
     });
     node.shutdown().await;
     Ok(found)
@@ -119,19 +130,28 @@ fn network(diagnosis: &Diagnosis, config: &Config) -> Vec<Finding> {
     for listener in &diagnosis.listeners {
         findings.push(match &listener.error {
             None => fine(format!("listening on {}", listener.requested)),
-            Some(error) => bad(format!("not listening on {}: {error}", listener.requested), "choose another port with --set network.port=…"),
+            Some(error) => bad(
+                format!("not listening on {}: {error}", listener.requested),
+                "choose another port with --set network.port=…",
+            ),
         });
     }
     findings.extend(mdns(&diagnosis.mdns));
     for seed in &diagnosis.bootstrap {
         findings.push(match (&seed.error, seed.connected) {
             (_, true) => fine(format!("peer {} answers", seed.address)),
-            (Some(error), false) => bad(format!("peer {} does not answer: {error}", seed.address), "is the node there running, and is its port open (UDP for quic, TCP for tcp)?"),
+            (Some(error), false) => bad(
+                format!("peer {} does not answer: {error}", seed.address),
+                "is the node there running, and is its port open (UDP for quic, TCP for tcp)?",
+            ),
             (None, false) => bad(format!("peer {} was not reached yet", seed.address), "try again"),
         });
     }
     if diagnosis.bootstrap.is_empty() && config.network.loopback {
-        findings.push(bad("no peer to start from".into(), "on loopback, name one with --peer MULTIADDR"));
+        findings.push(bad(
+            "no peer to start from".into(),
+            "on loopback, name one with --peer MULTIADDR",
+        ));
     }
     for (reason, count) in &diagnosis.metrics.dial_failures {
         findings.push(fine(format!("{count} dials failed: {reason}")));
@@ -141,17 +161,27 @@ fn network(diagnosis: &Diagnosis, config: &Config) -> Vec<Finding> {
 
 fn mdns(state: &Mdns) -> Vec<Finding> {
     match state {
-        Mdns::Off => vec![fine("mDNS is off: peers of the local network are not found by themselves".into())],
+        Mdns::Off => {
+            vec![fine("mDNS is off: peers of the local network are not found by themselves".into())]
+        }
         Mdns::LoopbackOnly => vec![fine("mDNS does not work on loopback".into())],
-        Mdns::Failed(error) => vec![bad(format!("mDNS does not work: {error}"), "name a peer with --peer MULTIADDR")],
+        Mdns::Failed(error) => {
+            vec![bad(format!("mDNS does not work: {error}"), "name a peer with --peer MULTIADDR")]
+        }
         Mdns::On { interfaces } if interfaces.is_empty() => {
-            vec![bad("mDNS has no network interface".into(), "connect to a network, or name a peer with --peer MULTIADDR")]
+            vec![bad(
+                "mDNS has no network interface".into(),
+                "connect to a network, or name a peer with --peer MULTIADDR",
+            )]
         }
         Mdns::On { interfaces } => interfaces
             .iter()
             .map(|interface| match &interface.error {
                 None => fine(format!("mDNS on {}", interface.ip)),
-                Some(error) => bad(format!("no multicast on {}: {error}", interface.ip), "a firewall or container may block it; name a peer with --peer MULTIADDR"),
+                Some(error) => bad(
+                    format!("no multicast on {}: {error}", interface.ip),
+                    "a firewall or container may block it; name a peer with --peer MULTIADDR",
+                ),
             })
             .collect(),
         _ => Vec::new(),

@@ -23,7 +23,9 @@ pub(crate) fn run(place: &Place, command: KeysCommand) -> anyhow::Result<()> {
                 return print_json(&json!({ "old": old, "new": new }));
             }
             println!("old {old}\nnew {new}");
-            println!("The record earned under the old key stays with it; restart the node to use the new one.");
+            println!(
+                "The record earned under the old key stays with it; restart the node to use the new one."
+            );
         }
     }
     Ok(())

@@ -39,7 +39,9 @@ fn show(home: &Home, last: usize, json: bool) -> anyhow::Result<ExitCode> {
     for (index, entry) in log.entries().skip(skip) {
         let Line { unix_ms, kind, text, details } = describe(&entry?);
         if json {
-            print_json_line(&json!({ "index": index, "unix_ms": unix_ms, "kind": kind, "entry": details }))?;
+            print_json_line(
+                &json!({ "index": index, "unix_ms": unix_ms, "kind": kind, "entry": details }),
+            )?;
         } else {
             println!("{index:6}  {}  {kind:9} {text}", time(unix_ms));
         }
@@ -55,11 +57,14 @@ fn verify(home: &Home, json: bool) -> anyhow::Result<ExitCode> {
     };
     let damage = log.verified.as_ref().err().map(ToString::to_string);
     let entries = log.len();
-    let unreadable = log.entries().find_map(|(index, entry)| Some(format!("entry {index}: {}", entry.err()?)));
+    let unreadable =
+        log.entries().find_map(|(index, entry)| Some(format!("entry {index}: {}", entry.err()?)));
     let fault = damage.or(unreadable);
     if json {
         let root = log.checkpoint().map(|c| hex(c.root()));
-        print_json(&json!({ "peer": log.peer.to_string(), "entries": entries, "root": root, "fault": fault }))?;
+        print_json(
+            &json!({ "peer": log.peer.to_string(), "entries": entries, "root": root, "fault": fault }),
+        )?;
     } else {
         println!("log of    {}", log.peer);
         println!("entries   {entries}");

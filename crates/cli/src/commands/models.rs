@@ -65,7 +65,13 @@ fn list(store: &Store, args: &ListArgs) -> anyhow::Result<()> {
         return print_json(&models);
     }
     for model in &models {
-        println!("{:24} {:>10}  {}  {}", model.name, output::bytes(model.bytes), model.id, model.source);
+        println!(
+            "{:24} {:>10}  {}  {}",
+            model.name,
+            output::bytes(model.bytes),
+            model.id,
+            model.source
+        );
     }
     if models.is_empty() {
         println!("no models here; run: peerproof models pull {}", peerproof::models::DEFAULT_MODEL);
@@ -78,13 +84,16 @@ fn show(model: &Installed, json: bool) -> anyhow::Result<()> {
     if json {
         return print_json(&card);
     }
-    println!("{}", serde_json::to_value(&card)?.as_object().map_or_else(String::new, |card| {
-        let rows = card.iter().map(|(key, value)| match value.as_str() {
-            Some(text) => format!("{key:16} {text}"),
-            None => format!("{key:16} {value}"),
-        });
-        rows.collect::<Vec<_>>().join("\n")
-    }));
+    println!(
+        "{}",
+        serde_json::to_value(&card)?.as_object().map_or_else(String::new, |card| {
+            let rows = card.iter().map(|(key, value)| match value.as_str() {
+                Some(text) => format!("{key:16} {text}"),
+                None => format!("{key:16} {value}"),
+            });
+            rows.collect::<Vec<_>>().join("\n")
+        })
+    );
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use crate::args::{Cheat, NodeArgs, Place};
 use crate::output::print_json_line;
 
 /// Layers that a cheating provider computes; the default model has 30.
-const CHEATS_LAYERS: usize = 20;
+const CHEATS_LAYERS: usize = 26;
 
 /// Which command started the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

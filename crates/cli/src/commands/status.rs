@@ -7,7 +7,7 @@ use crate::args::{ListArgs, Place};
 use crate::output::print_json;
 
 pub(crate) fn status(place: &Place, args: &ListArgs) -> anyhow::Result<()> {
-    let api = Api::require_running_node(&place.home()?)?;
+    let api = Api::require_running_node(place)?;
     let status: NodeStatus = serde_json::from_value(api.json("/peerproof/status")?)?;
     if args.json {
         return print_json(&status);
@@ -17,25 +17,38 @@ pub(crate) fn status(place: &Place, args: &ListArgs) -> anyhow::Result<()> {
     for address in &status.addresses {
         println!("address    {address}");
     }
-    println!("serves     {}", if status.serves.is_empty() { "nothing".into() } else { status.serves.join(", ") });
+    println!(
+        "serves     {}",
+        if status.serves.is_empty() { "nothing".into() } else { status.serves.join(", ") }
+    );
     println!("peers      {}", status.peers);
-    println!("jobs       {} running, {} waiting, {} asked for", status.active_jobs, status.queued_jobs, status.asking);
+    println!(
+        "jobs       {} running, {} waiting, {} asked for",
+        status.active_jobs, status.queued_jobs, status.asking
+    );
     println!("log        {} entries", status.log_entries);
     println!("up         {} s", status.uptime_s);
     Ok(())
 }
 
 pub(crate) fn peers(place: &Place, args: &ListArgs) -> anyhow::Result<()> {
-    let peers = Api::require_running_node(&place.home()?)?.peers()?;
+    let peers = Api::require_running_node(place)?.peers()?;
     if args.json {
         return print_json(&peers);
     }
     for peer in &peers {
-        let rtt = peer.rtt_us.map_or("–".into(), |us| format!("{}.{} ms", us / 1000, us % 1000 / 100));
+        let rtt =
+            peer.rtt_us.map_or("–".into(), |us| format!("{}.{} ms", us / 1000, us % 1000 / 100));
         let state = peer.barred.as_ref().map_or(String::new(), |why| format!("  barred: {why}"));
         println!(
             "{}  {:5}{:>9}  {:7}  {:4}  {}  {}{state}",
-            short(&peer.peer), peer.transport, rtt, peer.source, peer.reputation, peer.address, peer.serves.join(", ")
+            short(&peer.peer),
+            peer.transport,
+            rtt,
+            peer.source,
+            peer.reputation,
+            peer.address,
+            peer.serves.join(", ")
         );
     }
     if peers.is_empty() {

@@ -8,7 +8,8 @@ use crate::output::print_json;
 /// Exit code 0 if something is proven, 3 if the file is sound but proves nothing here.
 pub(crate) fn run(place: &Place, args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let store = place.store()?;
-    let model = args.model.as_deref().map(|name| super::models::ensure(&store, name)).transpose()?;
+    let model =
+        args.model.as_deref().map(|name| super::models::ensure(&store, name)).transpose()?;
     let judged = peerproof::verify::verify(&args.file, &store, model.as_ref())?;
     if args.json {
         print_json(&judged)?;

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use peerproof_identity::{Keypair, PeerId};
 use peerproof_net::{Event, Events, FrameLimits, FrameStream, Handle};
-use peerproof_wire::{Announcement, INFO_PROTOCOL, InfoReply, InfoRequest, Message as _, ModelOffer, Signed};
+use peerproof_wire::{
+    Announcement, INFO_PROTOCOL, InfoReply, InfoRequest, Message as _, ModelOffer, Signed,
+};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -57,7 +59,10 @@ impl Card {
 
     /// Under what others find this node.
     pub(super) fn keys(&self) -> Vec<[u8; 32]> {
-        let served = self.serves.iter().flat_map(|m| [Wanted::Served(m.model_id), Wanted::Named(m.name.clone())]);
+        let served = self
+            .serves
+            .iter()
+            .flat_map(|m| [Wanted::Served(m.model_id), Wanted::Named(m.name.clone())]);
         let audited = self.audits.iter().map(|m| Wanted::Audited(m.model_id));
         served.chain(audited).map(|wanted| wanted.key()).collect()
     }
@@ -111,14 +116,19 @@ pub(super) async fn answer(net: Handle, card: Card, mut stop: watch::Receiver<bo
 async fn reply(card: &Card, mut stream: FrameStream) -> Result<(), String> {
     let frame = stream.recv().await.map_err(|e| e.to_string())?.ok_or("closed")?;
     let request = InfoRequest::decode(&frame).map_err(|e| e.to_string())?;
-    let announcement = Signed::sign(&card.key, card.announcement(request.nonce)).map_err(|e| e.to_string())?;
+    let announcement =
+        Signed::sign(&card.key, card.announcement(request.nonce)).map_err(|e| e.to_string())?;
     let bytes = InfoReply { announcement }.encode().map_err(|e| e.to_string())?;
     stream.send(&bytes).await.map_err(|e| e.to_string())?;
     stream.finish().await.map_err(|e| e.to_string())
 }
 
 /// Asks every peer that appears what it does, until `stop` turns true.
-pub(super) async fn follow(directory: Directory, mut events: Events, mut stop: watch::Receiver<bool>) {
+pub(super) async fn follow(
+    directory: Directory,
+    mut events: Events,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut appeared: HashMap<PeerId, Instant> = HashMap::new();
     let mut asking = JoinSet::new();
     loop {

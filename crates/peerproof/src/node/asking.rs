@@ -31,10 +31,10 @@ use tokio::task::JoinSet;
 
 use super::directory::{Known, Wanted};
 use super::{Inner, sleep_until};
-use crate::evidence;
 use crate::client::{
     AnswerEvent, AskError, FinishReason, JobSpec, Level, Outcome, Preference, Prompt, Report,
 };
+use crate::evidence;
 use crate::home::random_seed;
 
 /// Events of one job that wait for it.
@@ -67,13 +67,25 @@ impl Prepared {
 }
 
 /// Turns a request into a signed offer.
-pub(super) fn prepare(inner: &Inner, spec: JobSpec, model_id: ModelId, model_name: String) -> Result<Prepared, AskError> {
+pub(super) fn prepare(
+    inner: &Inner,
+    spec: JobSpec,
+    model_id: ModelId,
+    model_name: String,
+) -> Result<Prepared, AskError> {
     let ask = &inner.config.ask;
     let client_nonce = random_seed();
     let level = spec.verification.level;
     let (k, n) = spec.verification.k_of_n;
-    let auditor = spec.verification.auditor.as_deref().map(|peer| parse_peer("verification.auditor", peer)).transpose()?;
-    for peer in spec.preference.order.iter().chain(&spec.preference.only).chain(&spec.preference.ignore) {
+    let auditor = spec
+        .verification
+        .auditor
+        .as_deref()
+        .map(|peer| parse_peer("verification.auditor", peer))
+        .transpose()?;
+    for peer in
+        spec.preference.order.iter().chain(&spec.preference.only).chain(&spec.preference.ignore)
+    {
         parse_peer("provider", peer)?;
     }
     let offer = Offer {
@@ -134,7 +146,12 @@ fn parse_peer(parameter: &str, peer: &str) -> Result<PeerId, AskError> {
 }
 
 /// Runs a job to its end. Dropping `cancel`'s other half cancels it.
-pub(super) async fn run(inner: Arc<Inner>, prepared: Prepared, events: Events, cancel: oneshot::Receiver<()>) {
+pub(super) async fn run(
+    inner: Arc<Inner>,
+    prepared: Prepared,
+    events: Events,
+    cancel: oneshot::Receiver<()>,
+) {
     inner.counts.asking.fetch_add(1, Ordering::Relaxed);
     let now = inner.clock.now();
     let entropy = Entropy::new(random_seed());
@@ -185,7 +202,12 @@ struct Asking {
 }
 
 impl Asking {
-    async fn drive(mut self, outs: Vec<Out>, mut inputs: mpsc::Receiver<In>, mut cancel: oneshot::Receiver<()>) {
+    async fn drive(
+        mut self,
+        outs: Vec<Out>,
+        mut inputs: mpsc::Receiver<In>,
+        mut cancel: oneshot::Receiver<()>,
+    ) {
         self.perform_all(outs).await;
         while self.ended.is_none() {
             let event = tokio::select! {
@@ -196,7 +218,9 @@ impl Asking {
                 }
                 _ = &mut cancel => In::CancelledByUser,
             };
-            if let In::AuditDone(_, peerproof_job::router::Audited::Failed { mismatch, .. }) = &event {
+            if let In::AuditDone(_, peerproof_job::router::Audited::Failed { mismatch, .. }) =
+                &event
+            {
                 self.mismatch = Some(describe(mismatch));
             }
             let outs = self.job.handle(self.inner.clock.now(), event);
@@ -247,7 +271,12 @@ impl Asking {
                     leaf_hashes: false,
                 };
                 let checked = challenge::verify_openings(
-                    &self.prepared.offer, &receipt, &tokens, &[], &challenge, &openings,
+                    &self.prepared.offer,
+                    &receipt,
+                    &tokens,
+                    &[],
+                    &challenge,
+                    &openings,
                 );
                 self.answer(In::OpeningsChecked(lane, checked.map_err(|e| e.to_string())));
             }
@@ -290,7 +319,9 @@ impl Asking {
         let (inner, inbox) = (Arc::clone(&self.inner), self.inbox.clone());
         let preference = self.prepared.preference.clone();
         let wanted = Wanted::Served(self.prepared.offer.model_id);
-        let widen = self.searches > 0 || !preference.only.is_empty() || self.prepared.options.n > 1 && self.prepared.offer.level == WireLevel::KOfN;
+        let widen = self.searches > 0
+            || !preference.only.is_empty()
+            || self.prepared.options.n > 1 && self.prepared.offer.level == WireLevel::KOfN;
         self.searches += 1;
         self.errands.spawn(async move {
             let mut found = inner.directory.search(wanted.clone(), SEARCH, widen);
@@ -337,15 +368,22 @@ impl Asking {
         };
         let answer = Whole { tokens: &question.tokens, text };
         let provider = question.provider.public_key();
-        verify_bindings(&self.prepared.offer, &question.receipt, &provider, answer, &question.commitments)
-            .map_err(|error| Broken {
-                only_text: matches!(error, BindingError::Digest { field: Field::TextHash, .. }),
-                detail: error.to_string(),
-            })
+        verify_bindings(
+            &self.prepared.offer,
+            &question.receipt,
+            &provider,
+            answer,
+            &question.commitments,
+        )
+        .map_err(|error| Broken {
+            only_text: matches!(error, BindingError::Digest { field: Field::TextHash, .. }),
+            detail: error.to_string(),
+        })
     }
 
     fn audit(&mut self, lane: LaneId, case: peerproof_wire::Case, exclude: Vec<PeerId>) {
-        let (inner, inbox, named) = (Arc::clone(&self.inner), self.inbox.clone(), self.prepared.auditor);
+        let (inner, inbox, named) =
+            (Arc::clone(&self.inner), self.inbox.clone(), self.prepared.auditor);
         inner.counts.audits.fetch_add(1, Ordering::Relaxed);
         self.errands.spawn(async move {
             let since = std::time::Instant::now();
@@ -433,12 +471,12 @@ impl Asking {
                     Blame::Provider(peer) => peer.to_string(),
                     _ => "several providers".into(),
                 };
-                let found = self.mismatch.as_ref().map(|m| format!(" ({m})")).unwrap_or_default();
-                AskError::Refused {
-                    provider,
-                    reason: format!("{reason}{found}"),
-                    evidence: self.evidence.clone().unwrap_or_else(|| "none".into()),
-                }
+                let reason = match (reason, &self.mismatch) {
+                    (Reason::Check { fault, .. }, Some(found)) => format!("{fault}, {found}"),
+                    _ => reason.to_string(),
+                };
+                let evidence = self.evidence.clone().unwrap_or_else(|| "none".into());
+                AskError::Refused { provider, reason, evidence }
             }
             _ if trail.is_empty() => AskError::Failed { trail: vec![reason.to_string()] },
             _ => AskError::Failed { trail },
@@ -447,17 +485,24 @@ impl Asking {
 
     fn refused_request(&self, code: FailureCode, message: &str) -> AskError {
         let offer = &self.prepared.offer;
-        let invalid = |parameter: &str| AskError::Invalid { parameter: parameter.into(), message: message.into() };
+        let invalid = |parameter: &str| AskError::Invalid {
+            parameter: parameter.into(),
+            message: message.into(),
+        };
         match code {
             FailureCode::ContextLength => {
                 let held = self.inner.directory.matching(&Wanted::Served(offer.model_id));
                 let limits = held.iter().flat_map(|(_, known)| &known.announcement.serves);
-                let limit = limits.filter(|m| m.model_id == offer.model_id).map(|m| m.context_length).max();
+                let limit =
+                    limits.filter(|m| m.model_id == offer.model_id).map(|m| m.context_length).max();
                 let requested = requested(message).unwrap_or(offer.max_tokens);
                 AskError::ContextLength { limit: limit.unwrap_or(0), requested }
             }
             FailureCode::EmptyPrompt => invalid("messages"),
-            FailureCode::UnknownModel => AskError::NoProvider { model: self.prepared.model_name.clone(), reason: message.into() },
+            FailureCode::UnknownModel => AskError::NoProvider {
+                model: self.prepared.model_name.clone(),
+                reason: message.into(),
+            },
             _ => invalid("request"),
         }
     }
@@ -480,7 +525,13 @@ fn level(level: WireLevel) -> Level {
 }
 
 /// A provider as the job sees it; `None` if the user's preference rules it out.
-async fn candidate(inner: &Inner, preference: &Preference, wanted: &Wanted, peer: PeerId, known: &Known) -> Option<Candidate> {
+async fn candidate(
+    inner: &Inner,
+    preference: &Preference,
+    wanted: &Wanted,
+    peer: PeerId,
+    known: &Known,
+) -> Option<Candidate> {
     let name = peer.to_string();
     let named = |list: &[String]| list.contains(&name);
     let place = preference.order.iter().position(|peer| *peer == name);
@@ -498,14 +549,23 @@ async fn candidate(inner: &Inner, preference: &Preference, wanted: &Wanted, peer
         active_jobs: said.active_jobs,
         queued_jobs: said.queued_jobs,
         max_jobs: said.max_jobs,
-        rtt_ms: inner.directory.rtt(peer).await.map(|rtt| u32::try_from(rtt.as_millis()).unwrap_or(u32::MAX)),
+        rtt_ms: inner
+            .directory
+            .rtt(peer)
+            .await
+            .map(|rtt| u32::try_from(rtt.as_millis()).unwrap_or(u32::MAX)),
         standing: inner.standing(&peer),
         preferred: place.and_then(|place| u16::try_from(place).ok()),
     })
 }
 
 /// Reads and writes one stream until either side closes it.
-async fn converse(lane: LaneId, stream: FrameStream, frames: mpsc::Receiver<RouterFrame>, inbox: mpsc::Sender<In>) {
+async fn converse(
+    lane: LaneId,
+    stream: FrameStream,
+    frames: mpsc::Receiver<RouterFrame>,
+    inbox: mpsc::Sender<In>,
+) {
     let (reader, writer) = stream.split();
     let mut reading = tokio::spawn(read(lane, reader, inbox.clone()));
     tokio::select! {
@@ -527,9 +587,9 @@ async fn read(lane: LaneId, mut reader: FrameReader, inbox: mpsc::Sender<In>) {
                 Err(error) => In::Closed(lane, Closed::Garbage(error.to_string())),
             },
             Ok(None) => In::Closed(lane, Closed::Gone("the provider closed the stream".into())),
-            Err(error @ (FrameError::TooLong { .. } | FrameError::Empty | FrameError::Refused(_))) => {
-                In::Closed(lane, Closed::Garbage(error.to_string()))
-            }
+            Err(
+                error @ (FrameError::TooLong { .. } | FrameError::Empty | FrameError::Refused(_)),
+            ) => In::Closed(lane, Closed::Garbage(error.to_string())),
             Err(error) => In::Closed(lane, Closed::Gone(error.to_string())),
         };
         let last = matches!(event, In::Closed(..));
@@ -556,8 +616,10 @@ async fn write(mut writer: FrameWriter, mut frames: mpsc::Receiver<RouterFrame>)
 
 /// A provider logs a receipt with the receipt's own time, so its log entry can be rebuilt.
 fn check_log_proof(receipt: &Signed<Receipt>, proof: &LogProof) -> Result<(), String> {
-    let checkpoint = SignedCheckpoint::open_of(proof.checkpoint.as_bytes(), &receipt.key()).map_err(|e| e.to_string())?;
-    let entry = LogEntry { unix_ms: receipt.issued_unix_ms, body: LogBody::Receipt(receipt.clone()) };
+    let checkpoint = SignedCheckpoint::open_of(proof.checkpoint.as_bytes(), &receipt.key())
+        .map_err(|e| e.to_string())?;
+    let entry =
+        LogEntry { unix_ms: receipt.issued_unix_ms, body: LogBody::Receipt(receipt.clone()) };
     let payload = entry.encode().map_err(|e| e.to_string())?;
     let path: Vec<peerproof_log::Hash> = proof.path.iter().map(|hash| *hash.as_bytes()).collect();
     checkpoint.verify_entry(&payload, proof.index, &path).map_err(|e| e.to_string())

@@ -91,7 +91,12 @@ pub(crate) struct Audits {
 impl Audits {
     /// Has a case recomputed: by the auditor the request names, by this node, or by another
     /// one; never by a peer with a hand in the answer.
-    pub(crate) async fn run(&self, case: Case, exclude: &[PeerId], named: Option<PeerId>) -> Audited {
+    pub(crate) async fn run(
+        &self,
+        case: Case,
+        exclude: &[PeerId],
+        named: Option<PeerId>,
+    ) -> Audited {
         let case = Arc::new(case);
         if let Some(peer) = named {
             return match self.ask(peer, &case).await {

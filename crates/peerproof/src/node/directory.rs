@@ -28,6 +28,8 @@ const MAX_KNOWN: usize = 4096;
 const MAX_ASKING: usize = 16;
 /// So many known peers make a search of the network unnecessary at first.
 const ENOUGH: usize = 2;
+/// A search that found somebody ends when nobody else was found for so long.
+const SETTLE: Duration = Duration::from_millis(700);
 /// For one announcement, connection included.
 const ASK_TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -54,7 +56,9 @@ impl Wanted {
     pub(crate) fn key(&self) -> [u8; 32] {
         let (tag, name) = match self {
             Wanted::Served(id) => ("peerproof key of a served model v1", id.as_bytes().to_vec()),
-            Wanted::Named(name) => ("peerproof key of a model name v1", name.to_ascii_lowercase().into_bytes()),
+            Wanted::Named(name) => {
+                ("peerproof key of a model name v1", name.to_ascii_lowercase().into_bytes())
+            }
             Wanted::Audited(id) => ("peerproof key of an audited model v1", id.as_bytes().to_vec()),
         };
         blake3::derive_key(tag, &name)
@@ -63,7 +67,9 @@ impl Wanted {
     pub(crate) fn matches(&self, announcement: &Announcement) -> bool {
         match self {
             Wanted::Served(id) => announcement.serves.iter().any(|m| m.model_id == *id),
-            Wanted::Named(name) => announcement.serves.iter().any(|m| m.name.eq_ignore_ascii_case(name)),
+            Wanted::Named(name) => {
+                announcement.serves.iter().any(|m| m.name.eq_ignore_ascii_case(name))
+            }
             Wanted::Audited(id) => announcement.audits.iter().any(|m| m.model_id == *id),
         }
     }
@@ -149,7 +155,12 @@ impl Directory {
     /// Peers that match: those known at once, then those the network finds, each once its
     /// announcement is fresh. Ends when the network has no more or `deadline` passes. The
     /// network is asked only if few are known or the search is to `widen`.
-    pub(crate) fn search(&self, wanted: Wanted, deadline: Duration, widen: bool) -> mpsc::Receiver<(PeerId, Known)> {
+    pub(crate) fn search(
+        &self,
+        wanted: Wanted,
+        deadline: Duration,
+        widen: bool,
+    ) -> mpsc::Receiver<(PeerId, Known)> {
         let (found, results) = mpsc::channel(64);
         let directory = self.clone();
         tokio::spawn(async move {
@@ -159,7 +170,13 @@ impl Directory {
         results
     }
 
-    async fn run_search(self, wanted: Wanted, deadline: Duration, widen: bool, found: mpsc::Sender<(PeerId, Known)>) {
+    async fn run_search(
+        self,
+        wanted: Wanted,
+        deadline: Duration,
+        widen: bool,
+        found: mpsc::Sender<(PeerId, Known)>,
+    ) {
         let mut seen = Vec::new();
         let mut tasks = tokio::task::JoinSet::new();
         for (peer, known) in self.matching(&wanted) {
@@ -175,7 +192,13 @@ impl Directory {
         if (widen || seen.len() < ENOUGH)
             && let Ok(mut providers) = self.net.search(wanted.key(), deadline).await
         {
-            while let Some(peer) = providers.next().await {
+            // Once somebody is found, those who matter answer soon or not at all.
+            loop {
+                let next = match seen.is_empty() {
+                    true => Ok(providers.next().await),
+                    false => tokio::time::timeout(SETTLE, providers.next()).await,
+                };
+                let Ok(Some(peer)) = next else { break };
                 if !seen.contains(&peer) {
                     seen.push(peer);
                     tasks.spawn(self.clone().report(peer, wanted.clone(), found.clone()));

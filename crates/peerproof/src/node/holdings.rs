@@ -25,7 +25,10 @@ impl Held {
     pub(crate) fn new(installed: Installed, options: LoadOptions) -> Result<Held, NodeError> {
         let id = installed.id.parse().map_err(|_| NodeError::Model {
             name: installed.name.clone(),
-            message: format!("the recorded id {} is not one; run: peerproof models verify {}", installed.id, installed.name),
+            message: format!(
+                "the recorded id {} is not one; run: peerproof models verify {}",
+                installed.id, installed.name
+            ),
         })?;
         Ok(Held { installed, id, options, model: OnceCell::new() })
     }
@@ -33,14 +36,20 @@ impl Held {
     /// The opened model; opening takes a good part of a second and happens once.
     pub(crate) async fn open(&self) -> Result<Arc<Model>, NodeError> {
         let open = || async {
-            let (path, options) = (self.installed.path.clone(), self.options.clone());
+            let (path, options) = (self.installed.path.clone(), self.options);
             let opening = tokio::task::spawn_blocking(move || Model::open(&path, &options));
-            let failed = |message: String| NodeError::Model { name: self.installed.name.clone(), message };
-            let model = opening.await.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
+            let failed =
+                |message: String| NodeError::Model { name: self.installed.name.clone(), message };
+            let model = opening
+                .await
+                .map_err(|e| failed(e.to_string()))?
+                .map_err(|e| failed(e.to_string()))?;
             if model.id() != self.id {
                 return Err(failed(format!(
                     "the file has changed since it was pulled: expected id {}, got {}; run: peerproof models pull {}",
-                    self.id, model.id(), self.installed.name
+                    self.id,
+                    model.id(),
+                    self.installed.name
                 )));
             }
             Ok(model)
@@ -79,7 +88,7 @@ impl Holdings {
             let held = match known {
                 Some(held) => held,
                 None => {
-                    let held = Arc::new(Held::new(model.clone(), options.clone())?);
+                    let held = Arc::new(Held::new(model.clone(), *options)?);
                     self.0.push(Arc::clone(&held));
                     held
                 }

@@ -32,7 +32,12 @@ pub(super) struct Court {
 }
 
 /// Judges until `stop` turns true.
-pub(super) async fn run(court: Court, bench: Bench, mut incoming: Incoming, mut stop: watch::Receiver<bool>) {
+pub(super) async fn run(
+    court: Court,
+    bench: Bench,
+    mut incoming: Incoming,
+    mut stop: watch::Receiver<bool>,
+) {
     let (inbox, mut events) = mpsc::channel(INBOX);
     let mut judging = Judging {
         court: Arc::new(court),
@@ -119,7 +124,12 @@ impl Judging {
 }
 
 /// One request and its reply.
-async fn converse(id: StreamId, mut stream: FrameStream, replied: oneshot::Receiver<AuditReply>, inbox: mpsc::Sender<In>) {
+async fn converse(
+    id: StreamId,
+    mut stream: FrameStream,
+    replied: oneshot::Receiver<AuditReply>,
+    inbox: mpsc::Sender<In>,
+) {
     let event = match stream.recv().await {
         Ok(Some(frame)) => match AuditRequest::decode(&frame) {
             Ok(request) => In::Requested(id, Box::new(request.case)),
@@ -148,7 +158,8 @@ async fn judge(court: &Court, case: Arc<Case>) -> Result<Signed<Verdict>, String
     };
     let ticket = Ticket::draw(&court.key.vrf(), &case.receipt).map_err(|e| e.to_string())?;
     let unix_ms = court.clock.unix_ms();
-    let verdict = verdict::build(&court.key, &case, findings, Some(&ticket), unix_ms).map_err(|e| e.to_string())?;
+    let verdict = verdict::build(&court.key, &case, findings, Some(&ticket), unix_ms)
+        .map_err(|e| e.to_string())?;
     let entry = LogEntry { unix_ms, body: LogBody::Verdict(verdict.clone()) };
     court.log.append(&entry).await.map_err(|e| e.to_string())?;
     Ok(verdict)

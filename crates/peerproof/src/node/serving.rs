@@ -23,8 +23,8 @@ use peerproof_proof::receipt::{output_hash, text_hash};
 use peerproof_proof::{Transcript, challenge, sampling_seed};
 use peerproof_wire::evidence::{LogBody, LogEntry};
 use peerproof_wire::{
-    Failure, FailureCode, Leaf, LogProof, Message as _, ModelId, Offer, ProviderFrame,
-    RouterFrame, Signed,
+    Failure, FailureCode, Leaf, LogProof, Message as _, ModelId, Offer, ProviderFrame, RouterFrame,
+    Signed,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -189,7 +189,14 @@ impl Serving {
         self.tasks.spawn(gather(gathered, inbox));
         self.tasks.spawn(async move {
             let starting = tokio::task::spawn_blocking(move || {
-                let sink = Sink { stream, events: events.clone(), cancelled, shop: Arc::clone(&shop), transcript: Transcript::new(), tokens: Vec::new() };
+                let sink = Sink {
+                    stream,
+                    events: events.clone(),
+                    cancelled,
+                    shop: Arc::clone(&shop),
+                    transcript: Transcript::new(),
+                    tokens: Vec::new(),
+                };
                 if let Err(failure) = start(&shop, &offer, resume, sink) {
                     let _ = events.try_send(In::Refused(stream, failure));
                 }
@@ -270,9 +277,10 @@ async fn gather(mut events: mpsc::Receiver<In>, inbox: mpsc::Sender<In>) {
         let mut joined: Option<In> = None;
         for event in batch.drain(..) {
             match (&mut joined, event) {
-                (Some(In::Steps { start, steps, .. }), In::Steps { start: next, steps: more, .. })
-                    if *start as usize + steps.len() == next as usize =>
-                {
+                (
+                    Some(In::Steps { start, steps, .. }),
+                    In::Steps { start: next, steps: more, .. },
+                ) if *start as usize + steps.len() == next as usize => {
                     steps.extend(more);
                 }
                 (_, event) => {
@@ -310,9 +318,15 @@ struct Sink {
     tokens: Vec<u32>,
 }
 
-fn start(shop: &Shop, offer: &Signed<Offer>, resume: Vec<u32>, mut sink: Sink) -> Result<(), Failure> {
+fn start(
+    shop: &Shop,
+    offer: &Signed<Offer>,
+    resume: Vec<u32>,
+    mut sink: Sink,
+) -> Result<(), Failure> {
     let counter = shop.counters.get(&offer.model_id).ok_or_else(|| unknown(offer.model_id))?;
-    let prompt = counter.service.model().prompt_tokens(&offer.prompt).map_err(|e| prompt_failure(&e))?;
+    let prompt =
+        counter.service.model().prompt_tokens(&offer.prompt).map_err(|e| prompt_failure(&e))?;
     let job = service::Job {
         key: offer.id(),
         seed: sampling_seed(offer),
@@ -364,7 +378,8 @@ impl Sink {
             }
             Event::Finished { stop, tokens, text } => {
                 let transcript = std::mem::take(&mut self.transcript);
-                let tree = transcript.close(stop, tokens, &text).map_err(|e| internal(&e.to_string()))?;
+                let tree =
+                    transcript.close(stop, tokens, &text).map_err(|e| internal(&e.to_string()))?;
                 let ended = Ended {
                     stop,
                     output_hash: output_hash(&self.tokens),
@@ -384,7 +399,10 @@ impl Sink {
     }
 }
 
-async fn sign_and_log(shop: &Shop, draft: Draft) -> Result<(Signed<peerproof_wire::Receipt>, LogProof), String> {
+async fn sign_and_log(
+    shop: &Shop,
+    draft: Draft,
+) -> Result<(Signed<peerproof_wire::Receipt>, LogProof), String> {
     let unix_ms = shop.clock.unix_ms();
     let receipt = Signed::sign(&shop.key, draft.receipt(unix_ms)).map_err(|e| e.to_string())?;
     // A reader rebuilds the entry from the receipt alone, so both carry one time.
@@ -396,9 +414,11 @@ async fn sign_and_log(shop: &Shop, draft: Draft) -> Result<(Signed<peerproof_wir
 fn open(shop: &Shop, question: &LeavesQuestion) -> Result<peerproof_wire::Openings, String> {
     let LeavesQuestion { offer, receipt, tokens, challenge } = question;
     let counter = shop.counters.get(&offer.model_id).ok_or("the model is not served any more")?;
-    let recomputed = peerproof_proof::audit::recompute(&counter.replayer, offer, tokens).map_err(|e| e.to_string())?;
+    let recomputed = peerproof_proof::audit::recompute(&counter.replayer, offer, tokens)
+        .map_err(|e| e.to_string())?;
     let tree = recomputed.tree().ok_or("the answer has another end")?;
-    challenge::respond(offer, receipt, recomputed.leaves(), &tree, challenge).map_err(|e| e.to_string())
+    challenge::respond(offer, receipt, recomputed.leaves(), &tree, challenge)
+        .map_err(|e| e.to_string())
 }
 
 fn unknown(model: ModelId) -> Failure {
@@ -422,8 +442,12 @@ fn refusal(refusal: &Refusal) -> Failure {
     match refusal {
         Refusal::Prompt(error) => prompt_failure(error),
         Refusal::QueueFull { .. } => Failure::new(FailureCode::Busy, refusal.to_string()),
-        Refusal::NoTokens | Refusal::Resume { .. } => Failure::new(FailureCode::BadOffer, refusal.to_string()),
-        Refusal::CacheBudget { .. } => Failure::new(FailureCode::ContextLength, refusal.to_string()),
+        Refusal::NoTokens | Refusal::Resume { .. } => {
+            Failure::new(FailureCode::BadOffer, refusal.to_string())
+        }
+        Refusal::CacheBudget { .. } => {
+            Failure::new(FailureCode::ContextLength, refusal.to_string())
+        }
         _ => Failure::new(FailureCode::Internal, refusal.to_string()),
     }
 }
