@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::path::{Path, PathBuf};
+mod support;
+
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use peerproof_engine::arith::{fixed, half::Exact, tables::tables};
@@ -13,6 +15,7 @@ use peerproof_engine::kernels::KernelPath;
 use peerproof_engine::kv::Kv;
 use peerproof_engine::llama::{Llama, LoadOptions};
 use peerproof_engine::sample::{Sampling, choose, draw};
+use support::real_model;
 
 /// "The quick brown fox ..." and two turns of a chat, as token ids.
 const TOKENS: [u32; 48] = [
@@ -21,20 +24,8 @@ const TOKENS: [u32; 48] = [
     198, 504, 3575, 282, 4649, 314, 7042, 30, 2, 198, 49151, 0,
 ];
 
-fn model_path() -> PathBuf {
-    if let Some(path) = std::env::var_os("PEERPROOF_TEST_MODEL") {
-        return path.into();
-    }
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache =
-        cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"));
-    let path = cache.join("peerproof/models/smollm2-135m.gguf");
-    assert!(path.exists(), "run `cargo run --release -- models pull smollm2-135m` first");
-    path
-}
-
 static MODEL: LazyLock<Arc<Llama>> = LazyLock::new(|| {
-    Arc::new(Llama::load(&Gguf::open(model_path()).unwrap(), &LoadOptions::default()).unwrap())
+    Arc::new(Llama::load(&Gguf::open(real_model()).unwrap(), &LoadOptions::default()).unwrap())
 });
 
 /// Digest of the state and logits of one position.

@@ -2,13 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::path::PathBuf;
+mod support;
+
 use std::sync::Arc;
 
 use peerproof_engine::gguf::Gguf;
 use peerproof_engine::llama::{Llama, LoadOptions};
 use peerproof_engine::reference::{CompareError, compare};
 use peerproof_engine::tokenizer::{Special, Tokenizer};
+use support::real_model;
 
 const TEXT: &str = "The lighthouse stood at the end of a long spit of sand, and every evening the keeper walked \
 out to it with a lantern and a book. He had read all of the books in the village by then, and had begun again with \
@@ -16,21 +18,9 @@ the first. When ships passed he wrote down their names, the weather and the hour
 would have praised. Nobody had ever asked to see these lists. Still, on the day the harbour office burned down with \
 all of its papers, it was the keeper's notebooks that told the insurers which vessels had been at sea.";
 
-fn model_path() -> PathBuf {
-    if let Some(path) = std::env::var_os("PEERPROOF_TEST_MODEL") {
-        return path.into();
-    }
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache =
-        cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"));
-    let path = cache.join("peerproof/models/smollm2-135m.gguf");
-    assert!(path.exists(), "run `cargo run --release -- models pull smollm2-135m` first");
-    path
-}
-
 #[test]
 fn integers_predict_as_well_as_floats() {
-    let gguf = Gguf::open(model_path()).unwrap();
+    let gguf = Gguf::open(real_model()).unwrap();
     let model = Arc::new(Llama::load(&gguf, &LoadOptions::default()).unwrap());
     let mut tokens = Tokenizer::from_gguf(&gguf).unwrap().encode(TEXT, Special::Plain).unwrap();
     assert!(tokens.len() >= 110, "{}", tokens.len());
