@@ -287,7 +287,9 @@ impl Dots for Avx512 {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
 fn scores(high: &[i32], low: &[i32], keys: &[i16], out: &mut [i64; 16]) {
-    assert!(keys.len() >= 32 * high.len() && low.len() == high.len() && high.len().is_multiple_of(2));
+    assert!(
+        keys.len() >= 32 * high.len() && low.len() == high.len() && high.len().is_multiple_of(2)
+    );
     // Two chains of sums for each part: a single one would wait for itself.
     let mut sums = [_mm512_setzero_si512(); 4];
     let pairs = high.chunks_exact(2).zip(low.chunks_exact(2));
