@@ -37,7 +37,7 @@ pub struct Ended {
     pub text_hash: Digest,
     /// Root of the transcript.
     pub transcript_root: Digest,
-    /// Leaves under the root.
+    /// Leaves under the root: one for each token of prompt and answer.
     pub leaves: u32,
 }
 

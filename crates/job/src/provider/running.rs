@@ -62,6 +62,11 @@ impl Desk {
         let Some(known) = self.streams.get_mut(&stream) else { return };
         let Some(job) = known.job_in(State::Running) else { return };
         job.ended = Some(ended);
+        if !job.begun {
+            // The answer may end inside the beginning that was given.
+            let count = ended.leaves.saturating_sub(job.prompt_tokens) as usize;
+            job.tokens.truncate(count);
+        }
         let took_ms = self.now.since(job.admitted);
         known.state = State::Issuing;
         self.mean_job_ms = (self.mean_job_ms.saturating_mul(7).saturating_add(took_ms)) / 8;

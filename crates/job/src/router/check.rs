@@ -56,6 +56,10 @@ impl Job {
         }
         match result {
             Ok(()) => self.on_half(id, Half::Bindings),
+            // Its text is not known in full; the audit that follows covers it.
+            Err(broken) if broken.only_text && lane.disputed_at.is_some() => {
+                self.on_half(id, Half::Bindings);
+            }
             Err(broken) if broken.only_text && lane.was_resumed() && self.quorum.is_none() => {
                 let at = self.answer.tokens.len();
                 let reason = Reason::Disputed { at, detail: broken.detail };

@@ -170,10 +170,7 @@ impl Lane {
                 self.tokens.len()
             )));
         }
-        self.disputed_at = Some(start);
-        self.tokens.truncate(start);
-        self.resumed = start;
-        self.text = None;
+        self.depart(start);
         Ok(())
     }
 
@@ -224,8 +221,23 @@ impl Lane {
         self.stage = Stage::Checking { bindings: false, log: false };
         self.deadline = Some(now.after(options.check_ms));
         self.never_mind();
+        self.end_before(delivered.receipt.output_tokens as usize);
         self.receipt = Some(delivered.receipt.clone());
         Ok((delivered.receipt, delivered.log))
+    }
+
+    /// An answer that ends inside the beginning it was given departs from it there.
+    fn end_before(&mut self, count: usize) {
+        if !self.begun && count < self.resumed {
+            self.depart(count);
+        }
+    }
+
+    fn depart(&mut self, at: usize) {
+        self.disputed_at = Some(at);
+        self.tokens.truncate(at);
+        self.resumed = at;
+        self.text = None;
     }
 
     /// It is not late any more.

@@ -325,6 +325,17 @@ fn a_resumed_answer_starts_where_the_model_departs() {
 }
 
 #[test]
+fn a_resumed_answer_may_end_inside_its_beginning() {
+    let mut bench = Bench::new(Config::default());
+    bench.ask(1, &nth(1, 1), &[1, 2, 3]);
+    bench.tell(In::Prepared(StreamId(1), 7));
+    let mut outs = bench.tell(In::Finished(StreamId(1), Ended { leaves: 9, ..ENDED }));
+    let Some(Out::Issue { draft, stream }) = outs.pop() else { panic!("{outs:?}") };
+    let (receipt, _) = bench.log(stream, draft);
+    assert_eq!((receipt.output_tokens, receipt.leaves), (2, 9));
+}
+
+#[test]
 fn receipts_are_one_chain_written_one_at_a_time() {
     let mut bench = Bench::new(Config::default());
     for stream in 1..4 {

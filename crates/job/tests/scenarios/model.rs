@@ -31,6 +31,8 @@ pub(crate) enum Script {
     Skips(u32),
     /// Computes another token from this index on.
     CheatsFrom(u32),
+    /// Goes on after the end of the answer.
+    Pads,
     /// Changes text in flight, not what it signs.
     FalseText,
     /// Leaves out its commitments.
@@ -48,10 +50,20 @@ pub(crate) enum Script {
 }
 
 pub(crate) fn offer(router: &Keypair, level: Level, max_tokens: u32) -> Signed<Offer> {
+    ending_offer(router, level, max_tokens, 0)
+}
+
+/// An offer whose answer ends after `ends_at` tokens; 0 goes on to the limit.
+pub(crate) fn ending_offer(
+    router: &Keypair,
+    level: Level,
+    max_tokens: u32,
+    ends_at: u32,
+) -> Signed<Offer> {
     let offer = Offer {
         model_id: MODEL,
         prompt: Prompt::Text("Once upon a time".into()),
-        sampling: Sampling::GREEDY,
+        sampling: Sampling { top_k: ends_at, ..Sampling::GREEDY },
         max_tokens,
         stop: vec![],
         level,
@@ -84,8 +96,16 @@ pub(crate) fn hash_tokens(tokens: &[u32]) -> Digest {
     hash("tokens", &bytes)
 }
 
-/// The answer the model gives: the whole of it, ending by length.
+/// The answer the model gives: as long as it may be, or `top_k` tokens if that is set.
 pub(crate) fn reference(offer: &Offer) -> Vec<u32> {
+    let mut tokens = longest(offer);
+    if offer.sampling.top_k > 0 {
+        tokens.truncate(offer.sampling.top_k as usize);
+    }
+    tokens
+}
+
+fn longest(offer: &Offer) -> Vec<u32> {
     (0..offer.max_tokens).map(|index| index.wrapping_mul(2_654_435_761) % 50_000).collect()
 }
 
@@ -97,7 +117,7 @@ pub(crate) fn text_of(tokens: &[u32], count: usize, all: usize) -> String {
 }
 
 pub(crate) fn answer_of(script: Script, offer: &Offer) -> Vec<u32> {
-    let mut tokens = reference(offer);
+    let mut tokens = if script == Script::Pads { longest(offer) } else { reference(offer) };
     if let Script::CheatsFrom(from) = script {
         tokens.iter_mut().skip(from as usize).for_each(|token| *token += 1);
     }

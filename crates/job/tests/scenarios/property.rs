@@ -32,6 +32,7 @@ fn any_script() -> impl Strategy<Value = Script> {
     prop_oneof![
         4 => network_trouble(),
         1 => (0..40_u32).prop_map(Script::CheatsFrom),
+        1 => Just(Script::Pads),
         1 => Just(Script::FalseText),
         1 => Just(Script::FalseLogProof),
         1 => Just(Script::NoOpenings),
@@ -89,11 +90,14 @@ proptest! {
         level in level(),
         audit_by in audit_by(),
         challenge in any::<bool>(),
+        ends_at in proptest::option::of(1..40_u32),
         answer_checks in proptest::bool::weighted(0.9),
         cancel_at in proptest::option::weighted(0.3, 0..5_000_u64),
     ) {
-        let options = Options { challenge, ..Options::default() };
-        let mut world = World::with(level, &scripts, 40, options);
+        let mut world = match ends_at {
+            Some(ends_at) => World::ending(level, &scripts, ends_at),
+            None => World::with(level, &scripts, 40, Options { challenge, ..Options::default() }),
+        };
         (world.audit_by, world.answer_checks) = (audit_by, answer_checks);
         for (provider, (latency_ms, step_ms)) in world.providers.iter_mut().zip(paces) {
             (provider.latency_ms, provider.step_ms) = (latency_ms, step_ms);
@@ -114,7 +118,7 @@ proptest! {
         for (provider, script) in scripts.iter().enumerate() {
             let liar = matches!(
                 script,
-                Script::CheatsFrom(_) | Script::FalseText | Script::FalseLogProof | Script::FalseOpenings
+                Script::CheatsFrom(_) | Script::Pads | Script::FalseText | Script::FalseLogProof | Script::FalseOpenings
             );
             prop_assert!(liar || !world.is_barred(provider), "{script:?} is barred: {:?}", world.evidence());
         }

@@ -158,11 +158,7 @@ fn a_dispute_that_nobody_can_settle_ends_the_answer() {
 fn a_false_beginning_is_found_by_whoever_continues() {
     let mut world = World::new(Level::Receipt, &[Script::CheatsFrom(3), Script::Honest]);
     // It lies from token 3 on; then its connection breaks.
-    while world.tokens.len() < 8 {
-        let next = Millis(world.now.0 + 1);
-        world.run_until(next);
-        world.now = next;
-    }
+    world.serve_until(8);
     let liar = world.providers[0].peer();
     world.tell(In::Closed(LaneId(0), Closed::Gone("connection lost".into())));
     let outcome = world.run().clone();
@@ -175,10 +171,7 @@ fn whoever_continues_a_false_beginning_is_barred_with_its_author() {
     let liar = Script::CheatsFrom(3);
     let mut world = World::new(Level::Receipt, &[liar, liar, Script::Honest]);
     for (lane, tokens) in [(0, 6), (1, 9)] {
-        while world.tokens.len() < tokens {
-            world.now = Millis(world.now.0 + 1);
-            world.run_until(world.now);
-        }
+        world.serve_until(tokens);
         let gone = Closed::Gone("connection lost".into());
         world.tell(In::Closed(LaneId(lane), gone));
     }
@@ -187,6 +180,31 @@ fn whoever_continues_a_false_beginning_is_barred_with_its_author() {
     assert_eq!(outcome.served_by.len(), 2);
     assert_eq!(refused(&outcome.end), (Fault::FalsePrefix, Blame::Provider(first)));
     assert!(world.is_barred(0) && world.is_barred(1) && !world.is_barred(2));
+}
+
+#[test]
+fn padding_is_found_by_whoever_continues() {
+    for ends_at in [1, 3, 5] {
+        let scripts = [Script::Pads, Script::Honest];
+        for (audit_by, expected) in [(AuditBy::Here, true), (AuditBy::Nobody, false)] {
+            let mut world = World::ending(Level::Receipt, &scripts, ends_at);
+            world.audit_by = audit_by;
+            world.serve_until(6);
+            world.tell(In::Closed(LaneId(0), Closed::Gone("connection lost".into())));
+            let first = world.providers[0].peer();
+            let outcome = world.run().clone();
+            if expected {
+                assert_eq!(refused(&outcome.end), (Fault::FalsePrefix, Blame::Provider(first)));
+            } else {
+                let End::Failed { reason: Reason::Disputed { at, .. }, blame } = outcome.end else {
+                    panic!("{:?}", outcome.end)
+                };
+                assert_eq!((at, blame), (ends_at as usize, Blame::Unknown));
+            }
+            assert_eq!(world.is_barred(0), expected);
+            assert!(!world.is_barred(1), "who tells the truth is not punished");
+        }
+    }
 }
 
 #[test]

@@ -20,7 +20,8 @@ use peerproof_wire::{
 
 pub(crate) use crate::model::Script;
 use crate::model::{
-    MODEL, NONCE, PROMPT_TOKENS, answer_of, hash, hash_tokens, offer, reference, text_of,
+    MODEL, NONCE, PROMPT_TOKENS, answer_of, ending_offer, hash, hash_tokens, offer, reference,
+    text_of,
 };
 
 /// The most events a scenario may take; more means that something spins.
@@ -123,6 +124,22 @@ impl World {
     ) -> Self {
         let router = Keypair::from_seed(&[200; 32]);
         let offer = offer(&router, level, max_tokens);
+        Self::of_offer(offer, router, scripts, options)
+    }
+
+    /// A job of an answer that ends after `ends_at` of 40 tokens.
+    pub(crate) fn ending(level: Level, scripts: &[Script], ends_at: u32) -> Self {
+        let router = Keypair::from_seed(&[200; 32]);
+        let offer = ending_offer(&router, level, 40, ends_at);
+        Self::of_offer(offer, router, scripts, Options::default())
+    }
+
+    fn of_offer(
+        offer: Signed<Offer>,
+        router: Keypair,
+        scripts: &[Script],
+        options: Options,
+    ) -> Self {
         let providers =
             (1..).zip(scripts).map(|(seed, script)| Provider::new(seed, *script)).collect();
         let (job, outs) =
@@ -195,6 +212,14 @@ impl World {
             }
         }
         panic!("more than {MAX_EVENTS} events: something spins");
+    }
+
+    /// Runs until this many tokens were passed on.
+    pub(crate) fn serve_until(&mut self, tokens: usize) {
+        while self.tokens.len() < tokens && self.outcome.is_none() {
+            self.now = self.now.after(1);
+            self.run_until(self.now);
+        }
     }
 
     fn wake(&mut self) {
@@ -282,7 +307,7 @@ impl World {
                     broken(false, "output hash")
                 } else if question
                     .text
-                    .is_some_and(|text| receipt.text_hash != hash("text", text.as_bytes()))
+                    .is_none_or(|text| receipt.text_hash != hash("text", text.as_bytes()))
                 {
                     broken(true, "text hash")
                 } else {
@@ -311,7 +336,8 @@ impl World {
         self.audits.push((lane, exclude));
         let by = Auditor::Local;
         let right = reference(&case.offer);
-        let differs = case.tokens.iter().zip(&right).position(|(got, right)| got != right);
+        let same = case.tokens.iter().zip(&right).take_while(|(got, right)| got == right).count();
+        let differs = (case.tokens != right).then_some(same);
         let audited = match (self.audit_by, differs) {
             (AuditBy::Silence, _) => return,
             (AuditBy::Nobody, _) => Audited::Unavailable("nobody holds the model".into()),
@@ -496,7 +522,7 @@ impl World {
         // Leaving out or holding back the very last tokens makes the receipt false.
         let is_last = match &frames[0] {
             ProviderFrame::Tokens(tokens) => {
-                tokens.start + tokens.tokens.len() as u32 >= self.offer.max_tokens
+                tokens.start as usize + tokens.tokens.len() >= reference(&self.offer).len()
             }
             _ => false,
         };
