@@ -465,7 +465,8 @@ mod tests {
 
     #[test]
     fn unknown_names_are_refused_with_a_suggestion() {
-        let cases: [(&str, &[(&str, &str)], &[(&str, &str)], &str); 5] = [
+        type Pairs<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(&str, Pairs<'_>, Pairs<'_>, &str); 5] = [
             ("version = 1\n[network]\nprot = 1", &[], &[], "did you mean `network.port`?"),
             ("version = 1\n[netwrok]\nport = 1", &[], &[], "did you mean `network`?"),
             (

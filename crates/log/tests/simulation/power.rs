@@ -1,4 +1,5 @@
 //! Power cuts and kills at every kind of moment, during recovery too.
+#![allow(clippy::disallowed_methods, reason = "the number of seeds comes from the environment")]
 
 use peerproof_log::{Hash, Log, LogError};
 

@@ -1,6 +1,7 @@
 //! The golden bytes in `vectors/log/`: one log, as every implementation must write it.
 //!
 //! `PEERPROOF_BLESS=1` writes them anew.
+#![allow(clippy::disallowed_methods, reason = "a test reads and writes its vectors")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

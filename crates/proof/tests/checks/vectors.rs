@@ -4,6 +4,7 @@
 //! script beside it computes it again in another language, from the page alone.
 //! After a deliberate change of the specification, run these tests with
 //! `PEERPROOF_BLESS=1`, then the script.
+#![allow(clippy::disallowed_methods, reason = "a test reads and writes its vectors")]
 
 use std::path::PathBuf;
 

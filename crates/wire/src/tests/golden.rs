@@ -1,5 +1,6 @@
 //! The bytes in `vectors/wire/` are the format. A change here is a new version
 //! of the protocol; `PEERPROOF_WRITE_VECTORS=1` writes the files anew.
+#![allow(clippy::disallowed_methods, reason = "a test reads and writes its vectors")]
 
 use std::collections::BTreeSet;
 use std::fs;
