@@ -95,7 +95,7 @@ impl Job {
         }
     }
 
-    fn on_false_receipt(&mut self, id: LaneId, fault: Fault, detail: &str) {
+    pub(super) fn on_false_receipt(&mut self, id: LaneId, fault: Fault, detail: &str) {
         let Some(lane) = self.lane(id) else { return };
         let peer = lane.candidate.peer;
         let case = self.case(id);

@@ -1,8 +1,9 @@
 //! What happens on the streams of a job: frames in, racing, leading, leaving.
 
+use peerproof_identity::PeerId;
 use peerproof_wire::{
-    Accepted, Delivered, Evidence, Failure, FailureCode, LogBody, Observation, ProviderFrame,
-    RouterFrame, Tokens,
+    Accepted, Delivered, Evidence, Failure, FailureCode, LogBody, Observation, Offer,
+    ProviderFrame, Receipt, RouterFrame, Signed, Tokens,
 };
 
 use super::lane::{Breach, Stage};
@@ -118,12 +119,17 @@ impl Job {
             text: lane.text.clone(),
             commitments: lane.commitments.clone(),
         };
+        let foreign = foreign(&receipt, lane.candidate.peer, &self.offer);
         self.delivered_at.get_or_insert(self.now);
         if self.quorum.is_none() {
             self.win(id);
             self.outs.push(Out::Notice(Notice::Checking));
         }
         self.pass_on();
+        if let Some(detail) = foreign {
+            self.on_false_receipt(id, Fault::Bindings, &detail);
+            return Ok(());
+        }
         self.outs.push(Out::CheckBindings(Box::new(question)));
         self.outs.push(Out::CheckLogProof { lane: id, receipt, proof });
         Ok(())
@@ -193,7 +199,7 @@ impl Job {
         self.outs.push(Out::Emit { start, tokens, text });
     }
 
-    fn tell_leader(&mut self, provider: peerproof_identity::PeerId, prompt_tokens: u32) {
+    fn tell_leader(&mut self, provider: PeerId, prompt_tokens: u32) {
         let notice = match self.answer.segments.last() {
             None => Notice::Started { provider, prompt_tokens },
             Some(last) if last.provider == provider => return,
@@ -259,7 +265,7 @@ impl Job {
     pub(super) fn observe(
         &mut self,
         fault: Fault,
-        peer: peerproof_identity::PeerId,
+        peer: PeerId,
         why: &str,
         case: Option<peerproof_wire::Case>,
     ) {
@@ -281,4 +287,15 @@ impl Job {
         let reason = Reason::CheckUnfinished { what: "receipt" };
         self.fail(reason, Blame::Router, Checked::Nothing);
     }
+}
+
+/// Why a receipt is not this provider's for this offer. Nothing that follows
+/// may be held against another signer.
+fn foreign(receipt: &Signed<Receipt>, provider: PeerId, offer: &Signed<Offer>) -> Option<String> {
+    let signer = receipt.key().peer_id();
+    if signer != provider {
+        return Some(format!("receipt signer: expected {provider}, got {signer}"));
+    }
+    let (expected, got) = (offer.id(), receipt.offer_id);
+    (got != expected).then(|| format!("receipt offer_id: expected {expected}, got {got}"))
 }

@@ -41,6 +41,10 @@ pub(crate) enum Script {
     Refuses(FailureCode),
     /// Is busy this often, then honest.
     BusyTimes(u32),
+    /// Shows a receipt that another key signed.
+    OthersReceipt,
+    /// Shows a receipt for another offer.
+    OtherOffer,
     /// Cannot prove the place of its receipt.
     FalseLogProof,
     /// Delivers, then opens nothing.

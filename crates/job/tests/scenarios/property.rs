@@ -34,6 +34,8 @@ fn any_script() -> impl Strategy<Value = Script> {
         1 => (0..40_u32).prop_map(Script::CheatsFrom),
         1 => Just(Script::Pads),
         1 => Just(Script::FalseText),
+        1 => Just(Script::OthersReceipt),
+        1 => Just(Script::OtherOffer),
         1 => Just(Script::FalseLogProof),
         1 => Just(Script::NoOpenings),
         1 => Just(Script::FalseOpenings),
@@ -118,7 +120,7 @@ proptest! {
         for (provider, script) in scripts.iter().enumerate() {
             let liar = matches!(
                 script,
-                Script::CheatsFrom(_) | Script::Pads | Script::FalseText | Script::FalseLogProof | Script::FalseOpenings
+                Script::CheatsFrom(_) | Script::Pads | Script::FalseText | Script::OthersReceipt | Script::OtherOffer | Script::FalseLogProof | Script::FalseOpenings
             );
             prop_assert!(liar || !world.is_barred(provider), "{script:?} is barred: {:?}", world.evidence());
         }

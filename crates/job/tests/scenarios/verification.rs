@@ -208,6 +208,22 @@ fn padding_is_found_by_whoever_continues() {
 }
 
 #[test]
+fn a_receipt_of_somebody_else_or_of_another_job_is_held_against_who_shows_it() {
+    for script in [Script::OthersReceipt, Script::OtherOffer] {
+        let mut world = World::new(Level::Full, &[script]);
+        world.answer_checks = false;
+        let shows_it = world.providers[0].peer();
+        let outcome = world.run().clone();
+        assert_eq!(
+            refused(&outcome.end),
+            (Fault::Bindings, Blame::Provider(shows_it)),
+            "{script:?}"
+        );
+        assert_eq!(world.evidence(), [(0, "bindings".into())]);
+    }
+}
+
+#[test]
 fn own_checks_that_do_not_come_back_are_our_own_fault() {
     let mut world = World::new(Level::Receipt, &[Script::Honest]);
     world.answer_checks = false;

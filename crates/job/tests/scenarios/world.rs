@@ -436,7 +436,14 @@ impl World {
             }
             provider::Out::Issue { stream, draft } => {
                 let provider = &mut self.providers[index];
-                let receipt = Signed::sign(&provider.key, draft.receipt(1_000)).unwrap();
+                let mut receipt = draft.receipt(1_000);
+                if provider.script == Script::OtherOffer {
+                    receipt.offer_id = Digest::from_bytes([9; 32]);
+                }
+                let other = Keypair::from_seed(&[99; 32]);
+                let others = provider.script == Script::OthersReceipt;
+                let key = if others { &other } else { &provider.key };
+                let receipt = Signed::sign(key, receipt).unwrap();
                 let body = LogBody::Receipt(receipt.clone());
                 provider.entries.push(LogEntry { unix_ms: 1_000, body });
                 let proof = LogProof { index: 0, checkpoint: "note\n".into(), path: vec![] };
