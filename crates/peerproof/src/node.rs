@@ -16,8 +16,10 @@ mod asking;
 mod auditing;
 mod clock;
 mod directory;
+mod handle;
 mod holdings;
 mod judging;
+mod roles;
 mod serving;
 
 use std::collections::HashMap;
@@ -25,27 +27,25 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use peerproof_engine::execute::Replayer;
-use peerproof_engine::llama::LoadOptions;
-use peerproof_engine::service::{Service, ServiceOptions};
 use peerproof_identity::{Keypair, PeerId};
-use peerproof_job::auditor::{self, Bench};
-use peerproof_job::provider::{self, Desk, Served};
 use peerproof_job::{Reputation, Standing};
-use peerproof_net::{Address, FrameLimits, Handle, NetConfig, NetError, Network};
+use peerproof_net::{Address, Handle, NetConfig, NetError, Network};
+use peerproof_wire::ModelId;
 use peerproof_wire::evidence::{LogBody, LogEntry};
-use peerproof_wire::{AUDIT_PROTOCOL, JOB_PROTOCOL, ModelId};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::client::{Answer, AskError, Counters, JobSpec, NodeStatus, PeerStatus, ServedModel};
+use crate::client::{AskError, NodeStatus, ServedModel};
 use crate::config::Config;
 use crate::home::{Home, HomeError, session_key};
 use crate::models::{Installed, KNOWN};
 use crate::store::{LogWriter, StoreError};
 use clock::Clock;
 use directory::{Directory, Wanted};
-use holdings::{Held, Holdings};
+use holdings::Holdings;
+use roles::{Models, Opening};
+
+pub use handle::Client;
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -134,12 +134,6 @@ pub struct Node {
     inner: Arc<Inner>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
-}
-
-/// A handle to ask with. Cheap to clone.
-#[derive(Clone)]
-pub struct Client {
-    inner: Arc<Inner>,
 }
 
 #[derive(Debug, Default)]
@@ -359,135 +353,6 @@ async fn full_addresses(net: &Handle) -> Result<Vec<String>, NodeError> {
     Ok(addresses.iter().map(|address| address.with_peer(peer).to_string()).collect())
 }
 
-/// Every model of a node, by what it does with it.
-struct Models {
-    holdings: Arc<Holdings>,
-    serve: Vec<Arc<Held>>,
-    audit: Vec<Arc<Held>>,
-}
-
-impl Models {
-    fn new(settings: &Settings) -> Result<Models, NodeError> {
-        let honest = LoadOptions::default();
-        let served = LoadOptions { only_layers: settings.only_layers, ..honest };
-        let mut holdings = Holdings::default();
-        let serve = holdings.add(&settings.serve, &served)?;
-        let audit = holdings.add(&settings.audit, &honest)?;
-        holdings.add(&settings.hold, &honest)?;
-        Ok(Models { holdings: Arc::new(holdings), serve, audit })
-    }
-}
-
-/// What the public roles are opened with.
-struct Opening<'a> {
-    settings: &'a Settings,
-    key: &'a Arc<Keypair>,
-    clock: Clock,
-    log: &'a Arc<LogWriter>,
-    history: &'a [LogEntry],
-    load: &'a Arc<serving::Load>,
-    stopped: &'a watch::Receiver<bool>,
-}
-
-impl Opening<'_> {
-    async fn roles(
-        &self,
-        net: &Handle,
-        models: &Models,
-        replays: &Arc<auditing::Replays>,
-    ) -> Result<Vec<JoinHandle<()>>, NodeError> {
-        let mut tasks = Vec::new();
-        if !models.serve.is_empty() {
-            tasks.push(self.provider(net, models).await?);
-        }
-        if !models.audit.is_empty() {
-            tasks.push(self.auditor(net, models, replays)?);
-        }
-        let card =
-            announcing::Card::new(self.key, self.clock, self.load, self.settings, models).await?;
-        for key in card.keys() {
-            net.provide(key).await?;
-        }
-        tasks.push(tokio::spawn(announcing::answer(net.clone(), card, self.stopped.clone())));
-        Ok(tasks)
-    }
-
-    async fn provider(&self, net: &Handle, models: &Models) -> Result<JoinHandle<()>, NodeError> {
-        let provide = &self.settings.config.provide;
-        let (mut counters, mut served) = (HashMap::new(), Vec::new());
-        for held in &models.serve {
-            let counter = self.counter(held, models.serve.len()).await?;
-            let context_length = counter.service.model().context_length();
-            served.push(Served {
-                model_id: held.id,
-                context_length: u32::try_from(context_length).unwrap_or(u32::MAX),
-            });
-            counters.insert(held.id, Arc::new(counter));
-        }
-        let config = provider::Config {
-            max_running: provide.max_jobs as usize,
-            max_queued: provide.max_queued as usize,
-            ..provider::Config::default()
-        };
-        let desk = Desk::restore(config, served, self.history).map_err(|e| NodeError::Book {
-            dir: self.log.dir().to_owned(),
-            message: e.to_string(),
-        })?;
-        let shop = serving::Shop {
-            key: Arc::clone(self.key),
-            clock: self.clock,
-            log: Arc::clone(self.log),
-            counters,
-            load: Arc::clone(self.load),
-        };
-        let limits = FrameLimits { read_timeout: serving::READ_TIMEOUT, ..FrameLimits::default() };
-        let incoming = net.accept(JOB_PROTOCOL, limits)?;
-        Ok(tokio::spawn(serving::run(shop, desk, incoming, self.stopped.clone())))
-    }
-
-    async fn counter(
-        &self,
-        held: &Arc<Held>,
-        models: usize,
-    ) -> Result<serving::Counter, NodeError> {
-        let provide = &self.settings.config.provide;
-        let model = held.open().await?;
-        let threads = threads(&self.settings.config);
-        let options = ServiceOptions {
-            threads,
-            max_active: provide.max_jobs as usize,
-            max_queued: (provide.max_jobs + provide.max_queued) as usize,
-            kv_bytes: (provide.kv_mib as usize) * (1 << 20) / models.max(1),
-            ..ServiceOptions::default()
-        };
-        let failed =
-            |message: String| NodeError::Model { name: held.installed.name.clone(), message };
-        let service =
-            Service::start(Arc::clone(&model), &options).map_err(|e| failed(e.to_string()))?;
-        let replayer = Replayer::new(model, threads).map_err(|e| failed(e.to_string()))?;
-        Ok(serving::Counter { service, replayer })
-    }
-
-    fn auditor(
-        &self,
-        net: &Handle,
-        models: &Models,
-        replays: &Arc<auditing::Replays>,
-    ) -> Result<JoinHandle<()>, NodeError> {
-        let holds: Vec<ModelId> = models.audit.iter().map(|held| held.id).collect();
-        let court = judging::Court {
-            key: Arc::clone(self.key),
-            clock: self.clock,
-            log: Arc::clone(self.log),
-            replays: Arc::clone(replays),
-        };
-        let limits = FrameLimits { read_timeout: judging::READ_TIMEOUT, ..FrameLimits::default() };
-        let incoming = net.accept(AUDIT_PROTOCOL, limits)?;
-        let bench = Bench::new(auditor::Config::default(), holds);
-        Ok(tokio::spawn(judging::run(court, bench, incoming, self.stopped.clone())))
-    }
-}
-
 impl Inner {
     fn reputation(&self) -> std::sync::MutexGuard<'_, Reputation> {
         self.reputation.lock().unwrap_or_else(PoisonError::into_inner)
@@ -599,114 +464,5 @@ impl Inner {
             models.into_values().filter(|m| !m.providers.is_empty()).collect();
         models.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         models
-    }
-}
-
-impl Client {
-    /// Starts a job and gives back its events.
-    ///
-    /// # Errors
-    /// When the request cannot become a job; what happens to the job comes as events.
-    pub async fn ask(&self, spec: JobSpec) -> Result<Answer, AskError> {
-        let (id, name) = self.inner.resolve(&spec.model).await?;
-        let prepared = asking::prepare(&self.inner, spec, id, name)?;
-        let (events, receiver) = mpsc::channel(prepared.max_tokens() as usize + 64);
-        let (cancel, cancelled) = oneshot::channel();
-        tokio::spawn(asking::run(Arc::clone(&self.inner), prepared, events, cancelled));
-        Ok(Answer::new(receiver, cancel))
-    }
-
-    /// Models that somebody serves now.
-    #[must_use]
-    pub fn models(&self) -> Vec<ServedModel> {
-        self.inner.served()
-    }
-
-    /// What the node says about itself.
-    pub async fn status(&self) -> NodeStatus {
-        let peers = self.inner.net.peers().await.map_or(0, |peers| peers.len());
-        self.inner.status(peers, self.inner.log.size().await.unwrap_or(0))
-    }
-
-    /// Everybody this node knows: connected peers, those who announced something, and those
-    /// who are barred.
-    pub async fn peers(&self) -> Vec<PeerStatus> {
-        let inner = &self.inner;
-        let announced: HashMap<PeerId, directory::Known> =
-            inner.directory.all().into_iter().collect();
-        let mut all = Vec::new();
-        for peer in inner.net.peers().await.unwrap_or_default() {
-            let serves = announced
-                .get(&peer.peer)
-                .map(|known| known.announcement.serves.iter().map(|m| m.name.clone()).collect());
-            let standing = inner.standing(&peer.peer);
-            all.push(PeerStatus {
-                peer: peer.peer.to_string(),
-                address: peer.addresses.first().map(ToString::to_string).unwrap_or_default(),
-                transport: peer.transport.to_string(),
-                rtt_us: peer.rtt_ms.map(|ms| (ms * 1000.0) as u64),
-                source: peer.source.name().to_owned(),
-                serves: serves.unwrap_or_default(),
-                reputation: u32::from(standing.score),
-                barred: standing.barred,
-            });
-        }
-        let gone = inner
-            .reputation()
-            .barred()
-            .map(|(peer, why)| (*peer, why.to_owned()))
-            .collect::<Vec<_>>();
-        for (peer, why) in gone {
-            if all.iter().any(|known| known.peer == peer.to_string()) {
-                continue;
-            }
-            all.push(PeerStatus {
-                peer: peer.to_string(),
-                address: String::new(),
-                transport: "–".into(),
-                rtt_us: None,
-                source: "log".into(),
-                serves: Vec::new(),
-                reputation: 0,
-                barred: Some(why),
-            });
-        }
-        all
-    }
-
-    /// Counters since the start.
-    #[must_use]
-    pub fn counters(&self) -> Counters {
-        let counts = &self.inner.counts;
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counters {
-            answered: read(&counts.answered),
-            failed: read(&counts.failed),
-            refused: read(&counts.refused),
-            failovers: read(&counts.failovers),
-            audits: read(&counts.audits),
-            audit_ms: read(&counts.audit_ms),
-            tokens_in: read(&counts.tokens_in),
-            tokens_out: read(&self.inner.load.tokens_out),
-            dial_failures: self.inner.net.metrics().dial_failures.values().sum(),
-        }
-    }
-
-    /// Looks for providers of a model in the whole network; afterwards [`Client::models`] has
-    /// them. Gives back the model's id.
-    ///
-    /// # Errors
-    /// If the name is known to nobody.
-    pub async fn find(&self, model: &str) -> Result<String, AskError> {
-        let (id, _) = self.inner.resolve(model).await?;
-        let deadline = std::time::Duration::from_secs(3);
-        let mut found = self.inner.directory.search(Wanted::Served(id), deadline, true);
-        while found.recv().await.is_some() {}
-        Ok(id.to_string())
-    }
-
-    /// What is known about this node's connection to the network.
-    pub async fn diagnose(&self) -> Option<peerproof_net::Diagnosis> {
-        self.inner.net.diagnose().await.ok()
     }
 }

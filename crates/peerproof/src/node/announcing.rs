@@ -18,8 +18,9 @@ use tokio::task::JoinSet;
 
 use super::clock::Clock;
 use super::directory::{Directory, Wanted};
+use super::roles::Models;
 use super::serving::Load;
-use super::{Models, NodeError, Settings};
+use super::{NodeError, Settings};
 
 /// One question and its answer take no longer.
 const TALK: Duration = Duration::from_secs(5);

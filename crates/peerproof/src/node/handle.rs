@@ -1,0 +1,127 @@
+//! The handle that programs ask a running node with.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use peerproof_identity::PeerId;
+use tokio::sync::{mpsc, oneshot};
+
+use super::directory::{Known, Wanted};
+use super::{Inner, asking};
+use crate::client::{Answer, AskError, Counters, JobSpec, NodeStatus, PeerStatus, ServedModel};
+
+/// A handle to ask with. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    pub(super) inner: Arc<Inner>,
+}
+
+impl Client {
+    /// Starts a job and gives back its events.
+    ///
+    /// # Errors
+    /// When the request cannot become a job; what happens to the job comes as events.
+    pub async fn ask(&self, spec: JobSpec) -> Result<Answer, AskError> {
+        let (id, name) = self.inner.resolve(&spec.model).await?;
+        let prepared = asking::prepare(&self.inner, spec, id, name)?;
+        let (events, receiver) = mpsc::channel(prepared.max_tokens() as usize + 64);
+        let (cancel, cancelled) = oneshot::channel();
+        tokio::spawn(asking::run(Arc::clone(&self.inner), prepared, events, cancelled));
+        Ok(Answer::new(receiver, cancel))
+    }
+
+    /// Models that somebody serves now.
+    #[must_use]
+    pub fn models(&self) -> Vec<ServedModel> {
+        self.inner.served()
+    }
+
+    /// What the node says about itself.
+    pub async fn status(&self) -> NodeStatus {
+        let peers = self.inner.net.peers().await.map_or(0, |peers| peers.len());
+        self.inner.status(peers, self.inner.log.size().await.unwrap_or(0))
+    }
+
+    /// Everybody this node knows: connected peers, those who announced something, and those
+    /// who are barred.
+    pub async fn peers(&self) -> Vec<PeerStatus> {
+        let inner = &self.inner;
+        let announced: HashMap<PeerId, Known> = inner.directory.all().into_iter().collect();
+        let mut all = Vec::new();
+        for peer in inner.net.peers().await.unwrap_or_default() {
+            let serves = announced
+                .get(&peer.peer)
+                .map(|known| known.announcement.serves.iter().map(|m| m.name.clone()).collect());
+            let standing = inner.standing(&peer.peer);
+            all.push(PeerStatus {
+                peer: peer.peer.to_string(),
+                address: peer.addresses.first().map(ToString::to_string).unwrap_or_default(),
+                transport: peer.transport.to_string(),
+                rtt_us: peer.rtt_ms.map(|ms| (ms * 1000.0) as u64),
+                source: peer.source.name().to_owned(),
+                serves: serves.unwrap_or_default(),
+                reputation: u32::from(standing.score),
+                barred: standing.barred,
+            });
+        }
+        let gone = inner
+            .reputation()
+            .barred()
+            .map(|(peer, why)| (*peer, why.to_owned()))
+            .collect::<Vec<_>>();
+        for (peer, why) in gone {
+            if all.iter().any(|known| known.peer == peer.to_string()) {
+                continue;
+            }
+            all.push(PeerStatus {
+                peer: peer.to_string(),
+                address: String::new(),
+                transport: "–".into(),
+                rtt_us: None,
+                source: "log".into(),
+                serves: Vec::new(),
+                reputation: 0,
+                barred: Some(why),
+            });
+        }
+        all
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let counts = &self.inner.counts;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counters {
+            answered: read(&counts.answered),
+            failed: read(&counts.failed),
+            refused: read(&counts.refused),
+            failovers: read(&counts.failovers),
+            audits: read(&counts.audits),
+            audit_ms: read(&counts.audit_ms),
+            tokens_in: read(&counts.tokens_in),
+            tokens_out: read(&self.inner.load.tokens_out),
+            dial_failures: self.inner.net.metrics().dial_failures.values().sum(),
+        }
+    }
+
+    /// Looks for providers of a model in the whole network; afterwards [`Client::models`] has
+    /// them. Gives back the model's id.
+    ///
+    /// # Errors
+    /// If the name is known to nobody.
+    pub async fn find(&self, model: &str) -> Result<String, AskError> {
+        let (id, _) = self.inner.resolve(model).await?;
+        let deadline = Duration::from_secs(3);
+        let mut found = self.inner.directory.search(Wanted::Served(id), deadline, true);
+        while found.recv().await.is_some() {}
+        Ok(id.to_string())
+    }
+
+    /// What is known about this node's connection to the network.
+    pub async fn diagnose(&self) -> Option<peerproof_net::Diagnosis> {
+        self.inner.net.diagnose().await.ok()
+    }
+}
