@@ -83,7 +83,7 @@ impl Bar {
         }
         if let Some(total) = progress.total {
             self.bar.set_length(total);
-            let quarter = if total == 0 { 4 } else { 4 * progress.done / total };
+            let quarter = (4 * progress.done).checked_div(total).unwrap_or(4);
             if quarter > self.quarter
                 && !stderr().is_terminal()
                 && progress.stage == Stage::Fetching
