@@ -63,9 +63,13 @@ pub(crate) fn run(place: &Place, args: &DoctorArgs) -> anyhow::Result<ExitCode> 
 fn local(place: &Place, config: &Config) -> anyhow::Result<Vec<Finding>> {
     let home = place.home()?;
     let mut findings = Vec::new();
-    findings.push(match home.key() {
-        Ok(key) => fine(format!("node key {}", key.public().peer_id())),
-        Err(error) => bad(error.to_string(), "nothing works without a key"),
+    findings.push(if home.key_file().exists() {
+        match home.key() {
+            Ok(key) => fine(format!("node key {}", key.public().peer_id())),
+            Err(error) => bad(error.to_string(), "nothing works without a key"),
+        }
+    } else {
+        fine("no node key yet: the first start makes one".into())
     });
     let models = place.store()?.list()?;
     let names: Vec<&str> = models.iter().map(|m| m.name.as_str()).collect();

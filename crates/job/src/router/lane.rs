@@ -11,6 +11,11 @@ use crate::reputation::Fault;
 use crate::select::{Candidate, UNKNOWN_RTT_MS};
 use crate::time::Millis;
 
+/// Tokens after which a provider's pace is known.
+const PACE_TOKENS: u64 = 8;
+/// A provider is left after a silence of so many usual gaps.
+const PATIENCE_GAPS: u64 = 50;
+
 /// How far a lane has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -71,6 +76,8 @@ pub(super) struct Lane {
     resumed: usize,
     /// Whether a token of its own has come.
     begun: bool,
+    /// When the first one came.
+    begun_at: Millis,
 }
 
 impl Lane {
@@ -96,6 +103,7 @@ impl Lane {
             commitments: Vec::new(),
             resumed: 0,
             begun: false,
+            begun_at: now,
         }
     }
 
@@ -149,10 +157,25 @@ impl Lane {
         self.tokens.extend_from_slice(&frame.tokens);
         self.take_text(&frame.text)?;
         self.take_commitment(frame.commitment)?;
-        self.begun = true;
+        if !self.begun {
+            self.begun = true;
+            self.begun_at = now;
+        }
         self.never_mind();
-        self.deadline = Some(now.after(options.stall_ms));
+        self.deadline = Some(now.after(self.patience_ms(now, options)));
         Ok(())
+    }
+
+    /// How long this provider may be silent: a multiple of the gap that is usual
+    /// between its tokens, once there are enough to know it.
+    fn patience_ms(&self, now: Millis, options: &Options) -> u64 {
+        let own = (self.tokens.len() - self.resumed) as u64;
+        if own < PACE_TOKENS {
+            return options.stall_ms;
+        }
+        let usual_ms = now.since(self.begun_at) / own;
+        let floor_ms = options.stall_floor_ms.min(options.stall_ms);
+        usual_ms.saturating_mul(PATIENCE_GAPS).clamp(floor_ms, options.stall_ms)
     }
 
     /// A frame continues what came before. Only the first one of a resumed

@@ -22,8 +22,11 @@ pub struct Options {
     pub accept_ms: u64,
     /// From the acceptance to the first token; a long prompt needs it.
     pub first_token_ms: u64,
-    /// Between tokens, and from the last token to the receipt.
+    /// Between tokens, and from the last token to the receipt, at most. A provider
+    /// that has been fast is left after fifty of its usual gaps already.
     pub stall_ms: u64,
+    /// The least of that.
+    pub stall_floor_ms: u64,
     /// Without acceptance after this, and four round trips, a second provider is asked too.
     pub hedge_accept_ms: u64,
     /// Without a token after this since the acceptance, and two round trips, a second provider is asked too.
@@ -56,7 +59,8 @@ impl Default for Options {
             open_ms: 5_000,
             accept_ms: 10_000,
             first_token_ms: 60_000,
-            stall_ms: 5_000,
+            stall_ms: 15_000,
+            stall_floor_ms: 2_500,
             hedge_accept_ms: 400,
             hedge_token_ms: 1_500,
             check_ms: 10_000,
@@ -82,6 +86,7 @@ impl Options {
             &mut self.accept_ms,
             &mut self.first_token_ms,
             &mut self.stall_ms,
+            &mut self.stall_floor_ms,
             &mut self.hedge_accept_ms,
             &mut self.hedge_token_ms,
             &mut self.check_ms,

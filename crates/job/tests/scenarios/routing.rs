@@ -87,6 +87,20 @@ fn another_continues_when_one_stalls_at_any_token() {
 }
 
 #[test]
+fn a_fast_provider_is_left_sooner_than_a_slow_one() {
+    let waited = |at| {
+        let mut world = World::new(Level::Receipt, &[Script::StallsAt(at), Script::Honest]);
+        let outcome = world.run().clone();
+        assert_eq!(outcome.trail[0].fault, Some(Fault::Stalled));
+        outcome.total_ms
+    };
+    let options = Options::default();
+    // Its pace is known after eight tokens; before that, all patience is given.
+    assert!(waited(7) >= options.stall_ms);
+    assert!((options.stall_floor_ms..options.stall_ms).contains(&waited(8)));
+}
+
+#[test]
 fn frames_out_of_order_end_a_stream_not_the_answer() {
     for script in [Script::Doubles, Script::Swaps, Script::Skips] {
         for frame in 0..11 {

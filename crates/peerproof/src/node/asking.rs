@@ -18,8 +18,9 @@ use peerproof_job::router::{
 use peerproof_job::{Candidate, Entropy};
 use peerproof_log::SignedCheckpoint;
 use peerproof_net::{FrameError, FrameLimits, FrameReader, FrameStream, FrameWriter};
+use peerproof_proof::audit::{describe, verify_case};
+use peerproof_proof::challenge;
 use peerproof_proof::receipt::{Answer as Whole, BindingError, Field, verify_bindings};
-use peerproof_proof::{audit::describe, challenge};
 use peerproof_wire::evidence::{Evidence, LogBody, LogEntry};
 use peerproof_wire::job::client_nonce_hash;
 use peerproof_wire::{
@@ -363,7 +364,10 @@ impl Asking {
                 question.prompt_tokens, question.receipt.prompt_tokens
             )));
         }
+        let (offer, receipt) = (&self.prepared.offer, &question.receipt);
         let Some(text) = &question.text else {
+            let held = verify_case(offer, receipt, &question.tokens);
+            held.map_err(|error| whole(error.to_string()))?;
             return Err(Broken { only_text: true, detail: "the text is not known in full".into() });
         };
         let answer = Whole { tokens: &question.tokens, text };
