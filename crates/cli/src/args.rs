@@ -318,18 +318,24 @@ pub(crate) enum ConfigCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
-    /// Decode and prefill speed, commitment and audit cost, for one and two threads.
+    /// Decode and prefill speed, commitment, audit, cold start, for one and two threads.
     Engine {
-        /// Model to measure.
+        /// Model to measure: an installed name, or a path of a GGUF file.
         #[arg(long, default_value = peerproof::models::DEFAULT_MODEL)]
         model: String,
+        /// How often each figure is measured, in turns.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        runs: u32,
+        /// Measure decode and prefill only.
+        #[arg(long)]
+        speed_only: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
     /// Perplexity and agreement with the float reference on a text.
     Quality {
-        /// Model to measure.
+        /// Model to measure: an installed name, or a path of a GGUF file.
         #[arg(long, default_value = peerproof::models::DEFAULT_MODEL)]
         model: String,
         /// UTF-8 text; a built-in one if none is given.
@@ -338,17 +344,38 @@ pub(crate) enum BenchCommand {
         /// Tokens to compare.
         #[arg(long, default_value_t = 512)]
         tokens: usize,
+        /// Tokens that share a context.
+        #[arg(long, default_value_t = 512)]
+        chunk: usize,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
     /// Latency the network adds, time to the first verified answer, and concurrent requests, on loopback.
     Network {
-        /// Model to measure with.
+        /// Model to measure with: an installed name, or a path of a GGUF file.
         #[arg(long, default_value = peerproof::models::DEFAULT_MODEL)]
         model: String,
+        /// How often each latency is measured, in turns.
+        #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        runs: u32,
+        /// Providers that are asked at once.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
+        providers: u32,
+        /// Requests at once over those providers.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        requests: u32,
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Open a model and answer one token: what `engine` starts to measure a cold start.
+    #[command(hide = true)]
+    Cold {
+        /// A GGUF file.
+        file: PathBuf,
+        /// Compute threads.
+        #[arg(long)]
+        threads: usize,
     },
 }

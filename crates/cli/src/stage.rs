@@ -60,7 +60,8 @@ impl Stage {
         folder.join(name.replace(' ', "-"))
     }
 
-    fn command(&self, home: &str) -> Command {
+    /// This program, in the named home.
+    pub(crate) fn command(&self, home: &str) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("--home").arg(self.home(home)).arg("--cache").arg(&self.cache);
         command
