@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, stderr};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use peerproof::models::{Progress, Stage};
@@ -35,6 +36,9 @@ pub(crate) fn bytes(n: u64) -> String {
     indicatif::HumanBytes(n).to_string()
 }
 
+/// Signals closer together than this are one press of Ctrl-C.
+const SAME_PRESS: Duration = Duration::from_millis(300);
+
 static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Makes Ctrl-C end what reports its progress, which then cleans up; a second one ends the process.
@@ -42,8 +46,11 @@ pub(crate) fn stop_on_ctrl_c() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::spawn(move || {
         runtime.block_on(async {
+            let mut first: Option<Instant> = None;
             while tokio::signal::ctrl_c().await.is_ok() {
-                if STOP.swap(true, Ordering::Relaxed) {
+                STOP.store(true, Ordering::Relaxed);
+                // Some senders signal a process and its group: that is one Ctrl-C.
+                if first.get_or_insert_with(Instant::now).elapsed() > SAME_PRESS {
                     std::process::exit(130);
                 }
             }

@@ -20,6 +20,8 @@ use super::{Known, ModelError, Progress, Stage, Watch};
 /// pip is given up when nothing has arrived for so long.
 const STALL: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(100);
+/// Begins the name of a scratch folder; the process id follows.
+const PREFIX: &str = ".fetch-";
 /// Most bytes of pip's complaints that are kept.
 const MAX_STDERR_BYTES: u64 = 64 << 10;
 
@@ -39,8 +41,17 @@ pub(super) fn fetch(
 struct Scratch(PathBuf);
 
 impl Scratch {
+    /// Makes the folder, and clears away those of processes that ended without doing so.
     fn new(dir: &Path) -> Result<Scratch, ModelError> {
-        let path = dir.join(format!(".fetch-{}", std::process::id()));
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let owner =
+                name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
+            if owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let path = dir.join(format!("{PREFIX}{}", std::process::id()));
         fs::create_dir_all(&path)
             .map_err(|source| ModelError::Io { path: path.clone(), source })?;
         Ok(Scratch(path))
@@ -192,4 +203,30 @@ fn extract(
     // One byte more than there should be: enough to see that there is too much.
     let limited = member.take(known.file_bytes + 1);
     super::store(limited, Path::new(known.member), part, Some(known.file_bytes), watch)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed set-up fails the test")]
+    use super::*;
+
+    #[test]
+    fn folders_of_dead_processes_are_cleared_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ended = Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let stale = dir.path().join(format!("{PREFIX}{}", ended.id()));
+        fs::create_dir_all(stale.join("x")).unwrap();
+        let scratch = Scratch::new(dir.path()).unwrap();
+        assert!(!stale.exists() && scratch.0.exists());
+        drop(scratch);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn pips_complaint_is_one_line() {
+        let said = "Looking\nERROR: No matching distribution found for x==1\n";
+        assert_eq!(last_line(said), "No matching distribution found for x==1");
+        assert_eq!(last_line(""), "pip said nothing");
+    }
 }

@@ -91,6 +91,9 @@ impl Judging {
     }
 
     fn step(&mut self, event: In) {
+        if let In::Closed(stream) = event {
+            self.streams.remove(&stream);
+        }
         for out in self.bench.handle(self.court.clock.now(), event) {
             match out {
                 Out::RunAudit { id, case } => self.audit(id, *case),

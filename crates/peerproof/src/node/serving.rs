@@ -26,7 +26,7 @@ use peerproof_wire::{
     Failure, FailureCode, Leaf, LogProof, Message as _, ModelId, Offer, ProviderFrame, RouterFrame,
     Signed,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::clock::Clock;
@@ -42,6 +42,8 @@ const GATHER: usize = 64;
 /// A router that says nothing for so long after it opened a stream is gone, as far as the
 /// stream's reader is concerned; the desk has its own, shorter deadlines.
 pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(3600);
+/// How long a router may keep its side of a stream open after ours was closed.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// Figures that the announcement and the status show.
 #[derive(Debug, Default)]
@@ -123,15 +125,35 @@ impl Serving {
         self.next_stream += 1;
         let (frames, outbox) = mpsc::channel(OUTBOX);
         self.streams.insert(stream, frames);
-        self.tasks.spawn(read(stream, reader, self.inbox.clone()));
-        self.tasks.spawn(write(stream, writer, outbox, self.inbox.clone()));
+        let (reading, done) = oneshot::channel::<()>();
+        let inbox = self.inbox.clone();
+        let reader = self.tasks.spawn(async move {
+            let _reading = reading;
+            read(stream, reader, inbox).await;
+        });
+        let inbox = self.inbox.clone();
+        self.tasks.spawn(async move {
+            write(stream, writer, outbox, inbox).await;
+            // A stream is given back when both its directions are.
+            let _ = tokio::time::timeout(GOODBYE, done).await;
+            reader.abort();
+        });
         In::Opened { stream, peer }
     }
 
     fn step(&mut self, event: In) {
+        let gone = match event {
+            In::Closed(stream) => Some(stream),
+            _ => None,
+        };
         let outs = self.desk.handle(self.shop.clock.now(), event);
         for out in outs {
             self.perform(out);
+        }
+        // The desk has nothing more to say about a stream that ended by itself.
+        if let Some(stream) = gone {
+            self.stop(stream);
+            self.streams.remove(&stream);
         }
         let load = &self.shop.load;
         let now = self.desk.load();
@@ -321,12 +343,15 @@ struct Sink {
 fn start(
     shop: &Shop,
     offer: &Signed<Offer>,
-    resume: Vec<u32>,
+    mut resume: Vec<u32>,
     mut sink: Sink,
 ) -> Result<(), Failure> {
     let counter = shop.counters.get(&offer.model_id).ok_or_else(|| unknown(offer.model_id))?;
-    let prompt =
-        counter.service.model().prompt_tokens(&offer.prompt).map_err(|e| prompt_failure(&e))?;
+    let model = counter.service.model();
+    let prompt = model.prompt_tokens(&offer.prompt).map_err(|e| prompt_failure(&e))?;
+    // An id that is no token cannot be read; what is drawn in its place shows that it is false.
+    let tokens = resume.iter().take_while(|id| (**id as usize) < model.vocabulary()).count();
+    resume.truncate(tokens);
     let job = service::Job {
         key: offer.id(),
         seed: sampling_seed(offer),
