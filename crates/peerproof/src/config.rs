@@ -82,6 +82,9 @@ pub struct Network {
     pub mdns: bool,
     /// Multiaddrs of peers to start from.
     pub peers: Vec<String>,
+    /// Multiaddrs under which others reach this node from outside, for example behind a
+    /// forwarded port.
+    pub external: Vec<String>,
     /// Most connections at once.
     pub max_connections: u32,
 }
@@ -146,6 +149,7 @@ impl Default for Config {
                 loopback: false,
                 mdns: true,
                 peers: Vec::new(),
+                external: Vec::new(),
                 max_connections: 256,
             },
             provide: Provide {

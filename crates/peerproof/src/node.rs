@@ -61,8 +61,10 @@ pub enum NodeError {
     #[error(transparent)]
     Net(#[from] NetError),
     /// An address in the configuration.
-    #[error("network.peers: {address}: {message}")]
+    #[error("{setting}: {address}: {message}")]
     Address {
+        /// Which setting.
+        setting: &'static str,
         /// As given.
         address: String,
         /// What is wrong with it.
@@ -333,13 +335,19 @@ fn net_config(config: &Config, public: bool) -> Result<NetConfig, NodeError> {
     net.kad_server = public;
     net.limits.inbound_connections = network.max_connections;
     net.limits.outbound_connections = network.max_connections;
-    for address in &network.peers {
-        net.bootstrap.push(address.parse::<Address>().map_err(|e| NodeError::Address {
-            address: address.clone(),
-            message: e.to_string(),
-        })?);
+    net.bootstrap = addresses("network.peers", &network.peers)?;
+    if public {
+        net.external = addresses("network.external", &network.external)?;
     }
     Ok(net)
+}
+
+fn addresses(setting: &'static str, list: &[String]) -> Result<Vec<Address>, NodeError> {
+    let parse = |address: &String| {
+        let wrong = |message| NodeError::Address { setting, address: address.clone(), message };
+        address.parse().map_err(|e: peerproof_net::AddressError| wrong(e.to_string()))
+    };
+    list.iter().map(parse).collect()
 }
 
 fn loopback(port: u16) -> Vec<Address> {
