@@ -59,6 +59,11 @@ pub(crate) fn stop_on_ctrl_c() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether Ctrl-C was pressed.
+pub(crate) fn stopped() -> bool {
+    STOP.load(Ordering::Relaxed)
+}
+
 /// A progress bar on a terminal; a line a stage and a quarter elsewhere.
 pub(crate) struct Bar {
     bar: ProgressBar,

@@ -7,13 +7,14 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
 use crate::args::Place;
+use crate::output::stopped;
 
 /// A node that is not ready by then won't be.
 const READY: Duration = Duration::from_secs(30);
@@ -90,9 +91,7 @@ impl Stage {
         let output = child.stdout.take().context("no standard output")?;
         let input = child.stdin.take();
         self.children.push((child, input));
-        let ready = ready_line(output);
-        let line =
-            ready.recv_timeout(READY).with_context(|| format!("the {name} did not start"))?;
+        let line = first_line(&ready_line(output), name)?;
         let event: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
         let text = |key: &str| event[key].as_str().map(str::to_owned).context("no such field");
         let addresses = event["addresses"].as_array().into_iter().flatten();
@@ -137,6 +136,18 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+fn first_line(lines: &Receiver<String>, name: &str) -> anyhow::Result<String> {
+    let deadline = Instant::now() + READY;
+    loop {
+        ensure!(!stopped(), "interrupted");
+        match lines.recv_timeout(POLL) {
+            Ok(line) => return Ok(line),
+            Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
+            Err(_) => bail!("the {name} did not start"),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use super::models;
 use crate::api::{Api, Piece, short, summary};
 use crate::args::{DemoArgs, Place};
+use crate::output::{self, stopped};
 use crate::stage::{POLL, Running, Stage};
 
 /// Providers that can't be found by then won't be.
@@ -27,7 +28,18 @@ const FOUND: Duration = Duration::from_secs(20);
 const MAX_TOKENS: u32 = 64;
 
 pub(crate) fn run(place: &Place, args: &DemoArgs) -> anyhow::Result<ExitCode> {
-    crate::output::stop_on_ctrl_c()?;
+    output::stop_on_ctrl_c()?;
+    match show(place, args) {
+        // Whatever failed, it failed because everything was told to end.
+        Err(_) if stopped() => {
+            eprintln!("\nstopped");
+            Ok(ExitCode::from(130))
+        }
+        result => result,
+    }
+}
+
+fn show(place: &Place, args: &DemoArgs) -> anyhow::Result<ExitCode> {
     models::ensure(&place.store()?, DEFAULT_MODEL)?;
     let mut stage = Stage::new(place, args.keep)?;
     let meeting_point = start(&mut stage, "auditor", &["audit"])?;
@@ -57,6 +69,7 @@ pub(crate) fn run(place: &Place, args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let Err(refusal) = ask(&api, &args.prompt, &[&cheat.peer]) else {
         bail!("the cheat was not refused");
     };
+    ensure!(!stopped(), "interrupted");
     println!("\nRefused: {refusal}\n");
     let evidence = stage.evidence("router")?;
     println!("$ peerproof verify {}", evidence.display());
@@ -80,6 +93,7 @@ fn ask(api: &Api, prompt: &str, providers: &[&str]) -> anyhow::Result<(String, O
     });
     let (mut text, mut done) = (String::new(), None);
     api.ask(&request, &mut |piece| {
+        ensure!(!stopped(), "interrupted");
         match piece {
             Piece::Text(piece) => {
                 print!("{piece}");
@@ -98,6 +112,7 @@ fn ask(api: &Api, prompt: &str, providers: &[&str]) -> anyhow::Result<(String, O
 fn wait_for_providers(api: &Api, expected: &[&str]) -> anyhow::Result<()> {
     let since = Instant::now();
     loop {
+        ensure!(!stopped(), "interrupted");
         let models = api.json("/peerproof/models")?;
         let found: Vec<&str> = models
             .as_array()
