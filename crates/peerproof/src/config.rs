@@ -125,7 +125,8 @@ pub struct Ask {
     /// How answers are checked: `receipt`, `sampled`, `full` or `k_of_n`.
     #[serde(with = "level_name")]
     pub level: Level,
-    /// Share of answers that `sampled` audits once a provider has a record, in per mille.
+    /// Least share of answers that `sampled` audits, in per mille: a provider without a record is
+    /// audited more often, down to 50 with a long one. 0 audits none.
     pub audit_per_mille: u32,
     /// Tokens of an answer if the request does not say.
     pub max_tokens: u32,

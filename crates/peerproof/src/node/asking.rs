@@ -15,7 +15,7 @@ use peerproof_job::router::{
     BindingsQuestion, Blame, Broken, Checked, Closed, End, In, Job, LaneId, Notice, Options, Out,
     Outcome as Ended, Reason,
 };
-use peerproof_job::{Candidate, Entropy};
+use peerproof_job::{Candidate, Entropy, Standing};
 use peerproof_log::SignedCheckpoint;
 use peerproof_net::{FrameError, FrameLimits, FrameReader, FrameStream, FrameWriter};
 use peerproof_proof::audit::{describe, verify_case};
@@ -558,9 +558,16 @@ async fn candidate(
             .rtt(peer)
             .await
             .map(|rtt| u32::try_from(rtt.as_millis()).unwrap_or(u32::MAX)),
-        standing: inner.standing(&peer),
+        standing: sampled(inner.standing(&peer), inner.config.ask.audit_per_mille),
         preferred: place.and_then(|place| u16::try_from(place).ok()),
     })
+}
+
+/// The configured share is the least that is audited, and none is none.
+fn sampled(standing: Standing, per_mille: u32) -> Standing {
+    let least = u16::try_from(per_mille).unwrap_or(u16::MAX);
+    let audit_permille = if least == 0 { 0 } else { standing.audit_permille.max(least) };
+    Standing { audit_permille, ..standing }
 }
 
 /// Reads and writes one stream until either side closes it.
