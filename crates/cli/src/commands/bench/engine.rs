@@ -119,8 +119,7 @@ fn audit(subject: &Subject, runs: usize, report: &mut Report) -> anyhow::Result<
         report.add(figure("audit, share of making", "%", &shares));
         if threads == 1 {
             report.add(
-                Figure::new("receipt", "bytes", &of(|a| a.receipt_bytes as f64))
-                    .at_most(600.0),
+                Figure::new("receipt", "bytes", &of(|a| a.receipt_bytes as f64)).at_most(600.0),
             );
             report.add(Figure::new(
                 "receipt with key and signature",

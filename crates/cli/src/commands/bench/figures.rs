@@ -97,11 +97,9 @@ impl fmt::Display for Report {
         let Machine { processor, cores, kernels } = &self.machine;
         writeln!(f, "{processor}, {cores} cores, {kernels} kernels")?;
         writeln!(f, "{} ({}), {} bytes\n", self.model, &self.model_id, self.file_bytes)?;
-        writeln!(
-            f,
-            "{:52} {:>10} {:8} {:>21} {:>4}  {}",
-            "", "median", "", "lowest … highest", "n", "goal"
-        )?;
+        let head =
+            format!("{:52} {:>10} {:8} {:>21} {:>4}", "", "median", "", "lowest … highest", "n");
+        writeln!(f, "{head}  goal")?;
         self.figures.iter().try_for_each(|figure| writeln!(f, "{figure}"))
     }
 }

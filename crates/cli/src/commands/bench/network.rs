@@ -255,9 +255,7 @@ fn together(scene: &Scene<'_>, crowd: Crowd, report: &mut Report) -> anyhow::Res
         }
     }
     let what = format!("{} requests over {} providers", crowd.requests, crowd.providers);
-    report.add(
-        Figure::new(format!("{what}: errors"), "", &[f64::from(errors)]).at_most(0.0),
-    );
+    report.add(Figure::new(format!("{what}: errors"), "", &[f64::from(errors)]).at_most(0.0));
     report.add(Figure::new(format!("{what}: all done"), "ms", &[ms(whole)]));
     report.add(Figure::new(format!("{what}: one answer"), "ms", &times));
     let shares: Vec<f64> =

@@ -40,7 +40,8 @@ pub(super) fn run(
     report.add(Figure::new("tokens predicted", "", &[predicted as f64]));
     report.add(Figure::new("perplexity, float reference", "", &[reference]));
     report.add(Figure::new("perplexity", "", &[perplexity]));
-    report.add(Figure::new("change of perplexity", "%", &[change]).at_most(0.2));
+    report.add(Figure::new("change of perplexity", "%", &[change]));
+    report.add(Figure::new("change of perplexity, either way", "%", &[change.abs()]).at_most(0.2));
     report.add(Figure::new("divergence (KL), mean", "nats", &[mean(|part| part.divergence)]));
     report.add(Figure::new("divergence (KL), by context", "nats", &divergence));
     report.add(Figure::new(
