@@ -44,6 +44,8 @@ const INBOX: usize = 1024;
 const OUTBOX: usize = 8;
 /// How long a search for providers may take.
 const SEARCH: Duration = Duration::from_secs(5);
+/// How long everybody waits for a provider that the user wants to be tried first.
+const HOLD: Duration = Duration::from_secs(1);
 /// How long opening a stream may take.
 const OPEN: Duration = Duration::from_secs(5);
 /// Longer than any silence a job tolerates.
@@ -316,6 +318,8 @@ impl Asking {
         });
     }
 
+    /// Those whose figures are fresh come together, so that the best of them is chosen; if the
+    /// user named some to be tried first, all wait a moment for them.
     fn find_candidates(&mut self) {
         let (inner, inbox) = (Arc::clone(&self.inner), self.inbox.clone());
         let preference = self.prepared.preference.clone();
@@ -326,8 +330,22 @@ impl Asking {
         self.searches += 1;
         self.errands.spawn(async move {
             let mut found = inner.directory.search(wanted.clone(), SEARCH, widen);
+            let mut first = Vec::new();
+            for (peer, known) in inner.directory.fresh(&wanted) {
+                first.extend(candidate(&inner, &preference, &wanted, peer, &known).await);
+            }
+            let hold = tokio::time::Instant::now() + HOLD;
+            while !preference.order.iter().all(|peer| is_among(peer, &first))
+                && let Ok(Some((peer, known))) = tokio::time::timeout_at(hold, found.recv()).await
+            {
+                first.extend(candidate(&inner, &preference, &wanted, peer, &known).await);
+            }
+            if !first.is_empty() && inbox.send(In::Candidates(first)).await.is_err() {
+                return;
+            }
             while let Some((peer, known)) = found.recv().await {
-                if let Some(candidate) = candidate(&inner, &preference, &wanted, peer, &known).await
+                if let Some(candidate) =
+                    candidate(&inner, &preference, &wanted, peer, &known).await
                     && inbox.send(In::Candidates(vec![candidate])).await.is_err()
                 {
                     return;
@@ -561,6 +579,10 @@ async fn candidate(
         standing: sampled(inner.standing(&peer), inner.config.ask.audit_per_mille),
         preferred: place.and_then(|place| u16::try_from(place).ok()),
     })
+}
+
+fn is_among(peer: &str, candidates: &[Candidate]) -> bool {
+    candidates.iter().any(|candidate| candidate.peer.to_string() == peer)
 }
 
 /// The configured share is the least that is audited, and none is none.

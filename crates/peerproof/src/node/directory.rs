@@ -104,6 +104,13 @@ impl Directory {
         self.all().into_iter().filter(|(_, known)| wanted.matches(&known.announcement)).collect()
     }
 
+    /// Of those, the ones whose figures can still be believed.
+    pub(crate) fn fresh(&self, wanted: &Wanted) -> Vec<(PeerId, Known)> {
+        let mut fresh = self.matching(wanted);
+        fresh.retain(|(_, known)| known.heard.elapsed() <= FRESH);
+        fresh
+    }
+
     /// Asks a peer for its announcement and remembers it.
     pub(crate) async fn refresh(&self, peer: PeerId) -> Option<Known> {
         let _slot = self.asking.acquire().await.ok()?;
