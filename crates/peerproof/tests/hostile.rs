@@ -9,7 +9,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod hostile {
+    mod fake;
     mod provider;
     mod raw;
+    mod router;
     mod stage;
 }
