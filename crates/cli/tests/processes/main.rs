@@ -1,0 +1,11 @@
+//! The real binary, as separate processes on loopback, with the real model: what a user does,
+//! what a peer may do to a user, and what goes wrong on a machine.
+
+#![allow(clippy::unwrap_used, reason = "a test states what must hold")]
+
+mod checking;
+mod commands;
+mod demo;
+mod failing_over;
+mod finding;
+mod support;
