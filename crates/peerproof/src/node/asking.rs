@@ -484,7 +484,12 @@ impl Asking {
         let trail: Vec<String> = ended.trail.iter().map(ToString::to_string).collect();
         let model = self.prepared.model_name.clone();
         match reason {
-            Reason::NoProvider => AskError::NoProvider { model, reason: self.inner.why_nobody() },
+            Reason::NoProvider => match self.longest_context() {
+                Some(limit) if limit < self.prepared.offer.max_tokens => {
+                    AskError::ContextLength { limit, requested: self.prepared.offer.max_tokens }
+                }
+                _ => AskError::NoProvider { model, reason: self.inner.why_nobody() },
+            },
             Reason::Refused { code, message } => self.refused_request(*code, message),
             Reason::Busy { retry_after_ms } => AskError::Busy { retry_after_ms: *retry_after_ms },
             Reason::Deadline { total_ms } => AskError::Deadline { deadline_ms: *total_ms },
@@ -505,6 +510,14 @@ impl Asking {
         }
     }
 
+    /// Most tokens that any known provider of the model can hold.
+    fn longest_context(&self) -> Option<u32> {
+        let id = self.prepared.offer.model_id;
+        let held = self.inner.directory.matching(&Wanted::Served(id));
+        let offers = held.iter().flat_map(|(_, known)| &known.announcement.serves);
+        offers.filter(|m| m.model_id == id).map(|m| m.context_length).max()
+    }
+
     fn refused_request(&self, code: FailureCode, message: &str) -> AskError {
         let offer = &self.prepared.offer;
         let invalid = |parameter: &str| AskError::Invalid {
@@ -513,10 +526,7 @@ impl Asking {
         };
         match code {
             FailureCode::ContextLength => {
-                let held = self.inner.directory.matching(&Wanted::Served(offer.model_id));
-                let limits = held.iter().flat_map(|(_, known)| &known.announcement.serves);
-                let limit =
-                    limits.filter(|m| m.model_id == offer.model_id).map(|m| m.context_length).max();
+                let limit = self.longest_context();
                 let requested = requested(message).unwrap_or(offer.max_tokens);
                 AskError::ContextLength { limit: limit.unwrap_or(0), requested }
             }
