@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test states what must hold")]
 
+mod bad_input;
 mod checking;
 mod commands;
 mod demo;
