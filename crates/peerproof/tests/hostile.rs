@@ -9,8 +9,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod hostile {
+    mod auditor;
     mod fake;
     mod provider;
+    mod provider_load;
     mod raw;
     mod router;
     mod stage;
