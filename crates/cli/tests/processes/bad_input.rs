@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::{MODEL, Node, Place, model_file, only, text, until};
+use crate::support::{MODEL, Node, Place, model_file, only, run, text, until};
 
 const QUESTION: &str = "What is the capital of France?";
 
@@ -111,8 +111,7 @@ fn a_model_file_that_lies_is_refused_by_name() {
     let refused = |name: &str, bytes: &[u8]| {
         let file = place.path(name);
         fs::write(&file, bytes).unwrap();
-        let said = refused_start(&place, "home", &["provide", "--model", file.to_str().unwrap()]);
-        said
+        refused_start(&place, "home", &["provide", "--model", file.to_str().unwrap()])
     };
     let truncated = refused("truncated.gguf", &whole[..whole.len() - 4096]);
     assert!(truncated.contains("tensor") && truncated.contains(".weight"), "{truncated}");
@@ -206,11 +205,24 @@ fn a_provider_with_a_full_disk_delivers_no_receipt_and_others_answer() {
     assert_eq!(place.run("full", &["log", "verify"]).code, Some(0), "what was logged holds");
 }
 
-fn with_full_disk(place: &Place, peer: &Node) -> Node {
-    let inner = place.command("full");
+#[test]
+fn a_model_that_does_not_fit_on_the_disk_is_not_installed() {
+    let place = Place::new();
+    let cache = place.path("other").display().to_string();
+    let file = model_file().display().to_string();
+    let mut pull = limited(&place, "home", 1 << 20);
+    pull.args(["--cache", &cache, "models", "pull", &file, "--name", "mine"]);
+    run(pull).refused(&["mine.gguf.part"]);
+    let listed = place.run("home", &["--cache", &cache, "models", "ls", "--json"]).json();
+    assert_eq!(listed, json!([]));
+}
+
+/// The binary, unable to write files longer than so many bytes.
+fn limited(place: &Place, home: &str, bytes: u64) -> Command {
+    let inner = place.command(home);
     let mut command = Command::new("prlimit");
-    // Some receipts fit.
-    command.args(["--fsize=9000:9000", "sh", "-c", "trap '' XFSZ; exec \"$0\" \"$@\""]);
+    command.arg(format!("--fsize={bytes}:{bytes}"));
+    command.args(["sh", "-c", "trap '' XFSZ; exec \"$0\" \"$@\""]);
     command.arg(inner.get_program());
     for (name, value) in inner.get_envs() {
         match value {
@@ -218,6 +230,12 @@ fn with_full_disk(place: &Place, peer: &Node) -> Node {
             None => command.env_remove(name),
         };
     }
+    command
+}
+
+fn with_full_disk(place: &Place, peer: &Node) -> Node {
+    // Some receipts fit.
+    let mut command = limited(place, "full", 9000);
     command.args(["provide", "--peer", &peer.address]);
     place.start(command, "full").unwrap_or_else(|ended| panic!("{ended:?}"))
 }
