@@ -167,9 +167,8 @@ impl Reputation {
             LogBody::Verdict(verdict) => {
                 let provider = PeerId::from(verdict.provider);
                 match &verdict.outcome {
-                    Outcome::Pass => self.add(provider, at, |record| {
-                        record.audits = record.audits.saturating_add(ONE);
-                    }),
+                    // Anybody can have any answer audited here, a provider its own ones too.
+                    Outcome::Pass => {}
                     Outcome::Fail(mismatch) => {
                         let why = format!("{}: {:?}", Fault::WrongAnswer, mismatch.what);
                         self.bar(provider, &why);

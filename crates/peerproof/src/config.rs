@@ -128,6 +128,9 @@ pub struct Ask {
     /// Least share of answers that `sampled` audits, in per mille: a provider without a record is
     /// audited more often, down to 50 with a long one. 0 audits none.
     pub audit_per_mille: u32,
+    /// Have a provider open the leaves that this node's secret nonce draws, of answers that
+    /// are not audited. Costs the provider a replay.
+    pub challenge: bool,
     /// Tokens of an answer if the request does not say.
     pub max_tokens: u32,
     /// Milliseconds from asking to the receipt.
@@ -170,6 +173,7 @@ impl Default for Config {
             ask: Ask {
                 level: Level::Sampled,
                 audit_per_mille: 50,
+                challenge: false,
                 max_tokens: 512,
                 deadline_ms: 300_000,
             },

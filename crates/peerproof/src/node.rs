@@ -19,19 +19,20 @@ mod directory;
 mod handle;
 mod holdings;
 mod judging;
+mod ledger;
 mod roles;
 mod serving;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use peerproof_identity::{Keypair, PeerId};
-use peerproof_job::{Reputation, Standing};
+use peerproof_job::Standing;
 use peerproof_net::{Address, Handle, NetConfig, NetError, Network};
 use peerproof_wire::ModelId;
-use peerproof_wire::evidence::{LogBody, LogEntry};
+use peerproof_wire::evidence::LogEntry;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -43,6 +44,7 @@ use crate::store::{LogWriter, StoreError};
 use clock::Clock;
 use directory::{Directory, Wanted};
 use holdings::Holdings;
+use ledger::Ledger;
 use roles::{Models, Opening};
 
 pub use handle::Client;
@@ -162,8 +164,9 @@ pub(crate) struct Inner {
     directory: Directory,
     holdings: Arc<Holdings>,
     audits: auditing::Audits,
-    log: Arc<LogWriter>,
-    reputation: Mutex<Reputation>,
+    ledger: Arc<Ledger>,
+    /// Turns true when the node stops.
+    stopped: watch::Receiver<bool>,
     counts: Counts,
     load: Arc<serving::Load>,
     serves: Vec<String>,
@@ -191,9 +194,11 @@ impl Node {
         let session = Arc::new(session_key());
         let (stop, stopped) = watch::channel(false);
         let mut tasks = Vec::new();
-        let public = match models.serve.is_empty() && models.audit.is_empty() {
-            true => None,
-            false => Some(Network::start(&key, net_config(&settings.config, true)?).await?),
+        let ledger = Arc::new(Ledger::new(clock, Arc::clone(&log), &history));
+        // Nobody hears of this node before it can answer: models first.
+        let public = match models.open().await? {
+            false => None,
+            true => Some(Network::start(&key, net_config(&settings.config, true)?).await?),
         };
         let (net, events) = Network::start(&session, net_config(&settings.config, false)?).await?;
         let directory = Directory::new(net.clone());
@@ -212,6 +217,7 @@ impl Node {
                 key: &key,
                 clock,
                 log: &log,
+                ledger: &ledger,
                 history: &history,
                 load: &load,
                 stopped: &stopped,
@@ -222,17 +228,18 @@ impl Node {
         let inner = Arc::new(Inner {
             clock,
             net: net.clone(),
-            public_net,
             audits: auditing::Audits {
                 replays,
                 directory: directory.clone(),
                 net,
                 session: Arc::clone(&session),
+                own: public_net.as_ref().map(Handle::local_peer),
             },
+            public_net,
             session,
             directory,
-            log,
-            reputation: Mutex::new(Reputation::replay(&history)),
+            ledger,
+            stopped,
             counts: Counts::default(),
             load,
             serves: settings.serve.iter().map(|m| m.name.clone()).collect(),
@@ -269,9 +276,16 @@ impl Node {
         Ok(())
     }
 
-    /// Ends every role, closes the networks and the log.
+    /// Ends every role and every job asked for, then closes the networks. The log is released
+    /// when the last [`Client`] is dropped.
     pub async fn shutdown(self) {
         let _ = self.stop.send(true);
+        let jobs = async {
+            while self.inner.counts.asking.load(Ordering::Relaxed) > 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), jobs).await;
         for task in self.tasks {
             let _ = tokio::time::timeout(std::time::Duration::from_secs(5), task).await;
         }
@@ -362,28 +376,13 @@ async fn full_addresses(net: &Handle) -> Result<Vec<String>, NodeError> {
 }
 
 impl Inner {
-    fn reputation(&self) -> std::sync::MutexGuard<'_, Reputation> {
-        self.reputation.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn standing(&self, peer: &PeerId) -> Standing {
-        self.reputation().standing(peer, self.clock.unix_ms())
-    }
-
-    /// Appends to the log and takes the entry into account. A log that fails does not undo
-    /// what is known in memory.
-    async fn note(&self, body: LogBody) {
-        let entry = LogEntry { unix_ms: self.clock.unix_ms(), body };
-        self.reputation().note(&entry);
-        if let Err(error) = self.log.append(&entry).await {
-            tracing::error!(%error, "an entry could not be logged");
-        }
+        self.ledger.standing(peer)
     }
 
     /// Barred keys are not even talked to.
     async fn ban_the_barred(&self) {
-        let barred: Vec<PeerId> = self.reputation().barred().map(|(peer, _)| *peer).collect();
-        for peer in barred {
+        for (peer, _) in self.ledger.barred() {
             let _ = self.net.ban(peer).await;
         }
     }

@@ -101,7 +101,8 @@ fn good_work_raises_and_audits_raise_more() {
     assert_eq!(score(&[], 0), 500);
     assert_eq!(score(&[at(0, accepted(1, false))], 0), 555);
     assert_eq!(score(&[at(0, accepted(1, true))], 0), 764);
-    assert_eq!(score(&[at(0, verdict(1, Outcome::Pass))], 0), 750);
+    // A verdict for somebody else may be on an answer the provider ordered itself.
+    assert_eq!(score(&[at(0, verdict(1, Outcome::Pass))], 0), 500);
     let many: Vec<LogEntry> = (0..100).map(|_| at(0, accepted(1, true))).collect();
     assert!(score(&many, 0) > 990);
 }

@@ -26,6 +26,8 @@ use super::{NodeError, Settings};
 const TALK: Duration = Duration::from_secs(5);
 /// A peer that appears again within this time is not asked again.
 const QUIET: Duration = Duration::from_secs(2);
+/// Between two rounds of asking everybody known.
+const ROUND: Duration = Duration::from_secs(60);
 /// Peers whose last appearance is remembered.
 const MAX_APPEARED: usize = 4096;
 
@@ -124,7 +126,8 @@ async fn reply(card: &Card, mut stream: FrameStream) -> Result<(), String> {
     stream.finish().await.map_err(|e| e.to_string())
 }
 
-/// Asks every peer that appears what it does, until `stop` turns true.
+/// Asks every peer that appears what it does, again if it does not answer at first, and
+/// everybody known once a minute, until `stop` turns true.
 pub(super) async fn follow(
     directory: Directory,
     mut events: Events,
@@ -132,13 +135,24 @@ pub(super) async fn follow(
 ) {
     let mut appeared: HashMap<PeerId, Instant> = HashMap::new();
     let mut asking = JoinSet::new();
+    let mut rounds = tokio::time::interval(ROUND);
     loop {
         let peer = tokio::select! {
             event = events.next() => match event {
                 Some(Event::PeerConnected { peer, .. } | Event::PeerFound { peer, .. }) => peer,
+                Some(Event::PeerDisconnected { peer }) => {
+                    appeared.remove(&peer);
+                    continue;
+                }
                 Some(_) => continue,
                 None => return,
             },
+            _ = rounds.tick() => {
+                for (peer, _) in directory.all() {
+                    asking.spawn(once(directory.clone(), peer));
+                }
+                continue;
+            }
             Some(_) = asking.join_next() => continue,
             _ = stop.wait_for(|stop| *stop) => return,
         };
@@ -146,10 +160,21 @@ pub(super) async fn follow(
             appeared.retain(|_, at| at.elapsed() < QUIET);
         }
         if appeared.insert(peer, Instant::now()).is_none_or(|at| at.elapsed() > QUIET) {
-            let directory = directory.clone();
-            asking.spawn(async move {
-                directory.refresh(peer).await;
-            });
+            asking.spawn(at_last(directory.clone(), peer));
+        }
+    }
+}
+
+async fn once(directory: Directory, peer: PeerId) {
+    directory.refresh(peer).await;
+}
+
+/// A node that has just started may need a moment before it answers; others never will.
+async fn at_last(directory: Directory, peer: PeerId) {
+    for pause in [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(4)] {
+        tokio::time::sleep(pause).await;
+        if directory.refresh(peer).await.is_some() {
+            return;
         }
     }
 }

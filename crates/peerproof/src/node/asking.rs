@@ -118,6 +118,7 @@ pub(super) fn prepare(
         search_ms: u64::try_from(SEARCH.as_millis()).unwrap_or(u64::MAX),
         k: usize::from(k),
         n: usize::from(n),
+        challenge: ask.challenge,
         ..Options::default()
     };
     Ok(Prepared { model_name, offer, client_nonce, options, preference: spec.preference, auditor })
@@ -177,12 +178,19 @@ pub(super) async fn run(
         timer: None,
         events,
         searches: 0,
-        evidence: None,
-        mismatch: None,
+        found: HashMap::new(),
         ended: None,
     };
     asking.drive(outs, inputs, cancel).await;
     inner.counts.asking.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// Evidence that bars a provider.
+struct Found {
+    /// The file, or why there is none.
+    file: String,
+    /// What differs, in words, if it was recomputed.
+    mismatch: Option<String>,
 }
 
 struct Asking {
@@ -198,9 +206,8 @@ struct Asking {
     timer: Option<tokio::time::Instant>,
     events: Events,
     searches: u32,
-    evidence: Option<String>,
-    /// What an audit found, in words.
-    mismatch: Option<String>,
+    /// What was found against whom.
+    found: HashMap<PeerId, Found>,
     ended: Option<Box<Ended>>,
 }
 
@@ -211,6 +218,7 @@ impl Asking {
         mut inputs: mpsc::Receiver<In>,
         mut cancel: oneshot::Receiver<()>,
     ) {
+        let mut stopped = self.inner.stopped.clone();
         self.perform_all(outs).await;
         while self.ended.is_none() {
             let event = tokio::select! {
@@ -220,12 +228,11 @@ impl Asking {
                     In::Timer
                 }
                 _ = &mut cancel => In::CancelledByUser,
+                _ = stopped.wait_for(|stop| *stop) => {
+                    let _ = self.events.try_send(Err(AskError::Unavailable("it is stopping".into())));
+                    In::CancelledByUser
+                }
             };
-            if let In::AuditDone(_, peerproof_job::router::Audited::Failed { mismatch, .. }) =
-                &event
-            {
-                self.mismatch = Some(describe(mismatch));
-            }
             let outs = self.job.handle(self.inner.clock.now(), event);
             self.perform_all(outs).await;
         }
@@ -326,6 +333,7 @@ impl Asking {
         let wanted = Wanted::Served(self.prepared.offer.model_id);
         let widen = self.searches > 0
             || !preference.only.is_empty()
+            || !preference.order.is_empty()
             || self.prepared.options.n > 1 && self.prepared.offer.level == WireLevel::KOfN;
         self.searches += 1;
         self.errands.spawn(async move {
@@ -344,8 +352,7 @@ impl Asking {
                 return;
             }
             while let Some((peer, known)) = found.recv().await {
-                if let Some(candidate) =
-                    candidate(&inner, &preference, &wanted, peer, &known).await
+                if let Some(candidate) = candidate(&inner, &preference, &wanted, peer, &known).await
                     && inbox.send(In::Candidates(vec![candidate])).await.is_err()
                 {
                     return;
@@ -416,21 +423,33 @@ impl Asking {
         });
     }
 
-    /// Evidence becomes a file first: it is useful even if the log's disk is full.
+    /// Remembers first, then makes it last: as a file, which is of use even if the log's disk is
+    /// full, and in the log. What does not bar anybody is only logged.
     async fn record(&mut self, body: LogBody) {
-        if let LogBody::Evidence(found) = &body {
-            self.evidence = Some(match evidence::write(&self.inner.home.evidence(), found) {
-                Ok(path) => path.display().to_string(),
-                Err(error) => {
-                    tracing::error!(%error, "evidence could not be kept");
-                    format!("could not be written: {error}")
-                }
-            });
-            if let Some(accused) = accused(found) {
+        let entry = self.inner.ledger.remember(body);
+        if let LogBody::Evidence(evidence) = &entry.body {
+            let accused = accused(evidence);
+            if self.inner.standing(&accused).barred.is_some() {
+                self.keep(accused, evidence.clone()).await;
                 let _ = self.inner.net.ban(accused).await;
             }
         }
-        self.inner.note(body).await;
+        let _ = self.inner.ledger.append(&entry).await;
+    }
+
+    async fn keep(&mut self, accused: PeerId, found: Evidence) {
+        let mismatch = match &found {
+            Evidence::WrongAnswer(wrong) => Some(describe(&wrong.mismatch)),
+            _ => None,
+        };
+        let dir = self.inner.home.evidence();
+        let written = tokio::task::spawn_blocking(move || evidence::write(&dir, &found)).await;
+        let file = match written {
+            Ok(Ok(path)) => path.display().to_string(),
+            Ok(Err(error)) => format!("could not be written: {error}"),
+            Err(error) => format!("could not be written: {error}"),
+        };
+        self.found.insert(accused, Found { file, mismatch });
     }
 
     async fn report(&mut self) {
@@ -494,15 +513,16 @@ impl Asking {
             Reason::Busy { retry_after_ms } => AskError::Busy { retry_after_ms: *retry_after_ms },
             Reason::Deadline { total_ms } => AskError::Deadline { deadline_ms: *total_ms },
             Reason::Check { .. } | Reason::Disputed { .. } | Reason::NoAgreement { .. } => {
-                let provider = match blame {
-                    Blame::Provider(peer) => peer.to_string(),
-                    _ => "several providers".into(),
+                let (provider, found) = match blame {
+                    Blame::Provider(peer) => (peer.to_string(), self.found.get(&peer)),
+                    _ => ("several providers".into(), self.found.values().next()),
                 };
-                let reason = match (reason, &self.mismatch) {
-                    (Reason::Check { fault, .. }, Some(found)) => format!("{fault}, {found}"),
+                let mismatch = found.and_then(|found| found.mismatch.as_ref());
+                let reason = match (reason, mismatch) {
+                    (Reason::Check { fault, .. }, Some(what)) => format!("{fault}, {what}"),
                     _ => reason.to_string(),
                 };
-                let evidence = self.evidence.clone().unwrap_or_else(|| "none".into());
+                let evidence = found.map_or_else(|| "none".into(), |found| found.file.clone());
                 AskError::Refused { provider, reason, evidence }
             }
             _ if trail.is_empty() => AskError::Failed { trail: vec![reason.to_string()] },
@@ -526,9 +546,11 @@ impl Asking {
         };
         match code {
             FailureCode::ContextLength => {
-                let limit = self.longest_context();
                 let requested = requested(message).unwrap_or(offer.max_tokens);
-                AskError::ContextLength { limit: limit.unwrap_or(0), requested }
+                match self.longest_context() {
+                    Some(limit) => AskError::ContextLength { limit, requested },
+                    None => invalid("messages"),
+                }
             }
             FailureCode::EmptyPrompt => invalid("messages"),
             FailureCode::UnknownModel => AskError::NoProvider {
@@ -668,10 +690,10 @@ fn check_log_proof(receipt: &Signed<Receipt>, proof: &LogProof) -> Result<(), St
     checkpoint.verify_entry(&payload, proof.index, &path).map_err(|e| e.to_string())
 }
 
-fn accused(evidence: &Evidence) -> Option<PeerId> {
+fn accused(evidence: &Evidence) -> PeerId {
     match evidence {
-        Evidence::WrongAnswer(wrong) => Some(wrong.case.receipt.key().peer_id()),
-        Evidence::Equivocation(both) => Some(both.first.key().peer_id()),
-        Evidence::Observation(_) => None,
+        Evidence::WrongAnswer(wrong) => wrong.case.receipt.key().peer_id(),
+        Evidence::Equivocation(both) => both.first.key().peer_id(),
+        Evidence::Observation(seen) => seen.provider.peer_id(),
     }
 }

@@ -1,8 +1,9 @@
 //! Recomputing answers: for this node's own answers, and for routers that ask.
 //!
 //! A node that holds the model recomputes by itself; otherwise it looks for an
-//! auditor, sends the case, and takes a signed verdict back. One replay runs
-//! at a time, since a replay uses all threads.
+//! auditor, sends the case, and takes a signed verdict back. One audit runs
+//! at a time, since a replay uses all threads. Answers of this node's own
+//! provider are put to others, so "audited" always means by somebody else.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use peerproof_wire::{
     AUDIT_PROTOCOL, AuditReply, AuditRequest, Case, Message as _, ModelId, Openings, Outcome,
     Signed, Verdict,
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use super::directory::{Directory, Wanted};
 use super::holdings::Holdings;
@@ -27,6 +28,8 @@ use super::holdings::Holdings;
 const SEARCH: Duration = Duration::from_secs(3);
 /// How long an auditor may take for its verdict.
 const VERDICT: Duration = Duration::from_secs(110);
+/// As long, if others could be asked instead.
+const ONE_OF_MANY: Duration = Duration::from_secs(35);
 /// Auditors that are tried, one after the other.
 const MAX_AUDITORS: usize = 3;
 
@@ -35,11 +38,13 @@ pub(crate) struct Replays {
     holdings: Arc<Holdings>,
     threads: usize,
     ready: Mutex<HashMap<ModelId, Arc<Replayer>>>,
+    /// Held while a replay runs, also by one that nobody waits for any more.
+    turn: Arc<Semaphore>,
 }
 
 impl Replays {
     pub(crate) fn new(holdings: Arc<Holdings>, threads: usize) -> Replays {
-        Replays { holdings, threads, ready: Mutex::default() }
+        Replays { holdings, threads, ready: Mutex::default(), turn: Arc::new(Semaphore::new(1)) }
     }
 
     /// A replayer of the model; `None` if this node doesn't hold it.
@@ -71,7 +76,11 @@ impl Replays {
             Ok(replayer) => replayer,
             Err(error) => return Some(Err(error)),
         };
-        let replay = move || audit(&*replayer, &case, openings.as_ref(), &auditor);
+        let turn = Arc::clone(&self.turn).acquire_owned().await;
+        let replay = move || {
+            let _turn = turn;
+            audit(&*replayer, &case, openings.as_ref(), &auditor)
+        };
         let found = tokio::task::spawn_blocking(replay).await;
         Some(match found {
             Ok(found) => found.map_err(|e| e.to_string()),
@@ -86,6 +95,8 @@ pub(crate) struct Audits {
     pub(crate) directory: Directory,
     pub(crate) net: Handle,
     pub(crate) session: Arc<Keypair>,
+    /// This node's own provider, whose answers it does not judge alone.
+    pub(crate) own: Option<PeerId>,
 }
 
 impl Audits {
@@ -99,10 +110,16 @@ impl Audits {
     ) -> Audited {
         let case = Arc::new(case);
         if let Some(peer) = named {
+            if exclude.contains(&peer) {
+                return Audited::Unavailable(format!("auditor {peer} took part in the answer"));
+            }
             return match self.ask(peer, &case).await {
-                Ok(verdict) => judged(peer, verdict),
+                Ok(verdict) => judged(peer, vec![verdict]),
                 Err(why) => Audited::Unavailable(format!("auditor {peer}: {why}")),
             };
+        }
+        if self.own.is_some_and(|own| exclude.contains(&own)) {
+            return self.by_others(&case, exclude).await;
         }
         let key = self.session.public();
         match self.replays.audit(Arc::clone(&case), None, key).await {
@@ -117,21 +134,36 @@ impl Audits {
         }
     }
 
+    /// One auditor's word is enough to accept; a failure is put to a second one if there is one.
     async fn by_others(&self, case: &Arc<Case>, exclude: &[PeerId]) -> Audited {
         let wanted = Wanted::Audited(case.offer.model_id);
-        let mut auditors = self.directory.search(wanted, SEARCH, false);
-        let mut reasons = Vec::new();
+        let mut auditors = self.directory.search(wanted, SEARCH, true);
+        let (mut reasons, mut against) = (Vec::new(), Vec::new());
         while let Some((peer, _)) = auditors.recv().await {
             if exclude.contains(&peer) || reasons.len() >= MAX_AUDITORS {
                 continue;
             }
-            match self.ask(peer, case).await {
-                Ok(verdict) => return judged(peer, verdict),
+            let asked = tokio::time::timeout(ONE_OF_MANY, self.ask(peer, case)).await;
+            match asked.unwrap_or_else(|_| Err("no verdict in time".into())) {
+                Ok(verdict) if verdict.outcome == Outcome::Pass && !against.is_empty() => {
+                    return Audited::Unavailable("two auditors disagree".into());
+                }
+                Ok(verdict) if verdict.outcome == Outcome::Pass => {
+                    return judged(peer, vec![verdict]);
+                }
+                Ok(verdict) => against.push((peer, verdict)),
                 Err(why) => reasons.push(format!("{peer}: {why}")),
             }
+            if against.len() > 1 {
+                break;
+            }
+        }
+        if let Some((first, _)) = against.first() {
+            let first = *first;
+            return judged(first, against.into_iter().map(|(_, verdict)| verdict).collect());
         }
         Audited::Unavailable(if reasons.is_empty() {
-            "this node does not hold the model and found no auditor of it".into()
+            "this node does not hold the model, or answered itself, and found no auditor".into()
         } else {
             format!("no auditor gave a verdict: {}", reasons.join("; "))
         })
@@ -155,10 +187,11 @@ impl Audits {
     }
 }
 
-fn judged(peer: PeerId, verdict: Signed<Verdict>) -> Audited {
+/// What verdicts of one outcome amount to; there is at least one.
+fn judged(peer: PeerId, verdicts: Vec<Signed<Verdict>>) -> Audited {
     let by = Auditor::Peer(peer);
-    match verdict.outcome.clone() {
-        Outcome::Pass => Audited::Passed { by },
-        Outcome::Fail(mismatch) => Audited::Failed { by, mismatch, verdicts: vec![verdict] },
+    match verdicts.first().map(|verdict| verdict.outcome.clone()) {
+        Some(Outcome::Fail(mismatch)) => Audited::Failed { by, mismatch, verdicts },
+        Some(Outcome::Pass) | None => Audited::Passed { by },
     }
 }

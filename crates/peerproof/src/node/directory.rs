@@ -8,6 +8,7 @@
 //! advice; what it says of a model's name binds nobody: jobs name ids.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,8 +27,10 @@ const FORGET: Duration = Duration::from_secs(600);
 const MAX_KNOWN: usize = 4096;
 /// Announcements asked for at once.
 const MAX_ASKING: usize = 16;
-/// So many known peers make a search of the network unnecessary at first.
+/// With so many fresh ones at hand the network is asked only after [`LAZY`].
 const ENOUGH: usize = 2;
+/// Most answers are complete before.
+const LAZY: Duration = Duration::from_secs(1);
 /// A search that found somebody ends when nobody else was found for so long.
 const SETTLE: Duration = Duration::from_millis(700);
 /// For one announcement, connection included.
@@ -160,8 +163,8 @@ impl Directory {
     }
 
     /// Peers that match: those known at once, then those the network finds, each once its
-    /// announcement is fresh. Ends when the network has no more or `deadline` passes. The
-    /// network is asked only if few are known or the search is to `widen`.
+    /// announcement is fresh. Ends when the network has no more or `deadline` passes. If
+    /// enough are at hand the network is asked a moment later, unless the search is to `widen`.
     pub(crate) fn search(
         &self,
         wanted: Wanted,
@@ -186,39 +189,60 @@ impl Directory {
     ) {
         let mut seen = Vec::new();
         let mut tasks = tokio::task::JoinSet::new();
+        let answered = Arc::new(AtomicUsize::new(0));
         for (peer, known) in self.matching(&wanted) {
             seen.push(peer);
-            let stale = known.heard.elapsed() > FRESH;
-            if !stale && found.send((peer, known)).await.is_err() {
+            if known.heard.elapsed() > FRESH {
+                tasks.spawn(self.clone().report(
+                    peer,
+                    wanted.clone(),
+                    found.clone(),
+                    Arc::clone(&answered),
+                ));
+            } else if found.send((peer, known)).await.is_err() {
                 return;
-            }
-            if stale {
-                tasks.spawn(self.clone().report(peer, wanted.clone(), found.clone()));
+            } else {
+                answered.fetch_add(1, Ordering::Relaxed);
             }
         }
-        if (widen || seen.len() < ENOUGH)
-            && let Ok(mut providers) = self.net.search(wanted.key(), deadline).await
-        {
-            // Once somebody is found, those who matter answer soon or not at all.
+        if !widen && answered.load(Ordering::Relaxed) >= ENOUGH {
+            tokio::time::sleep(LAZY).await;
+        }
+        if let Ok(mut providers) = self.net.search(wanted.key(), deadline).await {
+            // Once somebody has answered, those who matter do so soon or not at all.
             loop {
-                let next = match seen.is_empty() {
-                    true => Ok(providers.next().await),
-                    false => tokio::time::timeout(SETTLE, providers.next()).await,
-                };
-                let Ok(Some(peer)) = next else { break };
-                if !seen.contains(&peer) {
-                    seen.push(peer);
-                    tasks.spawn(self.clone().report(peer, wanted.clone(), found.clone()));
+                let next = tokio::time::timeout(SETTLE, providers.next()).await;
+                match next {
+                    Ok(Some(peer)) if !seen.contains(&peer) => {
+                        seen.push(peer);
+                        tasks.spawn(self.clone().report(
+                            peer,
+                            wanted.clone(),
+                            found.clone(),
+                            Arc::clone(&answered),
+                        ));
+                    }
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(_) if answered.load(Ordering::Relaxed) > 0 => break,
+                    Err(_) => {}
                 }
             }
         }
         while tasks.join_next().await.is_some() {}
     }
 
-    async fn report(self, peer: PeerId, wanted: Wanted, found: mpsc::Sender<(PeerId, Known)>) {
+    async fn report(
+        self,
+        peer: PeerId,
+        wanted: Wanted,
+        found: mpsc::Sender<(PeerId, Known)>,
+        answered: Arc<AtomicUsize>,
+    ) {
         if let Some(known) = self.refresh(peer).await
             && wanted.matches(&known.announcement)
         {
+            answered.fetch_add(1, Ordering::Relaxed);
             let _ = found.send((peer, known)).await;
         }
     }

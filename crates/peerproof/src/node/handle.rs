@@ -41,7 +41,7 @@ impl Client {
     /// What the node says about itself.
     pub async fn status(&self) -> NodeStatus {
         let peers = self.inner.net.peers().await.map_or(0, |peers| peers.len());
-        self.inner.status(peers, self.inner.log.size().await.unwrap_or(0))
+        self.inner.status(peers, self.inner.ledger.len().await)
     }
 
     /// Everybody this node knows: connected peers, those who announced something, and those
@@ -66,12 +66,7 @@ impl Client {
                 barred: standing.barred,
             });
         }
-        let gone = inner
-            .reputation()
-            .barred()
-            .map(|(peer, why)| (*peer, why.to_owned()))
-            .collect::<Vec<_>>();
-        for (peer, why) in gone {
+        for (peer, why) in inner.ledger.barred() {
             if all.iter().any(|known| known.peer == peer.to_string()) {
                 continue;
             }

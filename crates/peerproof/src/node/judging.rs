@@ -9,25 +9,27 @@ use peerproof_job::auditor::{Bench, CaseId, In, Out, StreamId};
 use peerproof_net::{FrameStream, Incoming};
 use peerproof_proof::lottery::Ticket;
 use peerproof_proof::verdict;
-use peerproof_wire::evidence::{LogBody, LogEntry};
+use peerproof_wire::evidence::LogBody;
 use peerproof_wire::{AuditReply, AuditRequest, Case, Message as _, Signed, Verdict};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::auditing::Replays;
 use super::clock::Clock;
-use crate::store::LogWriter;
+use super::ledger::Ledger;
 
 /// What waits for the bench.
 const INBOX: usize = 1024;
 /// A router that asks for nothing within this time is gone.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longer than any audit waits and runs.
+const LONGEST_AUDIT: Duration = Duration::from_secs(600);
 
 /// What judging needs of the node.
 pub(super) struct Court {
     pub(super) key: Arc<Keypair>,
     pub(super) clock: Clock,
-    pub(super) log: Arc<LogWriter>,
+    pub(super) ledger: Arc<Ledger>,
     pub(super) replays: Arc<Replays>,
 }
 
@@ -144,7 +146,16 @@ async fn converse(
     if inbox.send(event).await.is_err() {
         return;
     }
-    if let Ok(reply) = replied.await
+    stream.set_read_timeout(LONGEST_AUDIT);
+    let reply = tokio::select! {
+        reply = replied => reply,
+        // Nothing more is expected: whatever comes, the asker is gone or out of line.
+        _ = stream.recv() => {
+            let _ = inbox.send(In::Closed(id)).await;
+            return;
+        }
+    };
+    if let Ok(reply) = reply
         && let Ok(bytes) = reply.encode()
         && stream.send(&bytes).await.is_ok()
     {
@@ -163,7 +174,7 @@ async fn judge(court: &Court, case: Arc<Case>) -> Result<Signed<Verdict>, String
     let unix_ms = court.clock.unix_ms();
     let verdict = verdict::build(&court.key, &case, findings, Some(&ticket), unix_ms)
         .map_err(|e| e.to_string())?;
-    let entry = LogEntry { unix_ms, body: LogBody::Verdict(verdict.clone()) };
-    court.log.append(&entry).await.map_err(|e| e.to_string())?;
+    let entry = court.ledger.remember(LogBody::Verdict(verdict.clone()));
+    court.ledger.append(&entry).await.map_err(|e| e.to_string())?;
     Ok(verdict)
 }

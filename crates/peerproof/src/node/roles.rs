@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::clock::Clock;
 use super::holdings::{Held, Holdings};
+use super::ledger::Ledger;
 use super::{NodeError, Settings, announcing, auditing, judging, serving, threads};
 use crate::store::LogWriter;
 
@@ -37,6 +38,14 @@ impl Models {
         holdings.add(&settings.hold, &honest)?;
         Ok(Models { holdings: Arc::new(holdings), serve, audit })
     }
+
+    /// Opens what is served and audited; false if that is nothing.
+    pub(super) async fn open(&self) -> Result<bool, NodeError> {
+        for held in self.serve.iter().chain(&self.audit) {
+            held.open().await?;
+        }
+        Ok(!self.serve.is_empty() || !self.audit.is_empty())
+    }
 }
 
 /// What the public roles are opened with.
@@ -45,6 +54,7 @@ pub(super) struct Opening<'a> {
     pub(super) key: &'a Arc<Keypair>,
     pub(super) clock: Clock,
     pub(super) log: &'a Arc<LogWriter>,
+    pub(super) ledger: &'a Arc<Ledger>,
     pub(super) history: &'a [LogEntry],
     pub(super) load: &'a Arc<serving::Load>,
     pub(super) stopped: &'a watch::Receiver<bool>,
@@ -139,7 +149,7 @@ impl Opening<'_> {
         let court = judging::Court {
             key: Arc::clone(self.key),
             clock: self.clock,
-            log: Arc::clone(self.log),
+            ledger: Arc::clone(self.ledger),
             replays: Arc::clone(replays),
         };
         let limits = FrameLimits { read_timeout: judging::READ_TIMEOUT, ..FrameLimits::default() };
