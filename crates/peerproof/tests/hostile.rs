@@ -10,6 +10,7 @@
 
 mod hostile {
     mod auditor;
+    mod challenge;
     mod fake;
     mod provider;
     mod provider_load;

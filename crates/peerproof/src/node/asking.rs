@@ -489,7 +489,7 @@ impl Asking {
             verification: Report {
                 level: level(ended.verification.asked),
                 audited: matches!(ended.verification.done, Checked::Audited { .. }),
-                detail: ended.verification.done.to_string(),
+                detail: detail(&ended.verification),
                 check_ms: millis(ended.verification.cost_ms),
             },
             reputation: u32::from(reputation),
@@ -560,6 +560,11 @@ impl Asking {
             _ => invalid("request"),
         }
     }
+}
+
+fn detail(verification: &peerproof_job::router::Verification) -> String {
+    let opened = if verification.opened { ", drawn leaves opened" } else { "" };
+    format!("{}{opened}", verification.done)
 }
 
 /// The sum of the numbers a provider names after "got": prompt and answer tokens.

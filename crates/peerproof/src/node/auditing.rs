@@ -163,7 +163,10 @@ impl Audits {
             return judged(first, against.into_iter().map(|(_, verdict)| verdict).collect());
         }
         Audited::Unavailable(if reasons.is_empty() {
-            "this node does not hold the model, or answered itself, and found no auditor".into()
+            match self.own.is_some_and(|own| exclude.contains(&own)) {
+                true => "this node answered itself and found no other auditor".into(),
+                false => "this node does not hold the model and found no auditor of it".into(),
+            }
         } else {
             format!("no auditor gave a verdict: {}", reasons.join("; "))
         })
