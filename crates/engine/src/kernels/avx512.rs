@@ -156,23 +156,25 @@ fn tile<S: Sink, const KIND: u8, const T: usize>(
             }
         }
     }
-    for (t, [even, odd]) in acc.into_iter().enumerate() {
-        let first = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
-        let last = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
-        let mut out = [0i64; 16];
-        // SAFETY: two vectors of 64 bytes fill the array.
-        unsafe {
-            _mm512_storeu_si512(
-                out.as_mut_ptr().cast(),
-                _mm512_permutex2var_epi64(even, first, odd),
-            );
-            _mm512_storeu_si512(
-                out.as_mut_ptr().add(8).cast(),
-                _mm512_permutex2var_epi64(even, last, odd),
-            );
-        }
-        sink.take(row + t, group, &out);
+    for (t, sums) in acc.into_iter().enumerate() {
+        sink.take(row + t, group, &in_order(sums));
     }
+}
+
+/// The sixteen sums of a group, from the vectors of the even and the odd rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn in_order([even, odd]: [__m512i; 2]) -> [i64; 16] {
+    let first = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+    let last = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
+    let mut out = [0i64; 16];
+    // SAFETY: two vectors of 64 bytes fill the array.
+    unsafe {
+        let to = out.as_mut_ptr();
+        _mm512_storeu_si512(to.cast(), _mm512_permutex2var_epi64(even, first, odd));
+        _mm512_storeu_si512(to.add(8).cast(), _mm512_permutex2var_epi64(even, last, odd));
+    }
+    out
 }
 
 /// Asks for the memory a few blocks on: a single row of activations passes over

@@ -227,9 +227,8 @@ fn note(body: &LogBody) -> &str {
 }
 
 #[test]
-fn broken_conversations() {
+fn frames_out_of_order() {
     let order = End::Recovers("out-of-order");
-    let garbage = End::Recovers("garbage");
     all(vec![
         attack("tokens in another order", order, |honest| {
             let mut moves = honest.beginning(8);
@@ -255,6 +254,24 @@ fn broken_conversations() {
             vec![delivered(deliver(&honest.key, honest.receipt.clone()))]
         }),
         attack("accepted twice", order, |honest| vec![honest.accept(), honest.accept()]),
+        attack("no commitment", End::Left("out-of-order"), |mut honest| {
+            honest.frames[31].commitment = None;
+            honest.beginning(honest.frames.len())
+        }),
+        attack("openings that nobody asked for", order, |honest| {
+            let mut moves = honest.beginning(3);
+            let leaf_hashes = vec![Digest::from_bytes([1; 32]); 16_384];
+            let openings: Vec<Opening> = vec![];
+            moves.push(Move::Send(ProviderFrame::Openings(Openings { openings, leaf_hashes })));
+            moves
+        }),
+    ]);
+}
+
+#[test]
+fn frames_that_say_nonsense() {
+    let garbage = End::Recovers("garbage");
+    all(vec![
         attack("another offer accepted", garbage, |mut honest| {
             honest.accepted.offer_id = Digest::from_bytes([4; 32]);
             honest.beginning(honest.frames.len())
@@ -276,17 +293,6 @@ fn broken_conversations() {
             let root = Digest::from_bytes([1; 32]);
             honest.frames[2].commitment = Some(Commitment { leaves: 196_608, root });
             honest.beginning(honest.frames.len())
-        }),
-        attack("no commitment", End::Left("out-of-order"), |mut honest| {
-            honest.frames[31].commitment = None;
-            honest.beginning(honest.frames.len())
-        }),
-        attack("openings that nobody asked for", order, |honest| {
-            let mut moves = honest.beginning(3);
-            let leaf_hashes = vec![Digest::from_bytes([1; 32]); 16_384];
-            let openings: Vec<Opening> = vec![];
-            moves.push(Move::Send(ProviderFrame::Openings(Openings { openings, leaf_hashes })));
-            moves
         }),
         attack("bytes that are no frame", garbage, |honest| {
             let mut moves = honest.beginning(3);
