@@ -12,29 +12,25 @@ use std::time::Duration;
 
 use peerproof_identity::PeerId;
 use peerproof_job::router::{
-    BindingsQuestion, Blame, Broken, Checked, Closed, End, In, Job, LaneId, Notice, Options, Out,
-    Outcome as Ended, Reason,
+    BindingsQuestion, Broken, In, Job, LaneId, Notice, Out, Outcome as Ended,
 };
 use peerproof_job::{Candidate, Entropy, Standing};
 use peerproof_log::SignedCheckpoint;
-use peerproof_net::{FrameError, FrameLimits, FrameReader, FrameStream, FrameWriter};
+use peerproof_net::FrameLimits;
 use peerproof_proof::audit::{describe, verify_case};
 use peerproof_proof::challenge;
 use peerproof_proof::receipt::{Answer as Whole, BindingError, Field, verify_bindings};
 use peerproof_wire::evidence::{Evidence, LogBody, LogEntry};
-use peerproof_wire::job::client_nonce_hash;
 use peerproof_wire::{
-    Challenge, FailureCode, JOB_PROTOCOL, Level as WireLevel, LogProof, Message as _, ModelId,
-    Offer, ProviderFrame, Receipt, RouterFrame, Signed, Stop,
+    Challenge, JOB_PROTOCOL, Level as WireLevel, LogProof, Message as _, Receipt, RouterFrame,
+    Signed,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::directory::{Known, Wanted};
 use super::{Inner, sleep_until};
-use crate::client::{
-    AnswerEvent, AskError, FinishReason, JobSpec, Level, Outcome, Preference, Prompt, Report,
-};
+use crate::client::{AnswerEvent, AskError, Preference};
 use crate::evidence;
 use crate::home::random_seed;
 
@@ -51,103 +47,14 @@ const OPEN: Duration = Duration::from_secs(5);
 /// Longer than any silence a job tolerates.
 const READ_TIMEOUT: Duration = Duration::from_secs(600);
 
+mod offer;
+mod report;
+mod streams;
+
+pub(super) use offer::{Prepared, prepare};
+use streams::converse;
+
 pub(super) type Events = mpsc::Sender<Result<AnswerEvent, AskError>>;
-
-/// A request whose model is known by id, signed.
-pub(super) struct Prepared {
-    model_name: String,
-    offer: Signed<Offer>,
-    client_nonce: [u8; 32],
-    options: Options,
-    preference: Preference,
-    auditor: Option<PeerId>,
-}
-
-impl Prepared {
-    pub(super) fn max_tokens(&self) -> u32 {
-        self.offer.max_tokens
-    }
-}
-
-/// Turns a request into a signed offer.
-pub(super) fn prepare(
-    inner: &Inner,
-    spec: JobSpec,
-    model_id: ModelId,
-    model_name: String,
-) -> Result<Prepared, AskError> {
-    let ask = &inner.config.ask;
-    let client_nonce = random_seed();
-    let level = spec.verification.level;
-    let (k, n) = spec.verification.k_of_n;
-    let auditor = spec
-        .verification
-        .auditor
-        .as_deref()
-        .map(|peer| parse_peer("verification.auditor", peer))
-        .transpose()?;
-    for peer in
-        spec.preference.order.iter().chain(&spec.preference.only).chain(&spec.preference.ignore)
-    {
-        parse_peer("provider", peer)?;
-    }
-    let offer = Offer {
-        model_id,
-        prompt: prompt(spec.prompt),
-        sampling: peerproof_wire::Sampling {
-            temperature_q16: spec.sampling.temperature_q16,
-            top_k: spec.sampling.top_k,
-            top_p_q16: spec.sampling.top_p_q16,
-        },
-        max_tokens: spec.max_tokens.unwrap_or(ask.max_tokens),
-        stop: spec.stop,
-        level: match level {
-            Level::Receipt => WireLevel::Receipt,
-            Level::Sampled => WireLevel::Sampled,
-            Level::Full => WireLevel::Full,
-            Level::KOfN => WireLevel::KOfN,
-        },
-        public_nonce: spec.seed.map_or_else(random_seed, nonce_of_seed),
-        client_nonce_hash: client_nonce_hash(&client_nonce),
-        deadline_ms: ask.deadline_ms,
-    };
-    let invalid = |message: String| AskError::Invalid { parameter: "request".into(), message };
-    let offer = Signed::sign(&inner.session, offer).map_err(|e| invalid(e.to_string()))?;
-    let options = Options {
-        total_ms: ask.deadline_ms,
-        search_ms: u64::try_from(SEARCH.as_millis()).unwrap_or(u64::MAX),
-        k: usize::from(k),
-        n: usize::from(n),
-        challenge: ask.challenge,
-        ..Options::default()
-    };
-    Ok(Prepared { model_name, offer, client_nonce, options, preference: spec.preference, auditor })
-}
-
-fn prompt(prompt: Prompt) -> peerproof_wire::Prompt {
-    match prompt {
-        Prompt::Chat(messages) => peerproof_wire::Prompt::Chat(
-            messages
-                .into_iter()
-                .map(|m| peerproof_wire::ChatMessage { role: m.role, content: m.content })
-                .collect(),
-        ),
-        Prompt::Text(text) => peerproof_wire::Prompt::Text(text),
-        Prompt::Tokens(ids) => peerproof_wire::Prompt::Tokens(ids),
-    }
-}
-
-/// The public nonce of a user's seed: the same seed gives the same answer from anyone.
-fn nonce_of_seed(seed: i64) -> [u8; 32] {
-    blake3::derive_key("peerproof public nonce of a user's seed v1", &seed.to_le_bytes())
-}
-
-fn parse_peer(parameter: &str, peer: &str) -> Result<PeerId, AskError> {
-    peer.parse().map_err(|_| AskError::Invalid {
-        parameter: parameter.into(),
-        message: format!("{peer:?} is not a peer id"),
-    })
-}
 
 /// Runs a job to its end. Dropping `cancel`'s other half cancels it.
 pub(super) async fn run(
@@ -451,136 +358,6 @@ impl Asking {
         };
         self.found.insert(accused, Found { file, mismatch });
     }
-
-    async fn report(&mut self) {
-        let Some(ended) = self.ended.take() else { return };
-        let result = match &ended.end {
-            End::Answered(stop) => Ok(self.outcome(&ended, *stop)),
-            End::Failed { reason, blame } => Err(self.error(reason, *blame, &ended)),
-            End::Cancelled => return,
-        };
-        let counts = &self.inner.counts;
-        let counter = match &result {
-            Ok(_) => &counts.answered,
-            Err(AskError::Refused { .. }) => &counts.refused,
-            Err(_) => &counts.failed,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        let _ = self.events.send(result.map(|outcome| AnswerEvent::Done(Box::new(outcome)))).await;
-    }
-
-    fn outcome(&self, ended: &Ended, stop: Stop) -> Outcome {
-        let offer = &self.prepared.offer;
-        let provider = ended.receipt.as_ref().map(|receipt| receipt.key().peer_id());
-        let reputation = provider.map_or(0, |peer| self.inner.standing(&peer).score);
-        let millis = |ms: u64| u32::try_from(ms).unwrap_or(u32::MAX);
-        Outcome {
-            job_id: offer.id().to_string(),
-            receipt_id: ended.receipt_id().map(|id| id.to_string()).unwrap_or_default(),
-            provider: provider.map(|peer| peer.to_string()).unwrap_or_default(),
-            model_id: offer.model_id.to_string(),
-            model: self.prepared.model_name.clone(),
-            finish_reason: match stop {
-                Stop::Length => FinishReason::Length,
-                Stop::EndOfText | Stop::StopString => FinishReason::Stop,
-            },
-            prompt_tokens: ended.prompt_tokens.unwrap_or(0),
-            output_tokens: ended.output_tokens,
-            verification: Report {
-                level: level(ended.verification.asked),
-                audited: matches!(ended.verification.done, Checked::Audited { .. }),
-                detail: detail(&ended.verification),
-                check_ms: millis(ended.verification.cost_ms),
-            },
-            reputation: u32::from(reputation),
-            first_token_ms: millis(ended.first_token_ms.unwrap_or(0)),
-            total_ms: millis(ended.total_ms),
-            trail: ended.trail.iter().map(ToString::to_string).collect(),
-        }
-    }
-
-    fn error(&self, reason: &Reason, blame: Blame, ended: &Ended) -> AskError {
-        let trail: Vec<String> = ended.trail.iter().map(ToString::to_string).collect();
-        let model = self.prepared.model_name.clone();
-        match reason {
-            Reason::NoProvider => match self.longest_context() {
-                Some(limit) if limit < self.prepared.offer.max_tokens => {
-                    AskError::ContextLength { limit, requested: self.prepared.offer.max_tokens }
-                }
-                _ => AskError::NoProvider { model, reason: self.inner.why_nobody() },
-            },
-            Reason::Refused { code, message } => self.refused_request(*code, message),
-            Reason::Busy { retry_after_ms } => AskError::Busy { retry_after_ms: *retry_after_ms },
-            Reason::Deadline { total_ms } => AskError::Deadline { deadline_ms: *total_ms },
-            Reason::Check { .. } | Reason::Disputed { .. } | Reason::NoAgreement { .. } => {
-                let (provider, found) = match blame {
-                    Blame::Provider(peer) => (peer.to_string(), self.found.get(&peer)),
-                    _ => ("several providers".into(), self.found.values().next()),
-                };
-                let mismatch = found.and_then(|found| found.mismatch.as_ref());
-                let reason = match (reason, mismatch) {
-                    (Reason::Check { fault, .. }, Some(what)) => format!("{fault}, {what}"),
-                    _ => reason.to_string(),
-                };
-                let evidence = found.map_or_else(|| "none".into(), |found| found.file.clone());
-                AskError::Refused { provider, reason, evidence }
-            }
-            _ if trail.is_empty() => AskError::Failed { trail: vec![reason.to_string()] },
-            _ => AskError::Failed { trail },
-        }
-    }
-
-    /// Most tokens that any known provider of the model can hold.
-    fn longest_context(&self) -> Option<u32> {
-        let id = self.prepared.offer.model_id;
-        let held = self.inner.directory.matching(&Wanted::Served(id));
-        let offers = held.iter().flat_map(|(_, known)| &known.announcement.serves);
-        offers.filter(|m| m.model_id == id).map(|m| m.context_length).max()
-    }
-
-    fn refused_request(&self, code: FailureCode, message: &str) -> AskError {
-        let offer = &self.prepared.offer;
-        let invalid = |parameter: &str| AskError::Invalid {
-            parameter: parameter.into(),
-            message: message.into(),
-        };
-        match code {
-            FailureCode::ContextLength => {
-                let requested = requested(message).unwrap_or(offer.max_tokens);
-                match self.longest_context() {
-                    Some(limit) => AskError::ContextLength { limit, requested },
-                    None => invalid("messages"),
-                }
-            }
-            FailureCode::EmptyPrompt => invalid("messages"),
-            FailureCode::UnknownModel => AskError::NoProvider {
-                model: self.prepared.model_name.clone(),
-                reason: message.into(),
-            },
-            _ => invalid("request"),
-        }
-    }
-}
-
-fn detail(verification: &peerproof_job::router::Verification) -> String {
-    let opened = if verification.opened { ", drawn leaves opened" } else { "" };
-    format!("{}{opened}", verification.done)
-}
-
-/// The sum of the numbers a provider names after "got": prompt and answer tokens.
-fn requested(message: &str) -> Option<u32> {
-    let (_, tail) = message.rsplit_once("got ")?;
-    let numbers = tail.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u32>().ok());
-    numbers.reduce(u32::saturating_add)
-}
-
-fn level(level: WireLevel) -> Level {
-    match level {
-        WireLevel::Receipt => Level::Receipt,
-        WireLevel::Sampled => Level::Sampled,
-        WireLevel::Full => Level::Full,
-        WireLevel::KOfN => Level::KOfN,
-    }
 }
 
 /// A provider as the job sees it; `None` if the user's preference rules it out.
@@ -627,61 +404,6 @@ fn sampled(standing: Standing, per_mille: u32) -> Standing {
     let least = u16::try_from(per_mille).unwrap_or(u16::MAX);
     let audit_permille = if least == 0 { 0 } else { standing.audit_permille.max(least) };
     Standing { audit_permille, ..standing }
-}
-
-/// Reads and writes one stream until either side closes it.
-async fn converse(
-    lane: LaneId,
-    stream: FrameStream,
-    frames: mpsc::Receiver<RouterFrame>,
-    inbox: mpsc::Sender<In>,
-) {
-    let (reader, writer) = stream.split();
-    let mut reading = tokio::spawn(read(lane, reader, inbox.clone()));
-    tokio::select! {
-        closed = write(writer, frames) => {
-            if let Some(why) = closed {
-                let _ = inbox.send(In::Closed(lane, Closed::Gone(why))).await;
-            }
-        }
-        _ = &mut reading => {}
-    }
-    reading.abort();
-}
-
-async fn read(lane: LaneId, mut reader: FrameReader, inbox: mpsc::Sender<In>) {
-    loop {
-        let event = match reader.recv().await {
-            Ok(Some(frame)) => match ProviderFrame::decode(&frame) {
-                Ok(frame) => In::Frame(lane, frame),
-                Err(error) => In::Closed(lane, Closed::Garbage(error.to_string())),
-            },
-            Ok(None) => In::Closed(lane, Closed::Gone("the provider closed the stream".into())),
-            Err(
-                error @ (FrameError::TooLong { .. } | FrameError::Empty | FrameError::Refused(_)),
-            ) => In::Closed(lane, Closed::Garbage(error.to_string())),
-            Err(error) => In::Closed(lane, Closed::Gone(error.to_string())),
-        };
-        let last = matches!(event, In::Closed(..));
-        if inbox.send(event).await.is_err() || last {
-            return;
-        }
-    }
-}
-
-/// Writes frames until the job closes the lane; gives back why it could not.
-async fn write(mut writer: FrameWriter, mut frames: mpsc::Receiver<RouterFrame>) -> Option<String> {
-    while let Some(frame) = frames.recv().await {
-        let written = match frame.encode() {
-            Ok(bytes) => writer.send(&bytes).await.map_err(|e| e.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(why) = written {
-            return Some(why);
-        }
-    }
-    let _ = writer.finish().await;
-    None
 }
 
 /// A provider logs a receipt with the receipt's own time, so its log entry can be rebuilt.

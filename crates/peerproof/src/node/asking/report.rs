@@ -1,0 +1,142 @@
+//! From the end of a job to what its asker is told.
+
+use std::sync::atomic::Ordering;
+
+use peerproof_job::router::{Blame, Checked, End, Outcome as Ended, Reason};
+use peerproof_wire::{FailureCode, Level as WireLevel, Stop};
+
+use super::Asking;
+use crate::client::{AnswerEvent, AskError, FinishReason, Level, Outcome, Report};
+use crate::node::directory::Wanted;
+
+impl Asking {
+    pub(super) async fn report(&mut self) {
+        let Some(ended) = self.ended.take() else { return };
+        let result = match &ended.end {
+            End::Answered(stop) => Ok(self.outcome(&ended, *stop)),
+            End::Failed { reason, blame } => Err(self.error(reason, *blame, &ended)),
+            End::Cancelled => return,
+        };
+        let counts = &self.inner.counts;
+        let counter = match &result {
+            Ok(_) => &counts.answered,
+            Err(AskError::Refused { .. }) => &counts.refused,
+            Err(_) => &counts.failed,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let _ = self.events.send(result.map(|outcome| AnswerEvent::Done(Box::new(outcome)))).await;
+    }
+
+    fn outcome(&self, ended: &Ended, stop: Stop) -> Outcome {
+        let offer = &self.prepared.offer;
+        let provider = ended.receipt.as_ref().map(|receipt| receipt.key().peer_id());
+        let reputation = provider.map_or(0, |peer| self.inner.standing(&peer).score);
+        let millis = |ms: u64| u32::try_from(ms).unwrap_or(u32::MAX);
+        Outcome {
+            job_id: offer.id().to_string(),
+            receipt_id: ended.receipt_id().map(|id| id.to_string()).unwrap_or_default(),
+            provider: provider.map(|peer| peer.to_string()).unwrap_or_default(),
+            model_id: offer.model_id.to_string(),
+            model: self.prepared.model_name.clone(),
+            finish_reason: match stop {
+                Stop::Length => FinishReason::Length,
+                Stop::EndOfText | Stop::StopString => FinishReason::Stop,
+            },
+            prompt_tokens: ended.prompt_tokens.unwrap_or(0),
+            output_tokens: ended.output_tokens,
+            verification: Report {
+                level: level(ended.verification.asked),
+                audited: matches!(ended.verification.done, Checked::Audited { .. }),
+                detail: detail(&ended.verification),
+                check_ms: millis(ended.verification.cost_ms),
+            },
+            reputation: u32::from(reputation),
+            first_token_ms: millis(ended.first_token_ms.unwrap_or(0)),
+            total_ms: millis(ended.total_ms),
+            trail: ended.trail.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn error(&self, reason: &Reason, blame: Blame, ended: &Ended) -> AskError {
+        let trail: Vec<String> = ended.trail.iter().map(ToString::to_string).collect();
+        let model = self.prepared.model_name.clone();
+        match reason {
+            Reason::NoProvider => match self.longest_context() {
+                Some(limit) if limit < self.prepared.offer.max_tokens => {
+                    AskError::ContextLength { limit, requested: self.prepared.offer.max_tokens }
+                }
+                _ => AskError::NoProvider { model, reason: self.inner.why_nobody() },
+            },
+            Reason::Refused { code, message } => self.refused_request(*code, message),
+            Reason::Busy { retry_after_ms } => AskError::Busy { retry_after_ms: *retry_after_ms },
+            Reason::Deadline { total_ms } => AskError::Deadline { deadline_ms: *total_ms },
+            Reason::Check { .. } | Reason::Disputed { .. } | Reason::NoAgreement { .. } => {
+                let (provider, found) = match blame {
+                    Blame::Provider(peer) => (peer.to_string(), self.found.get(&peer)),
+                    _ => ("several providers".into(), self.found.values().next()),
+                };
+                let mismatch = found.and_then(|found| found.mismatch.as_ref());
+                let reason = match (reason, mismatch) {
+                    (Reason::Check { fault, .. }, Some(what)) => format!("{fault}, {what}"),
+                    _ => reason.to_string(),
+                };
+                let evidence = found.map_or_else(|| "none".into(), |found| found.file.clone());
+                AskError::Refused { provider, reason, evidence }
+            }
+            _ if trail.is_empty() => AskError::Failed { trail: vec![reason.to_string()] },
+            _ => AskError::Failed { trail },
+        }
+    }
+
+    /// Most tokens that any known provider of the model can hold.
+    fn longest_context(&self) -> Option<u32> {
+        let id = self.prepared.offer.model_id;
+        let held = self.inner.directory.matching(&Wanted::Served(id));
+        let offers = held.iter().flat_map(|(_, known)| &known.announcement.serves);
+        offers.filter(|m| m.model_id == id).map(|m| m.context_length).max()
+    }
+
+    fn refused_request(&self, code: FailureCode, message: &str) -> AskError {
+        let offer = &self.prepared.offer;
+        let invalid = |parameter: &str| AskError::Invalid {
+            parameter: parameter.into(),
+            message: message.into(),
+        };
+        match code {
+            FailureCode::ContextLength => {
+                let requested = requested(message).unwrap_or(offer.max_tokens);
+                match self.longest_context() {
+                    Some(limit) => AskError::ContextLength { limit, requested },
+                    None => invalid("messages"),
+                }
+            }
+            FailureCode::EmptyPrompt => invalid("messages"),
+            FailureCode::UnknownModel => AskError::NoProvider {
+                model: self.prepared.model_name.clone(),
+                reason: message.into(),
+            },
+            _ => invalid("request"),
+        }
+    }
+}
+
+fn detail(verification: &peerproof_job::router::Verification) -> String {
+    let opened = if verification.opened { ", drawn leaves opened" } else { "" };
+    format!("{}{opened}", verification.done)
+}
+
+/// The sum of the numbers a provider names after "got": prompt and answer tokens.
+fn requested(message: &str) -> Option<u32> {
+    let (_, tail) = message.rsplit_once("got ")?;
+    let numbers = tail.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u32>().ok());
+    numbers.reduce(u32::saturating_add)
+}
+
+fn level(level: WireLevel) -> Level {
+    match level {
+        WireLevel::Receipt => Level::Receipt,
+        WireLevel::Sampled => Level::Sampled,
+        WireLevel::Full => Level::Full,
+        WireLevel::KOfN => Level::KOfN,
+    }
+}
