@@ -5,7 +5,8 @@
 //! that are left, and only then records where things lie. Nothing is copied:
 //! keys, strings, arrays and tensors stay in the mapping and are handed out as
 //! borrowed slices, so refusing a bad file costs a few MiB at most, whatever it
-//! claims to hold.
+//! claims to hold. What has been used can be let go of (`Gguf::release`), so
+//! that a model and its file need not both lie in memory.
 //!
 //! Deliberately absent: writing, big-endian files, and any meaning of a key
 //! beyond `general.alignment`.
@@ -17,7 +18,7 @@ mod parse;
 mod value;
 
 use std::fs::File;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -49,6 +50,9 @@ pub const MAX_DIMS: u32 = 4;
 pub const MAX_ALIGNMENT: u32 = 1 << 16;
 /// The alignment of tensor data where the file doesn't say.
 pub const DEFAULT_ALIGNMENT: u32 = 32;
+/// Linux maps so many bytes around a page that is touched, where it has them in
+/// memory. Between many small tensors that adds up.
+const MAPPED_AROUND: usize = 64 << 10;
 
 /// A checked model file: where its keys and tensors lie.
 ///
@@ -157,6 +161,37 @@ impl Deref for Source {
     }
 }
 
+impl Source {
+    /// Tells the system that the pages of a range of the file are not needed for
+    /// the time being. Who reads them again has the same bytes, read from the
+    /// file again. Does nothing for a file in memory.
+    fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self
+            && range.start < range.end
+            && range.end <= map.len()
+        {
+            // SAFETY: the mapping is private and never written to, so no page of it
+            // differs from the file's. A page dropped is filled from the file when
+            // it is next read, by whatever thread and through whatever slice: what
+            // any reader sees doesn't change. That holds for the whole pages which
+            // the range is widened to as well. The range lies in the mapping.
+            #[allow(unsafe_code, reason = "dropping pages is unsafe by nature; see SAFETY")]
+            let dropped = unsafe {
+                map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    range.start,
+                    range.len(),
+                )
+            };
+            // Only a hint: where it fails the pages stay.
+            let _ = dropped;
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+}
+
 /// Maps a file for reading.
 fn map(path: &Path) -> Result<memmap2::Mmap, GgufError> {
     let io = |source| GgufError::Io { path: path.to_owned(), source };
@@ -259,6 +294,17 @@ impl Gguf {
     /// A span that parsing has checked to be UTF-8.
     fn text(&self, span: Span) -> &str {
         std::str::from_utf8(span.of(&self.source)).unwrap_or_default()
+    }
+
+    /// Lets go of the pages of bytes that lie in this file, and of what the system
+    /// has mapped around them. Reading any of it again is allowed and gives the
+    /// same bytes, from the file.
+    pub(crate) fn release(&self, bytes: &[u8]) {
+        let Some(start) = bytes.as_ptr().addr().checked_sub(self.source.as_ptr().addr()) else {
+            return;
+        };
+        let end = start.saturating_add(bytes.len()).saturating_add(MAPPED_AROUND);
+        self.source.release(start.saturating_sub(MAPPED_AROUND)..end.min(self.source.len()));
     }
 
     fn resolve<'a>(&'a self, info: &'a Info) -> Tensor<'a> {
@@ -481,3 +527,24 @@ impl<'a> Iterator for Strings<'a> {
 }
 
 impl ExactSizeIterator for Strings<'_> {}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+
+    #[test]
+    fn released_pages_are_read_again_from_the_file() {
+        // Any file of some size will do: this test's own program.
+        let path = std::env::current_exe().unwrap();
+        let expected = std::fs::read(&path).unwrap();
+        let source = Source::Mapped(map(&path).unwrap());
+        let len = expected.len();
+        for range in [0..len, 1..len - 1, 4097..65_537, len - 1..len, 5..5, 0..len + 1, len..len] {
+            assert!(*source == *expected, "before {range:?}");
+            source.release(range.clone());
+            assert!(*source == *expected, "after {range:?}");
+        }
+        assert_eq!(model_id(&path).unwrap(), *blake3::hash(&expected).as_bytes());
+    }
+}

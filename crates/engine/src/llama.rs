@@ -337,7 +337,9 @@ fn pack_all(
         while let Some(&at) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
             let mut slot = slots[at].lock().unwrap_or_else(PoisonError::into_inner);
             let slot = &mut *slot;
-            slot.done = Some(slot.packed.fill(&slot.tensor, slot.out));
+            // The packed copy is what is read from then on.
+            let read = |bytes: &[u8]| gguf.release(bytes);
+            slot.done = Some(slot.packed.fill(&slot.tensor, slot.out, &read));
         }
     };
     std::thread::scope(|scope| {

@@ -14,6 +14,8 @@ use crate::weights::{LoadError, Packing, SCALE_LIMIT, WEIGHT_MAGNITUDE_BITS};
 const HALF_BITS: i32 = 24;
 /// A bound no rounded value reaches.
 const WIDE: i64 = 1 << 61;
+/// About so many bytes of a tensor are packed before its reader may drop them.
+const STRETCH_BYTES: usize = 1 << 20;
 
 /// The largest exponent at which every weight stays below 2^19 in magnitude,
 /// `18 - floor(log2 max|w|)`; 0 for a tensor of zeros.
@@ -87,42 +89,60 @@ fn extremes(kind: GgmlType, block: &[u8]) -> (i64, i64) {
     (i64::from(low) - offset, i64::from(high) - offset)
 }
 
-/// Writes all groups of the tensor to `out`.
+/// Writes all groups of the tensor to `out`; tells `done` about every stretch of
+/// rows once it is written.
 pub(crate) fn fill(
     tensor: &Tensor<'_>,
     packing: Packing,
     cols: usize,
     exponent: i32,
     out: &mut [u8],
+    done: &dyn Fn(&[u8]),
 ) -> Result<(), LoadError> {
     let kind = tensor.kind;
     let row_bytes = cols / kind.block_elements() as usize * kind.block_bytes() as usize;
-    let blocks = cols.div_ceil(32);
-    let group_bytes = packing.block_bytes() * blocks;
+    let group_bytes = packing.block_bytes() * cols.div_ceil(32);
     if row_bytes == 0 {
         return Ok(());
     }
-    for (row, bytes) in tensor.data.chunks_exact(row_bytes).enumerate() {
-        let group = &mut out[row / 16 * group_bytes..][..group_bytes];
-        if packing == Packing::Dense {
-            fill_dense_row(kind, bytes, exponent, row % 16, group);
-            continue;
+    let stretch = (STRETCH_BYTES / row_bytes).max(1);
+    for (at, rows) in tensor.data.chunks(stretch * row_bytes).enumerate() {
+        for (row, bytes) in (at * stretch..).zip(rows.chunks_exact(row_bytes)) {
+            let group = &mut out[row / 16 * group_bytes..][..group_bytes];
+            if packing == Packing::Dense {
+                fill_dense_row(kind, bytes, exponent, row % 16, group);
+            } else {
+                fill_quantised_row(tensor, packing, exponent, (row, bytes), group)?;
+            }
         }
-        let source = bytes.chunks_exact(kind.block_bytes() as usize);
-        for (at, (block, out)) in
-            source.zip(group.chunks_exact_mut(packing.block_bytes())).enumerate()
-        {
-            let number = row * blocks + at;
-            fill_block(kind, block, exponent, row % 16, out).map_err(|bad| match bad {
-                Some(got) => LoadError::Scale {
-                    tensor: tensor.name.to_owned(),
-                    block: number,
-                    got,
-                    limit: SCALE_LIMIT,
-                },
-                None => not_finite(tensor, number),
-            })?;
-        }
+        done(rows);
+    }
+    Ok(())
+}
+
+/// Writes one row of quantised blocks.
+fn fill_quantised_row(
+    tensor: &Tensor<'_>,
+    packing: Packing,
+    exponent: i32,
+    (row, bytes): (usize, &[u8]),
+    group: &mut [u8],
+) -> Result<(), LoadError> {
+    let kind = tensor.kind;
+    let source = bytes.chunks_exact(kind.block_bytes() as usize);
+    let first = row * source.len();
+    for (at, (block, out)) in source.zip(group.chunks_exact_mut(packing.block_bytes())).enumerate()
+    {
+        let number = first + at;
+        fill_block(kind, block, exponent, row % 16, out).map_err(|bad| match bad {
+            Some(got) => LoadError::Scale {
+                tensor: tensor.name.to_owned(),
+                block: number,
+                got,
+                limit: SCALE_LIMIT,
+            },
+            None => not_finite(tensor, number),
+        })?;
     }
     Ok(())
 }

@@ -151,10 +151,16 @@ impl Packed {
         self.packing.block_bytes() * self.cols.div_ceil(32) * self.rows.div_ceil(16)
     }
 
-    /// Packs the tensor into `out`, zeroed and of [`Packed::bytes`] bytes.
-    pub(crate) fn fill(self, tensor: &Tensor<'_>, out: &mut [u8]) -> Result<Self, LoadError> {
+    /// Packs the tensor into `out`, zeroed and of [`Packed::bytes`] bytes. Calls
+    /// `done` with stretches of the tensor that won't be read again.
+    pub(crate) fn fill(
+        self,
+        tensor: &Tensor<'_>,
+        out: &mut [u8],
+        done: &dyn Fn(&[u8]),
+    ) -> Result<Self, LoadError> {
         let exponent = pack::exponent(tensor)?;
-        pack::fill(tensor, self.packing, self.cols, exponent, out)?;
+        pack::fill(tensor, self.packing, self.cols, exponent, out, done)?;
         Ok(Self { exponent, ..self })
     }
 }
@@ -188,7 +194,7 @@ impl Matrix {
     pub(crate) fn pack(tensor: &Tensor<'_>, cols: usize, rows: usize) -> Result<Self, LoadError> {
         let packed = Packed::plan(tensor, cols, rows)?;
         let mut memory = Arena::reserve(packed.bytes())?;
-        let packed = packed.fill(tensor, &mut memory)?;
+        let packed = packed.fill(tensor, &mut memory, &|_| ())?;
         Ok(Self::over(&packed, &Arena::seal(memory)?, 0))
     }
 
