@@ -87,7 +87,10 @@ pub fn verify(
         None => proof::verify(&evidence),
     };
     let worthless = |source| VerifyError::Worthless { path: path.display().to_string(), source };
-    Ok(judgement(&evidence, &finding.map_err(worthless)?, model_id, recomputes))
+    let finding = finding.map_err(worthless)?;
+    // A receipt that breaks its offer convicts before anything is run.
+    let recomputed = recomputes && matches!(finding.proven, Some(Proven::WrongAnswer(_)));
+    Ok(judgement(&evidence, &finding, model_id, recomputed))
 }
 
 fn case(evidence: &Evidence) -> Option<&Case> {
