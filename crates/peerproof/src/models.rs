@@ -359,6 +359,7 @@ impl Store {
             }
         };
         check_digest(&part, &name, expected, id)?;
+        check_header(&part, source)?;
         let path = self.dir.join(format!("{name}.gguf"));
         fs::rename(&part, &path).map_err(|source| ModelError::Io { path: part, source })?;
         self.record(&path, &name, id, source)
@@ -516,6 +517,14 @@ fn check_digest(
     }
 }
 
+/// A file that no engine could open does not get a name.
+fn check_header(part: &Path, source: &Source) -> Result<(), ModelError> {
+    Gguf::open(part).map(drop).map_err(|error| {
+        let _ = fs::remove_file(part);
+        ModelError::Gguf { path: source.describe().into(), message: error.to_string() }
+    })
+}
+
 fn copy(from: &Path, to: &Path, watch: Watch<'_>) -> Result<ModelId, ModelError> {
     let io = |source| ModelError::Io { path: from.to_owned(), source };
     let file = File::open(from).map_err(io)?;
@@ -588,10 +597,18 @@ mod tests {
         ControlFlow::Continue(())
     }
 
+    /// A model file without keys or tensors, and bytes that belong to none.
+    fn content() -> Vec<u8> {
+        let mut bytes = b"GGUF\x03\0\0\0".to_vec();
+        bytes.extend([0; 16]);
+        bytes.resize(300_000, 7);
+        bytes
+    }
+
     fn store_with_file() -> (tempfile::TempDir, Store, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("Tiny.Q8.gguf");
-        fs::write(&file, vec![7; 300_000]).unwrap();
+        fs::write(&file, content()).unwrap();
         let store = Store::new(dir.path().join("models"), "http://127.0.0.1:1");
         (dir, store, file)
     }
@@ -624,7 +641,7 @@ mod tests {
         let (_dir, store, file) = store_with_file();
         let pulled = store.pull(&Source::Path(file), None, None, &mut quiet).unwrap();
         assert_eq!(pulled.name, "tiny.q8");
-        assert_eq!(pulled.id, blake3::hash(&vec![7; 300_000]).to_hex().as_str());
+        assert_eq!(pulled.id, blake3::hash(&content()).to_hex().as_str());
         assert_eq!(store.find("tiny.q8").unwrap(), pulled);
         assert_eq!(store.find(&pulled.id[..12]).unwrap(), pulled);
         assert_eq!(store.verify("tiny.q8", &mut quiet).unwrap(), pulled);
@@ -649,6 +666,34 @@ mod tests {
         let error = store.pull(&Source::Path(file), Some("t"), insist, &mut quiet).unwrap_err();
         assert!(matches!(error, ModelError::WrongDigest { .. }), "{error}");
         assert_eq!(fs::read_dir(&store.dir).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_broken_file_gets_no_name() {
+        let (_dir, store, file) = store_with_file();
+        // One tensor, `w`, of 32 32-bit numbers, whose data is cut off.
+        let mut bytes = b"GGUF\x03\0\0\0".to_vec();
+        bytes.extend(1_u64.to_le_bytes());
+        bytes.extend(0_u64.to_le_bytes());
+        bytes.extend(1_u64.to_le_bytes());
+        bytes.extend(b"w");
+        bytes.extend(1_u32.to_le_bytes());
+        bytes.extend(32_u64.to_le_bytes());
+        bytes.extend(0_u32.to_le_bytes());
+        bytes.extend(0_u64.to_le_bytes());
+        bytes.resize(bytes.len().next_multiple_of(32) + 128, 0);
+        fs::write(&file, &bytes).unwrap();
+        store.pull(&Source::Path(file.clone()), Some("whole"), None, &mut quiet).unwrap();
+        store.remove("whole").unwrap();
+        for (content, said) in [(&bytes[..bytes.len() - 1], "tensor \"w\""), (b"no model", "GGUF")]
+        {
+            fs::write(&file, content).unwrap();
+            let pulled = store.pull(&Source::Path(file.clone()), Some("t"), None, &mut quiet);
+            let error = pulled.unwrap_err();
+            assert!(matches!(error, ModelError::Gguf { .. }), "{error}");
+            assert!(error.to_string().contains(said), "{error}");
+            assert_eq!(fs::read_dir(&store.dir).unwrap().count(), 0);
+        }
     }
 
     #[test]

@@ -18,6 +18,10 @@ struct Behaviour {
     cut_after: Option<usize>,
     status: Option<u16>,
     ignore_range: bool,
+    /// Status of requests for the bytes alone.
+    file_status: Option<u16>,
+    /// Serves the file itself, under this tag, and says neither digest nor size.
+    direct: Option<&'static str>,
 }
 
 struct Hub {
@@ -44,11 +48,14 @@ fn hub(behaviour: Behaviour) -> Hub {
 fn serve(mut stream: TcpStream, behaviour: &Behaviour, log: &Mutex<Vec<String>>) {
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
     let request = lines.next().unwrap().unwrap();
-    let mut range = None;
+    let (mut range, mut if_range) = (None, None);
     for line in lines.map(Result::unwrap).take_while(|line| !line.is_empty()) {
         let line = line.to_ascii_lowercase();
         if let Some(from) = line.strip_prefix("range: bytes=") {
             range = Some(from.trim_end_matches('-').parse::<usize>().unwrap());
+        }
+        if let Some(tag) = line.strip_prefix("if-range: ") {
+            if_range = Some(tag.to_owned());
         }
     }
     let mut words = request.split(' ');
@@ -59,7 +66,11 @@ fn serve(mut stream: TcpStream, behaviour: &Behaviour, log: &Mutex<Vec<String>>)
             .unwrap();
         return;
     }
-    if method == "HEAD" || !path.starts_with("/cdn") {
+    if let Some(tag) = behaviour.direct.filter(|_| method == "HEAD") {
+        write!(stream, "HTTP/1.1 200 OK\r\netag: \"{tag}\"\r\nconnection: close\r\n\r\n").unwrap();
+        return;
+    }
+    if method == "HEAD" || behaviour.direct.is_none() && !path.starts_with("/cdn") {
         let sha256 = behaviour.announced_sha256.clone().unwrap_or_else(|| sha256(&behaviour.body));
         write!(
             stream,
@@ -69,12 +80,20 @@ fn serve(mut stream: TcpStream, behaviour: &Behaviour, log: &Mutex<Vec<String>>)
         .unwrap();
         return;
     }
-    let range = range.filter(|_| !behaviour.ignore_range);
+    let etag = format!("\"{}\"", sha256(&behaviour.body));
+    let changed = if_range.is_some_and(|tag| tag != etag);
+    let range = range.filter(|_| !behaviour.ignore_range && !changed);
+    let refused = range.filter(|from| *from >= behaviour.body.len()).map(|_| 416);
+    if let Some(status) = behaviour.file_status.or(refused) {
+        write!(stream, "HTTP/1.1 {status} No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            .unwrap();
+        return;
+    }
     let rest = &behaviour.body[range.unwrap_or(0)..];
     let status = if range.is_some() { "206 Partial Content" } else { "200 OK" };
     write!(
         stream,
-        "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 {status}\r\ncontent-length: {}\r\netag: {etag}\r\nconnection: close\r\n\r\n",
         rest.len()
     )
     .unwrap();
@@ -86,8 +105,15 @@ fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A model file without keys or tensors, and bytes that belong to none.
 fn body() -> Vec<u8> {
-    (0..700_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+    let rest = (0..700_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8);
+    b"GGUF\x03\0\0\0".iter().copied().chain([0; 16]).chain(rest).collect()
+}
+
+/// As long, and different everywhere behind the header.
+fn other_body() -> Vec<u8> {
+    body().iter().enumerate().map(|(at, byte)| if at < 24 { *byte } else { !byte }).collect()
 }
 
 fn pull(hub: &Hub, store: &Store) -> Result<peerproof::models::Installed, ModelError> {
@@ -134,9 +160,53 @@ fn another_file_of_the_same_name_is_not_glued_to_the_first() {
     let hub = hub(Behaviour { body: body(), cut_after: Some(300_000), ..Behaviour::default() });
     let (_dir, store) = store(&hub);
     assert!(pull(&hub, &store).is_err());
-    let other: Vec<u8> = body().iter().map(|byte| !byte).collect();
+    let other = other_body();
     *hub.behaviour.lock().unwrap() = Behaviour { body: other.clone(), ..Behaviour::default() };
     assert_eq!(std::fs::read(pull(&hub, &store).unwrap().path).unwrap(), other);
+}
+
+#[test]
+fn another_file_that_failed_at_first_is_not_glued_either() {
+    let hub = hub(Behaviour { body: body(), cut_after: Some(300_000), ..Behaviour::default() });
+    let (_dir, store) = store(&hub);
+    assert!(pull(&hub, &store).is_err());
+    let other = other_body();
+    *hub.behaviour.lock().unwrap() =
+        Behaviour { body: other.clone(), file_status: Some(500), ..Behaviour::default() };
+    assert!(pull(&hub, &store).is_err(), "its tag is known, its bytes are not");
+    hub.behaviour.lock().unwrap().file_status = None;
+    assert_eq!(std::fs::read(pull(&hub, &store).unwrap().path).unwrap(), other);
+}
+
+#[test]
+fn a_file_that_changes_under_its_tag_is_not_glued() {
+    let direct = Some("old");
+    let hub =
+        hub(Behaviour { body: body(), cut_after: Some(300_000), direct, ..Behaviour::default() });
+    let (_dir, store) = store(&hub);
+    assert!(pull(&hub, &store).is_err());
+    *hub.behaviour.lock().unwrap() =
+        Behaviour { body: other_body(), direct, ..Behaviour::default() };
+    assert_eq!(std::fs::read(pull(&hub, &store).unwrap().path).unwrap(), other_body());
+    assert!(hub.requests.lock().unwrap().last().unwrap().contains("Some("), "a range was tried");
+}
+
+#[test]
+fn a_whole_part_of_unknown_size_is_fetched_again_once() {
+    let hub = hub(Behaviour { body: body(), direct: Some("t"), ..Behaviour::default() });
+    let (_dir, store) = store(&hub);
+    let source: Source = "hub:owner/repo/sub/file.gguf@v2".parse().unwrap();
+    let stopped = store.pull(&source, None, None, &mut |p: Progress| {
+        if p.stage == Stage::Hashing { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(matches!(stopped, Err(ModelError::Cancelled)));
+    hub.requests.lock().unwrap().clear();
+    assert_eq!(std::fs::read(pull(&hub, &store).unwrap().path).unwrap(), body());
+    let asked = hub.requests.lock().unwrap().clone();
+    assert!(
+        asked.len() == 3 && asked[1].contains("Some(") && asked[2].ends_with("None"),
+        "{asked:?}"
+    );
 }
 
 #[test]

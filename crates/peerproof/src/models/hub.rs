@@ -3,11 +3,12 @@
 //! A first request without following redirects reads what the hub says of the
 //! file (SHA-256 in `x-linked-etag`, size in `x-linked-size`); the second
 //! fetches it, from where an earlier attempt stopped if the hub still has the
-//! same file. No credentials are sent.
+//! same file. `NAME.part-of` says of which file the part is: the hub's tag, and
+//! the `etag` under which the bytes came. No credentials are sent.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
-use std::path::Path;
+use std::io::{ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
@@ -50,18 +51,54 @@ pub(super) fn fetch(
     let facts = ask(&agent, &url)?;
     let tag_file = part.with_extension("part-of");
     let tag = facts.sha256.clone().or_else(|| facts.etag.clone()).unwrap_or_default();
-    let same = !tag.is_empty() && fs::read_to_string(&tag_file).is_ok_and(|t| t == tag);
-    let have = if same { fs::metadata(part).map_or(0, |m| m.len()) } else { 0 };
-    let io = |source| ModelError::Io { path: tag_file.clone(), source };
-    fs::write(&tag_file, &tag).map_err(io)?;
-    if facts.size.is_none_or(|size| have < size) {
-        download(&agent, &url, &facts, have, part, watch)?;
+    let begun = begun(part, &tag_file, &tag)?;
+    if facts.size.is_none_or(|size| begun.have < size) {
+        download(&agent, &url, &facts, &begun, part, watch)?;
     }
     let id = check(&url, &facts, part, watch);
     if !matches!(id, Err(ModelError::WrongSize { .. } | ModelError::Cancelled)) {
         let _ = fs::remove_file(&tag_file);
     }
     id
+}
+
+/// What an earlier attempt left.
+struct Begun {
+    have: u64,
+    /// `etag` of the response the bytes came with; empty if it had none that can be compared.
+    etag: String,
+    tag: String,
+    tag_file: PathBuf,
+}
+
+impl Begun {
+    /// Notes whose bytes the part holds from here on.
+    fn note(&self, etag: &str) -> Result<(), ModelError> {
+        fs::write(&self.tag_file, format!("{}\n{etag}", self.tag))
+            .map_err(|source| ModelError::Io { path: self.tag_file.clone(), source })
+    }
+}
+
+/// The part, if it is of the file that `tag` stands for; otherwise it is gone before the tag is
+/// written, so that a tag never stands beside another file's bytes.
+fn begun(part: &Path, tag_file: &Path, tag: &str) -> Result<Begun, ModelError> {
+    let noted = fs::read_to_string(tag_file).unwrap_or_default();
+    let (noted, etag) = noted.split_once('\n').unwrap_or((&noted, ""));
+    let same = !tag.is_empty() && noted == tag;
+    let mut begun =
+        Begun { have: 0, etag: etag.into(), tag: tag.into(), tag_file: tag_file.into() };
+    if same {
+        begun.have = fs::metadata(part).map_or(0, |m| m.len());
+        return Ok(begun);
+    }
+    match fs::remove_file(part) {
+        Err(source) if source.kind() != ErrorKind::NotFound => {
+            return Err(ModelError::Io { path: part.to_owned(), source });
+        }
+        _ => {}
+    }
+    begun.note("")?;
+    Ok(begun)
 }
 
 fn ask(agent: &ureq::Agent, url: &str) -> Result<Facts, ModelError> {
@@ -106,17 +143,27 @@ fn download(
     agent: &ureq::Agent,
     url: &str,
     facts: &Facts,
-    have: u64,
+    begun: &Begun,
     part: &Path,
     watch: Watch<'_>,
 ) -> Result<(), ModelError> {
-    let mut request = agent.get(url);
-    if have > 0 {
-        request = request.header("range", format!("bytes={have}-"));
+    let call = |request: ureq::RequestBuilder<_>| {
+        request.call().map_err(|error| failed(url, error.to_string()))
+    };
+    let mut response = call(if begun.have == 0 {
+        agent.get(url)
+    } else if begun.etag.is_empty() {
+        agent.get(url).header("range", format!("bytes={}-", begun.have))
+    } else {
+        let range = format!("bytes={}-", begun.have);
+        agent.get(url).header("range", range).header("if-range", &begun.etag)
+    })?;
+    // Nothing lies behind what is here: it may be whole or another file's, so start over.
+    if begun.have > 0 && response.status().as_u16() == 416 {
+        response = call(agent.get(url))?;
     }
-    let response = request.call().map_err(|e| failed(url, e.to_string()))?;
     let mut done = match response.status().as_u16() {
-        206 => have,
+        206 if begun.have > 0 => begun.have,
         200 => 0,
         status => return Err(failed(url, format!("status {status}"))),
     };
@@ -128,7 +175,12 @@ fn download(
         .truncate(done == 0)
         .open(part)
         .map_err(io)?;
-    let limit = facts.size.unwrap_or(MAX_FILE_BYTES) - done;
+    if done == 0 {
+        // Only a strong one promises the same bytes.
+        let etag = response.headers().get("etag").and_then(|etag| etag.to_str().ok());
+        begun.note(etag.filter(|etag| etag.starts_with('"')).unwrap_or_default())?;
+    }
+    let limit = facts.size.unwrap_or(MAX_FILE_BYTES).saturating_sub(done);
     let chunks = read_ahead(response.into_body().into_reader().take(limit + 1));
     loop {
         let chunk = match chunks.recv_timeout(STALL) {
