@@ -1,6 +1,7 @@
 //! The HTTP API of a node that runs already, as this program's own commands use it.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -11,6 +12,8 @@ use serde_json::{Value, json};
 use crate::args::{AskArgs, Place};
 
 const CONNECT: Duration = Duration::from_secs(2);
+/// A node says how it is at once; what is silent for so long is no node.
+const STATUS: Duration = Duration::from_secs(5);
 /// Longer than any job's deadline.
 const WHOLE_CALL: Duration = Duration::from_secs(3700);
 
@@ -49,11 +52,15 @@ impl Api {
         Ok(self)
     }
 
-    /// The node that runs in this home, if one does.
+    /// The node that runs in this home, if one does. The key is for a node alone, and whoever
+    /// listens where a node once did need not be one: health is asked without it.
     pub(crate) fn of_running_node(place: &Place) -> anyhow::Result<Option<Api>> {
         let Some(url) = published_url(&place.home()?) else { return Ok(None) };
-        let api = Api::at(&url).with_key_file(&place.config(Vec::new())?.api.key_file)?;
-        Ok(api.json("/health").is_ok().then_some(api))
+        let api = Api::at(&url);
+        if !api.json("/health").is_ok_and(|health| health["status"] == "ok") {
+            return Ok(None);
+        }
+        api.with_key_file(&place.config(Vec::new())?.api.key_file).map(Some)
     }
 
     pub(crate) fn require_running_node(place: &Place) -> anyhow::Result<Api> {
@@ -63,7 +70,11 @@ impl Api {
 
     pub(crate) fn json(&self, path: &str) -> anyhow::Result<Value> {
         let url = format!("{}{path}", self.url);
-        let request = self.agent.get(&url).header("authorization", &self.authorization);
+        let mut request = self.agent.get(&url);
+        if !self.authorization.is_empty() {
+            request = request.header("authorization", &self.authorization);
+        }
+        let request = request.config().timeout_global(Some(STATUS)).build();
         let mut response = request.call().with_context(|| url.clone())?;
         if !response.status().is_success() {
             bail!("{url}: status {}", response.status());
@@ -117,7 +128,10 @@ impl Api {
 
 fn published_url(home: &Home) -> Option<String> {
     let file = std::fs::read(home.api_file()).ok()?;
-    Some(serde_json::from_slice::<Value>(&file).ok()?["url"].as_str()?.to_owned())
+    let published = serde_json::from_slice::<Value>(&file).ok()?;
+    let process = format!("/proc/{}", published["pid"].as_u64()?);
+    let alive = Path::new(&process).exists() || !Path::new("/proc/self").exists();
+    alive.then(|| published["url"].as_str().map(str::to_owned))?
 }
 
 fn message(body: &str) -> String {

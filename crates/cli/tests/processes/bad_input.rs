@@ -1,6 +1,7 @@
 //! What is wrong with requests, files, ports and disks, and that it is said in a sentence.
 
 use std::fs;
+use std::io::Read as _;
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::Command;
@@ -58,7 +59,7 @@ fn a_port_that_is_taken_is_named_with_what_to_do() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let api = refused_start(&place, "api", &["route", "--api", &address]);
-    assert!(api.contains(&address) && api.contains("another port"), "{api}");
+    assert!(api.contains(&address) && api.contains("another port with --api"), "{api}");
 
     let port = taken.local_addr().unwrap().port();
     let _udp = UdpSocket::bind(("127.0.0.1", port));
@@ -102,6 +103,37 @@ fn one_home_is_one_node() {
     assert_eq!(first.json("/peerproof/status")["roles"], json!(["router"]), "the first goes on");
     assert_eq!(first.stop(), Some(0));
     place.node("home", &["route"]);
+}
+
+#[test]
+fn what_a_dead_node_left_neither_holds_up_nor_gets_the_key() {
+    let place = Place::new();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    fs::create_dir(place.path("home")).unwrap();
+    let key = place.path("key");
+    fs::write(&key, "a-key-that-nobody-else-should-see").unwrap();
+    let config = format!("version = 1\n[api]\nkey_file = {:?}\n", key.to_str().unwrap());
+    fs::write(place.path("home/config.toml"), config).unwrap();
+    let publish = |pid: u32| {
+        let file = json!({ "url": url, "pid": pid }).to_string();
+        fs::write(place.path("home/api.json"), file).unwrap();
+    };
+    // The process is gone: nothing connects.
+    let mut ended = Command::new("true").spawn().unwrap();
+    ended.wait().unwrap();
+    publish(ended.id());
+    place.run("home", &["status"]).refused(&["no node is running"]);
+    silent.set_nonblocking(true).unwrap();
+    assert!(silent.accept().is_err(), "a dead node's port was asked");
+    // Its number is another process's: it is asked, in vain, and without the key.
+    silent.set_nonblocking(false).unwrap();
+    publish(std::process::id());
+    place.run("home", &["status"]).refused(&["no node is running"]);
+    let (mut stream, _) = silent.accept().unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("GET /health") && !said.contains("a-key"), "{said}");
 }
 
 #[test]
