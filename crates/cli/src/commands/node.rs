@@ -3,9 +3,10 @@
 use std::io::Read as _;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use peerproof::models::{DEFAULT_MODEL, Installed, Store};
 use peerproof::{Node, Settings};
+use peerproof_gateway::GatewayError;
 use serde_json::json;
 
 use super::models::ensure;
@@ -57,15 +58,30 @@ fn chosen(role: Role, named: &[String], store: &Store) -> anyhow::Result<Vec<Ins
     }
     Ok(match role {
         Role::Provide | Role::Audit => vec![ensure(store, DEFAULT_MODEL)?],
-        Role::Up => store.list()?,
+        Role::Up => default_alone(store.list()?),
         Role::Route => Vec::new(),
     })
+}
+
+/// The default model, if it is here; says what else is here and not served.
+fn default_alone(here: Vec<Installed>) -> Vec<Installed> {
+    let (default, others): (Vec<_>, Vec<_>) =
+        here.into_iter().partition(|model| model.name == DEFAULT_MODEL);
+    if !others.is_empty() {
+        let names: Vec<&str> = others.iter().map(|model| model.name.as_str()).collect();
+        eprintln!("installed and not served: {}; to serve one: --model NAME", names.join(", "));
+    }
+    default
 }
 
 async fn serve(settings: Settings, args: &NodeArgs) -> anyhow::Result<ExitCode> {
     let gateway = peerproof_gateway::GatewayConfig::from_settings(&settings)?;
     let node = Node::start(settings).await?;
-    let server = peerproof_gateway::Server::bind(node.client(), gateway).await?;
+    let bound = peerproof_gateway::Server::bind(node.client(), gateway).await;
+    let server = bound.map_err(|error| match error {
+        GatewayError::PortTaken { .. } => anyhow!("{error} with --api ADDR:PORT"),
+        other => other.into(),
+    })?;
     node.publish_api(&server.url())?;
     announce(&node, &server.url(), args.json)?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
