@@ -1,17 +1,24 @@
 //! `ask`: through the node that runs in this home, or through one made for this question.
 
-use std::io::{IsTerminal, Read as _, Write as _, stdout};
+use std::io::{ErrorKind, IsTerminal, Read as _, Write as _, stdout};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use peerproof::client::Outcome;
-use peerproof::{Node, Settings};
+use peerproof::home::HomeError;
+use peerproof::store::StoreError;
+use peerproof::{Node, NodeError, Settings};
 use serde_json::{Value, json};
 
 use crate::api::{Api, Piece, request, summary};
 use crate::args::{AskArgs, Place};
 use crate::output::print_json;
 use crate::place::set;
+
+/// How long another process in the same home is waited for.
+const WAIT: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(place: &Place, mut args: AskArgs) -> anyhow::Result<ExitCode> {
     if args.prompt == "-" {
@@ -38,7 +45,7 @@ fn with_own_node(place: &Place, args: AskArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let gateway = peerproof_gateway::GatewayConfig::from_settings(&settings)?;
-        let node = Node::start(settings).await?;
+        let node = start(settings).await?;
         let server = peerproof_gateway::Server::bind(node.client(), gateway).await?;
         let api = Api::at(&server.url()).with_key_file(&key_file)?;
         let serving = tokio::spawn(server.run(std::future::pending()));
@@ -51,6 +58,33 @@ fn with_own_node(place: &Place, args: AskArgs) -> anyhow::Result<()> {
         node.shutdown().await;
         result
     })
+}
+
+/// Starts the node once no other question holds the home.
+async fn start(settings: Settings) -> anyhow::Result<Node> {
+    let since = Instant::now();
+    loop {
+        match Node::start(settings.clone()).await {
+            Err(error) if is_in_use(&error) && since.elapsed() < WAIT => {
+                tokio::time::sleep(POLL).await;
+            }
+            Err(error) if is_in_use(&error) => {
+                return Err(error).with_context(|| {
+                    format!("waited {} s for another process in this home", WAIT.as_secs())
+                });
+            }
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// Whether another process of this home makes its key or writes its log.
+fn is_in_use(error: &NodeError) -> bool {
+    match error {
+        NodeError::Store(StoreError::Locked { .. }) => true,
+        NodeError::Home(HomeError::Io { source, .. }) => source.kind() == ErrorKind::AlreadyExists,
+        _ => false,
+    }
 }
 
 fn answer(api: &Api, args: &AskArgs) -> anyhow::Result<()> {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{MODEL, Place, model_file, run_with_input};
+use crate::support::{MODEL, Place, model_file, run_with_input, until};
 
 #[test]
 fn keys_are_shown_and_replaced() {
@@ -56,6 +56,36 @@ fn models_are_pulled_listed_shown_checked_and_removed() {
     assert!(models(&["rm", "mine"]).fine().contains("removed mine"));
     assert_eq!(models(&["ls", "--json"]).json(), json!([]));
     assert!(!copy.exists());
+}
+
+#[test]
+fn up_serves_the_default_model_alone() {
+    let place = Place::new();
+    let file = place.path("cache/models/another.gguf");
+    std::os::unix::fs::symlink(model_file(), file).unwrap();
+    let node = place.node("home", &["up"]);
+    assert_eq!(node.json("/peerproof/status")["serves"], json!([MODEL]));
+    let said = until("it says what it does not serve", || {
+        let said = node.errors();
+        (!said.is_empty()).then_some(said)
+    });
+    assert!(said.contains("not served: another") && said.contains("--model NAME"), "{said}");
+}
+
+#[test]
+fn two_questions_at_once_in_one_home_are_both_answered() {
+    let place = Place::new();
+    let provider = place.node("provider", &["provide"]);
+    let question = ["ask", "What is the capital of France?", "--max-tokens", "4", "--json"];
+    let reach = ["--loopback", "--peer", &provider.address];
+    let all = [&question[..], &reach].concat();
+    std::thread::scope(|scope| {
+        let asked = [(); 2].map(|()| scope.spawn(|| place.run("home", &all)));
+        for ended in asked {
+            assert!(ended.join().unwrap().json()["outcome"].is_object());
+        }
+    });
+    log_holds(&place, "home", "answer", 2);
 }
 
 #[test]
