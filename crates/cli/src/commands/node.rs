@@ -93,11 +93,16 @@ async fn serve(settings: Settings, args: &NodeArgs) -> anyhow::Result<ExitCode> 
         eprintln!("stopping; press Ctrl-C again to stop at once");
     }
     let _ = stop.send(());
+    // First who asks, then who answers: a job must not see its own node's network go away.
+    let ending = async {
+        let served = serving.await.context("the API server")?;
+        node.shutdown().await;
+        anyhow::Ok(served?)
+    };
     tokio::select! {
-        () = node.shutdown() => {}
+        ended = ending => ended?,
         _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(130)),
     }
-    serving.await.context("the API server")??;
     Ok(ExitCode::SUCCESS)
 }
 
