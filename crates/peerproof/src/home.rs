@@ -164,9 +164,8 @@ impl Home {
         let path = self.key_file();
         match read_key(&path) {
             Err(HomeError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                let seed = random_seed();
-                write_key(&path, &seed)?;
-                Ok(Keypair::from_seed(&seed))
+                create_key(&path)?;
+                read_key(&path)
             }
             other => other,
         }
@@ -185,7 +184,7 @@ impl Home {
         let kept = retired.join(format!("{old}.key"));
         fs::copy(&path, &kept).map_err(|source| HomeError::Io { path: kept.clone(), source })?;
         let seed = random_seed();
-        let fresh = path.with_extension("new");
+        let fresh = beside(&path);
         write_key(&fresh, &seed)?;
         fs::rename(&fresh, &path).map_err(|source| HomeError::Io { path, source })?;
         Ok((old, Keypair::from_seed(&seed).public().peer_id()))
@@ -235,6 +234,24 @@ fn read_key(path: &Path) -> Result<Keypair, HomeError> {
     Ok(Keypair::from_seed(&seed))
 }
 
+/// Whole or not at all: two first starts at once agree on one key.
+fn create_key(path: &Path) -> Result<(), HomeError> {
+    let fresh = beside(path);
+    write_key(&fresh, &random_seed())?;
+    let linked = fs::hard_link(&fresh, path);
+    let _ = fs::remove_file(&fresh);
+    match linked {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map_err(|source| HomeError::Io { path: path.to_owned(), source }),
+    }
+}
+
+/// A name that nobody else uses, in the same folder.
+fn beside(path: &Path) -> PathBuf {
+    let unique: String = random_seed().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    path.with_extension(unique)
+}
+
 fn write_key(path: &Path, seed: &[u8; 32]) -> Result<(), HomeError> {
     if let Some(parent) = path.parent() {
         make_private_dir(parent)?;
@@ -275,6 +292,19 @@ mod tests {
         assert_eq!(home.key().unwrap().public(), first);
         let mode = fs::metadata(home.key_file()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn first_starts_at_once_agree_on_one_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = home(dir.path());
+        let keys: Vec<_> = std::thread::scope(|scope| {
+            let starts: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| home.key().unwrap().public())).collect();
+            starts.into_iter().map(|start| start.join().unwrap()).collect()
+        });
+        assert!(keys.windows(2).all(|pair| pair[0] == pair[1]));
+        assert_eq!(fs::read_dir(home.key_file().parent().unwrap()).unwrap().count(), 1);
     }
 
     #[test]

@@ -62,22 +62,28 @@ fn serve(mut stream: TcpStream, behaviour: &Behaviour, log: &Mutex<Vec<String>>)
     let (method, path) = (words.next().unwrap(), words.next().unwrap());
     log.lock().unwrap().push(format!("{method} {path} {range:?}"));
     if let Some(status) = behaviour.status {
-        write!(stream, "HTTP/1.1 {status} No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-            .unwrap();
+        say(
+            &mut stream,
+            &format!("HTTP/1.1 {status} No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"),
+        );
         return;
     }
     if let Some(tag) = behaviour.direct.filter(|_| method == "HEAD") {
-        write!(stream, "HTTP/1.1 200 OK\r\netag: \"{tag}\"\r\nconnection: close\r\n\r\n").unwrap();
+        say(
+            &mut stream,
+            &format!("HTTP/1.1 200 OK\r\netag: \"{tag}\"\r\nconnection: close\r\n\r\n"),
+        );
         return;
     }
     if method == "HEAD" || behaviour.direct.is_none() && !path.starts_with("/cdn") {
         let sha256 = behaviour.announced_sha256.clone().unwrap_or_else(|| sha256(&behaviour.body));
-        write!(
-            stream,
-            "HTTP/1.1 302 Found\r\nlocation: /cdn{path}\r\nx-linked-etag: \"{sha256}\"\r\nx-linked-size: {}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
-            behaviour.body.len()
-        )
-        .unwrap();
+        say(
+            &mut stream,
+            &format!(
+                "HTTP/1.1 302 Found\r\nlocation: /cdn{path}\r\nx-linked-etag: \"{sha256}\"\r\nx-linked-size: {}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+                behaviour.body.len()
+            ),
+        );
         return;
     }
     let etag = format!("\"{}\"", sha256(&behaviour.body));
@@ -85,20 +91,28 @@ fn serve(mut stream: TcpStream, behaviour: &Behaviour, log: &Mutex<Vec<String>>)
     let range = range.filter(|_| !behaviour.ignore_range && !changed);
     let refused = range.filter(|from| *from >= behaviour.body.len()).map(|_| 416);
     if let Some(status) = behaviour.file_status.or(refused) {
-        write!(stream, "HTTP/1.1 {status} No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-            .unwrap();
+        say(
+            &mut stream,
+            &format!("HTTP/1.1 {status} No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"),
+        );
         return;
     }
     let rest = &behaviour.body[range.unwrap_or(0)..];
     let status = if range.is_some() { "206 Partial Content" } else { "200 OK" };
-    write!(
-        stream,
-        "HTTP/1.1 {status}\r\ncontent-length: {}\r\netag: {etag}\r\nconnection: close\r\n\r\n",
-        rest.len()
-    )
-    .unwrap();
+    say(
+        &mut stream,
+        &format!(
+            "HTTP/1.1 {status}\r\ncontent-length: {}\r\netag: {etag}\r\nconnection: close\r\n\r\n",
+            rest.len()
+        ),
+    );
     let sent = &rest[..behaviour.cut_after.unwrap_or(rest.len()).min(rest.len())];
     let _ = stream.write_all(sent);
+}
+
+/// In one piece, to a client that may have left: it follows a redirect before its head ends.
+fn say(stream: &mut TcpStream, head: &str) {
+    let _ = stream.write_all(head.as_bytes());
 }
 
 fn sha256(bytes: &[u8]) -> String {
