@@ -52,17 +52,15 @@ plug() {
     done
 }
 
-in_ns() {
-    ns=$1
-    home=$2
-    shift 2
-    PEERPROOF_HOME="$homes/$home" ip netns exec "$ns" "$@"
-}
-
 plug
-in_ns "$provider_ns" provider "$binary" provide --model "$model" >"$homes/provider.log" 2>&1 &
+# Replaced by the program itself, so that the process to end is the one that is known.
+(
+    export PEERPROOF_HOME="$homes/provider"
+    exec ip netns exec "$provider_ns" "$binary" provide --model "$model"
+) >"$homes/provider.log" 2>&1 &
 provider_pid=$!
 
 # The asker searches while the provider is still loading; it has a minute.
-in_ns "$router_ns" router timeout 60 "$binary" ask --model "$model" "$question"
+PEERPROOF_HOME="$homes/router" ip netns exec "$router_ns" \
+    timeout 60 "$binary" ask --model "$model" "$question"
 echo "ok: found, asked and answered over multicast"
