@@ -5,7 +5,7 @@ use std::sync::Arc;
 use peerproof_engine::bench::speed;
 use peerproof_engine::gguf::Gguf;
 use peerproof_engine::kernels::KernelPath;
-use peerproof_engine::llama::{Llama, LoadOptions};
+use peerproof_engine::transformer::{LoadOptions, Transformer};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut number = |default| arguments.next().map_or(Ok(default), |text| text.parse::<usize>());
     let (prompt, decode) = (number(128)?, number(64)?);
     let start = std::time::Instant::now();
-    let model = Arc::new(Llama::load(&Gguf::open(path)?, &LoadOptions::default())?);
+    let model = Arc::new(Transformer::load(&Gguf::open(path)?, &LoadOptions::default())?);
     println!("loaded in {:?}, {} MB of weights", start.elapsed(), model.weight_bytes() / 1_000_000);
     for path in KernelPath::available() {
         for threads in [1, 2] {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::forward::{ForwardError, Item, Runner};
 use crate::kernels::KernelPath;
 use crate::kv::Kv;
-use crate::llama::Llama;
+use crate::transformer::Transformer;
 
 /// What [`speed`] measured.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +40,7 @@ impl Speed {
 /// # Errors
 /// The processor lacks the path, or the tokens don't fit the context.
 pub fn speed(
-    model: &Arc<Llama>,
+    model: &Arc<Transformer>,
     threads: usize,
     path: KernelPath,
     prompt_tokens: usize,

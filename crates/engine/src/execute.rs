@@ -95,7 +95,7 @@ impl Replayer {
     /// # Errors
     /// The kernels can't be used.
     pub fn new(model: Arc<Model>, threads: usize) -> Result<Self, ForwardError> {
-        let runner = Runner::new(Arc::clone(model.llama()), threads, KernelPath::best())?;
+        let runner = Runner::new(Arc::clone(model.transformer()), threads, KernelPath::best())?;
         Ok(Self { model, runner: Mutex::new(runner) })
     }
 
@@ -147,7 +147,7 @@ impl Execute for Replayer {
             logits: position + 1 >= prompt.len(),
         };
         let items: Vec<Item> = tokens.iter().enumerate().map(item).collect();
-        let mut kv = Kv::new(self.model.llama(), items.len());
+        let mut kv = Kv::new(self.model.transformer(), items.len());
         // A panic elsewhere leaves only scratch memory behind, which every pass overwrites.
         let mut runner = self.runner.lock().unwrap_or_else(PoisonError::into_inner);
         for (at, batch) in items.chunks(BATCH).enumerate() {

@@ -10,6 +10,7 @@
 
 mod attention;
 mod feed;
+mod lanes;
 mod scratch;
 mod sinks;
 
@@ -18,11 +19,11 @@ use std::sync::Arc;
 use crate::arith::{LIMIT, LOGIT_BITS, RESIDUAL_BITS, rescale, tables};
 use crate::kernels::{KernelPath, Kernels, Normed};
 use crate::kv::Kv;
-use crate::llama::Llama;
 use crate::pool::{Pool, Shared};
+use crate::transformer::Transformer;
 use crate::weights::{Matrix, Vector};
 
-use attention::Lanes;
+use lanes::Lanes;
 use scratch::{Place, Scratch};
 use sinks::Narrow;
 
@@ -102,8 +103,8 @@ pub enum ForwardError {
 /// use std::sync::Arc;
 /// use peerproof_engine::forward::{Item, Runner};
 /// use peerproof_engine::kernels::KernelPath;
-/// use peerproof_engine::{gguf::Gguf, kv::Kv, llama::{Llama, LoadOptions}};
-/// let model = Arc::new(Llama::load(&Gguf::open("model.gguf")?, &LoadOptions::default())?);
+/// use peerproof_engine::{gguf::Gguf, kv::Kv, transformer::{Transformer, LoadOptions}};
+/// let model = Arc::new(Transformer::load(&Gguf::open("model.gguf")?, &LoadOptions::default())?);
 /// let mut runner = Runner::new(Arc::clone(&model), 2, KernelPath::best())?;
 /// let mut kv = Kv::new(&model, 16);
 /// let item = Item { sequence: 0, token: 1, logits: true };
@@ -114,7 +115,7 @@ pub enum ForwardError {
 /// # }
 /// ```
 pub struct Runner {
-    model: Arc<Llama>,
+    model: Arc<Transformer>,
     kernels: Kernels,
     pool: Pool,
     scratch: Scratch,
@@ -131,7 +132,11 @@ impl Runner {
     ///
     /// # Errors
     /// [`ForwardError::Path`] if this processor lacks the path.
-    pub fn new(model: Arc<Llama>, threads: usize, path: KernelPath) -> Result<Self, ForwardError> {
+    pub fn new(
+        model: Arc<Transformer>,
+        threads: usize,
+        path: KernelPath,
+    ) -> Result<Self, ForwardError> {
         let kernels = Kernels::new(path).ok_or(ForwardError::Path(path))?;
         let pool = Pool::new(threads);
         let scratch = Scratch::new(model.shape(), pool.threads());
@@ -140,7 +145,7 @@ impl Runner {
 
     /// The model it runs.
     #[must_use]
-    pub fn model(&self) -> &Arc<Llama> {
+    pub fn model(&self) -> &Arc<Transformer> {
         &self.model
     }
 

@@ -6,14 +6,14 @@
 
 #![deny(clippy::float_arithmetic)]
 
-use crate::llama::{Llama, Shape};
+use crate::transformer::{Shape, Transformer};
 
 /// One sequence's cache.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use peerproof_engine::{gguf::Gguf, kv::Kv, llama::{Llama, LoadOptions}};
-/// let model = Llama::load(&Gguf::open("model.gguf")?, &LoadOptions::default())?;
+/// use peerproof_engine::{gguf::Gguf, kv::Kv, transformer::{Transformer, LoadOptions}};
+/// let model = Transformer::load(&Gguf::open("model.gguf")?, &LoadOptions::default())?;
 /// let kv = Kv::new(&model, 512);
 /// assert_eq!(kv.position(), 0);
 /// # Ok(())
@@ -37,7 +37,7 @@ pub struct Kv {
 impl Kv {
     /// A cache for up to `capacity` positions, at most the model's context.
     #[must_use]
-    pub fn new(model: &Llama, capacity: usize) -> Self {
+    pub fn new(model: &Transformer, capacity: usize) -> Self {
         let Shape { layers, kv_heads: heads, head_dims: dims, .. } = *model.shape();
         let capacity = capacity.min(model.context_length());
         let padded = capacity.next_multiple_of(16);

@@ -1,7 +1,7 @@
 //! From a GGUF file to tokens, bit for bit the same on every machine.
 //!
 //! Data passes through in one direction. [`gguf`] reads and bounds the file;
-//! [`model`] makes weights ([`llama`]), [`tokenizer`] and chat [`template`] of
+//! [`model`] makes weights ([`transformer`]), [`tokenizer`] and chat [`template`] of
 //! it. A prompt becomes token ids, [`forward`] turns those into logits, in
 //! integers only, [`sample`] draws, [`stop`] decides where the answer ends.
 //! [`service`] does all that for many jobs at once, [`execute`] does it again
@@ -10,7 +10,7 @@
 //! [`mod@reference`] is the same model in floats, to measure their price.
 //!
 //! ```no_run
-//! use peerproof_engine::{llama::LoadOptions, model::Model, service::{Job, Service}};
+//! use peerproof_engine::{transformer::LoadOptions, model::Model, service::{Job, Service}};
 //! use peerproof_wire::{Digest, Prompt, Sampling};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -37,7 +37,6 @@ pub mod forward;
 pub mod gguf;
 pub mod kernels;
 pub mod kv;
-pub mod llama;
 pub mod model;
 mod pack;
 mod pool;
@@ -47,4 +46,5 @@ pub mod service;
 pub mod stop;
 pub mod template;
 pub mod tokenizer;
+pub mod transformer;
 pub mod weights;

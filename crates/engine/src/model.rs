@@ -12,9 +12,9 @@ use std::thread;
 use peerproof_wire::{ModelId, Prompt};
 
 use crate::gguf::{GgmlType, Gguf, GgufError};
-use crate::llama::{Llama, LoadOptions};
 use crate::template::{ChatMessage, ChatTemplate, TemplateError};
 use crate::tokenizer::{Special, Tokenizer, TokenizerError};
+use crate::transformer::{LoadOptions, Transformer};
 use crate::weights::LoadError;
 
 /// The architectures that can be served, as files name them.
@@ -113,7 +113,7 @@ pub enum PromptError {
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use peerproof_engine::{llama::LoadOptions, model::Model};
+/// use peerproof_engine::{transformer::LoadOptions, model::Model};
 /// let model = Model::open("model.gguf", &LoadOptions::default())?;
 /// println!("{} {} ({})", model.id(), model.name(), model.quantisation());
 /// # Ok(())
@@ -127,7 +127,7 @@ pub struct Model {
     quantisation: String,
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
-    llama: Arc<Llama>,
+    transformer: Arc<Transformer>,
 }
 
 impl Model {
@@ -152,15 +152,15 @@ impl Model {
                 got: architecture.chars().take(80).collect(),
             });
         }
-        let (id, text, llama) = thread::scope(|scope| {
+        let (id, text, transformer) = thread::scope(|scope| {
             let id = scope.spawn(|| file.id());
             let text = scope.spawn(|| text_side(file));
-            let llama = Llama::load(file, options);
-            (joined(id), joined(text), llama)
+            let transformer = Transformer::load(file, options);
+            (joined(id), joined(text), transformer)
         });
-        let ((tokenizer, template), llama) = (text?, llama?);
-        if tokenizer.vocabulary() as usize > llama.vocabulary() {
-            let (expected, got) = (llama.vocabulary(), tokenizer.vocabulary());
+        let ((tokenizer, template), transformer) = (text?, transformer?);
+        if tokenizer.vocabulary() as usize > transformer.vocabulary() {
+            let (expected, got) = (transformer.vocabulary(), tokenizer.vocabulary());
             return Err(ModelError::Vocabulary { expected, got });
         }
         Ok(Arc::new(Self {
@@ -170,7 +170,7 @@ impl Model {
             quantisation: quantisation(file).name().to_owned(),
             tokenizer,
             template,
-            llama: Arc::new(llama),
+            transformer: Arc::new(transformer),
         }))
     }
 
@@ -201,13 +201,13 @@ impl Model {
     /// Positions that prompt and answer share.
     #[must_use]
     pub fn context_length(&self) -> usize {
-        self.llama.context_length()
+        self.transformer.context_length()
     }
 
     /// Logits a step; token ids lie below it.
     #[must_use]
     pub fn vocabulary(&self) -> usize {
-        self.llama.vocabulary()
+        self.transformer.vocabulary()
     }
 
     /// The tokens that end an answer.
@@ -230,8 +230,8 @@ impl Model {
 
     /// The weights.
     #[must_use]
-    pub fn llama(&self) -> &Arc<Llama> {
-        &self.llama
+    pub fn transformer(&self) -> &Arc<Transformer> {
+        &self.transformer
     }
 
     /// The token ids of a prompt: a chat goes through the template, a text is

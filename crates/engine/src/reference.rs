@@ -14,7 +14,7 @@ use crate::forward::{ForwardError, Item, Runner};
 use crate::gguf::{GgmlType, Gguf, Tensor};
 use crate::kernels::KernelPath;
 use crate::kv::Kv;
-use crate::llama::{Llama, Shape};
+use crate::transformer::{Shape, Transformer};
 use crate::weights::LoadError;
 
 /// What the integer pass costs against the float one, over one text.
@@ -62,7 +62,7 @@ pub enum CompareError {
 /// The file can't be read as a Llama model, or the tokens don't fit.
 pub fn compare(
     gguf: &Gguf,
-    model: &Arc<Llama>,
+    model: &Arc<Transformer>,
     tokens: &[u32],
     threads: usize,
 ) -> Result<Quality, CompareError> {
@@ -241,7 +241,7 @@ fn half(bytes: &[u8]) -> f32 {
 /// Final states of all positions, normalised: what the head multiplies.
 fn states(
     gguf: &Gguf,
-    model: &Llama,
+    model: &Transformer,
     tokens: &[u32],
     threads: usize,
 ) -> Result<Vec<f32>, LoadError> {

@@ -30,8 +30,8 @@ use peerproof_wire::{Digest, Fault, Sampling, Stop};
 
 use crate::forward::{ForwardError, Runner};
 use crate::kernels::KernelPath;
-use crate::llama::Llama;
 use crate::model::{Model, PromptError};
+use crate::transformer::Transformer;
 
 use turn::Loop;
 
@@ -221,7 +221,7 @@ pub struct Generated {
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use peerproof_engine::{llama::LoadOptions, model::Model, service::{Job, Service}};
+/// use peerproof_engine::{transformer::LoadOptions, model::Model, service::{Job, Service}};
 /// use peerproof_wire::{Digest, Prompt, Sampling};
 /// let model = Model::open("model.gguf", &LoadOptions::default())?;
 /// let prompt = model.prompt_tokens(&Prompt::Text("Once upon a time".into()))?;
@@ -260,7 +260,7 @@ impl Service {
     /// # Errors
     /// The kernels can't be used, or the system gives no thread.
     pub fn start(model: Arc<Model>, options: &ServiceOptions) -> Result<Self, StartError> {
-        let runner = Runner::new(Arc::clone(model.llama()), options.threads, options.path)?;
+        let runner = Runner::new(Arc::clone(model.transformer()), options.threads, options.path)?;
         let shared = Arc::new(Shared::default());
         let serving = Loop::new(Arc::clone(&model), runner, *options, Arc::clone(&shared));
         let thread = thread::Builder::new().name("engine".into()).spawn(move || serving.run())?;
@@ -329,7 +329,7 @@ impl Service {
             return Err(Refusal::Resume { expected: job.max_tokens, got: job.resume.len() });
         }
         self.model.check_resume(&job.resume)?;
-        let (expected, got) = (self.options.kv_bytes, cache_bytes(self.model.llama(), job));
+        let (expected, got) = (self.options.kv_bytes, cache_bytes(self.model.transformer(), job));
         if got > expected {
             return Err(Refusal::CacheBudget { expected, got });
         }
@@ -375,7 +375,7 @@ fn positions(job: &Job) -> usize {
 }
 
 /// The bytes of a job's cache.
-fn cache_bytes(model: &Llama, job: &Job) -> usize {
+fn cache_bytes(model: &Transformer, job: &Job) -> usize {
     let shape = model.shape();
     let rows = positions(job).next_multiple_of(16) * shape.layers * shape.kv_heads;
     // Keys and values of 16 bits, and an exponent for each row.

@@ -13,8 +13,8 @@ use peerproof_engine::forward::{Item, Runner};
 use peerproof_engine::gguf::Gguf;
 use peerproof_engine::kernels::KernelPath;
 use peerproof_engine::kv::Kv;
-use peerproof_engine::llama::{Llama, LoadOptions};
 use peerproof_engine::sample::{Sampling, choose, draw};
+use peerproof_engine::transformer::{LoadOptions, Transformer};
 use support::real_model;
 
 /// "The quick brown fox ..." and two turns of a chat, as token ids.
@@ -24,8 +24,10 @@ const TOKENS: [u32; 48] = [
     198, 504, 3575, 282, 4649, 314, 7042, 30, 2, 198, 49151, 0,
 ];
 
-static MODEL: LazyLock<Arc<Llama>> = LazyLock::new(|| {
-    Arc::new(Llama::load(&Gguf::open(real_model()).unwrap(), &LoadOptions::default()).unwrap())
+static MODEL: LazyLock<Arc<Transformer>> = LazyLock::new(|| {
+    Arc::new(
+        Transformer::load(&Gguf::open(real_model()).unwrap(), &LoadOptions::default()).unwrap(),
+    )
 });
 
 /// Digest of the state and logits of one position.

@@ -11,8 +11,8 @@ use peerproof_engine::forward::{Item, Runner};
 use peerproof_engine::gguf::{GgmlType, Gguf};
 use peerproof_engine::kernels::KernelPath;
 use peerproof_engine::kv::Kv;
-use peerproof_engine::llama::{Llama, LoadOptions};
 use peerproof_engine::reference::compare;
+use peerproof_engine::transformer::{LoadOptions, Transformer};
 use peerproof_engine::weights::LoadError;
 use support::Writer;
 
@@ -93,8 +93,8 @@ fn model(kind: GgmlType, head: bool) -> Writer {
     writer
 }
 
-fn load(writer: &Writer) -> Result<Llama, LoadError> {
-    Llama::load(
+fn load(writer: &Writer) -> Result<Transformer, LoadError> {
+    Transformer::load(
         &Gguf::parse(writer.bytes()).unwrap(),
         &LoadOptions { threads: 2, ..LoadOptions::default() },
     )
@@ -106,7 +106,7 @@ fn tokens(count: u32) -> Vec<u32> {
 
 /// States and logits of all positions, computed `size` at a time.
 fn run(
-    model: &Arc<Llama>,
+    model: &Arc<Transformer>,
     path: KernelPath,
     threads: usize,
     size: usize,
@@ -152,7 +152,7 @@ fn every_format_gives_one_set_of_bits_across_chunks_and_paths() {
 fn every_format_agrees_with_the_float_reference() {
     for (kind, head) in KINDS.into_iter().zip([true, false, true, false, true]) {
         let gguf = Gguf::parse(model(kind, head).bytes()).unwrap();
-        let model = Arc::new(Llama::load(&gguf, &LoadOptions::default()).unwrap());
+        let model = Arc::new(Transformer::load(&gguf, &LoadOptions::default()).unwrap());
         let quality = compare(&gguf, &model, &tokens(150), 2).unwrap();
         assert!(quality.perplexity_change().abs() < 0.002, "{kind} {quality:?}");
         assert!(quality.divergence < 1e-4, "{kind} {quality:?}");
@@ -192,7 +192,7 @@ fn a_model_of_zeros_stays_zero() {
     drop(gguf);
     bytes[data..].fill(0);
     let model =
-        Arc::new(Llama::load(&Gguf::parse(bytes).unwrap(), &LoadOptions::default()).unwrap());
+        Arc::new(Transformer::load(&Gguf::parse(bytes).unwrap(), &LoadOptions::default()).unwrap());
     for path in KernelPath::available() {
         for (state, logits) in run(&model, path, 1, 7) {
             assert!(state.iter().chain(&logits).all(|&value| value == 0), "{path:?}");

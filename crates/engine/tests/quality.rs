@@ -7,9 +7,9 @@ mod support;
 use std::sync::Arc;
 
 use peerproof_engine::gguf::Gguf;
-use peerproof_engine::llama::{Llama, LoadOptions};
 use peerproof_engine::reference::{CompareError, compare};
 use peerproof_engine::tokenizer::{Special, Tokenizer};
+use peerproof_engine::transformer::{LoadOptions, Transformer};
 use support::real_model;
 
 const TEXT: &str = "The lighthouse stood at the end of a long spit of sand, and every evening the keeper walked \
@@ -21,7 +21,7 @@ all of its papers, it was the keeper's notebooks that told the insurers which ve
 #[test]
 fn integers_predict_as_well_as_floats() {
     let gguf = Gguf::open(real_model()).unwrap();
-    let model = Arc::new(Llama::load(&gguf, &LoadOptions::default()).unwrap());
+    let model = Arc::new(Transformer::load(&gguf, &LoadOptions::default()).unwrap());
     let mut tokens = Tokenizer::from_gguf(&gguf).unwrap().encode(TEXT, Special::Plain).unwrap();
     assert!(tokens.len() >= 110, "{}", tokens.len());
     tokens.truncate(128);

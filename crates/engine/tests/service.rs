@@ -10,9 +10,9 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, LazyLock};
 
 use peerproof_engine::execute::{ReplayError, Replayer};
-use peerproof_engine::llama::LoadOptions;
 use peerproof_engine::model::{Model, ModelError, PromptError};
 use peerproof_engine::service::{Event, Generated, Job, Refusal, Service, ServiceOptions};
+use peerproof_engine::transformer::LoadOptions;
 use peerproof_proof::{Execute, Step};
 use peerproof_wire::{ChatMessage, Digest, Level, ModelId, Offer, Prompt, Sampling, Stop};
 

@@ -15,12 +15,12 @@ use peerproof_engine::forward::{Item, Output, Runner};
 use peerproof_engine::gguf::Gguf;
 use peerproof_engine::kernels::KernelPath;
 use peerproof_engine::kv::Kv;
-use peerproof_engine::llama::{Llama, LoadOptions};
 use peerproof_engine::model::Model;
 use peerproof_engine::reference::compare;
 use peerproof_engine::sample::greedy;
 use peerproof_engine::service::{Event, Generated, Job, Service, ServiceOptions};
 use peerproof_engine::tokenizer::{Special, Tokenizer};
+use peerproof_engine::transformer::{LoadOptions, Transformer};
 use peerproof_identity::Keypair;
 use peerproof_proof::receipt::{self, Place};
 use peerproof_proof::transcript::COMMIT_EVERY;
@@ -139,7 +139,7 @@ impl Subject {
     /// The tokens don't fit the model.
     pub fn speed(&self, threads: usize, prompt: usize, decode: usize) -> Result<Speed, BenchError> {
         let path = KernelPath::best();
-        peerproof_engine::bench::speed(self.model.llama(), threads, path, prompt, decode)
+        peerproof_engine::bench::speed(self.model.transformer(), threads, path, prompt, decode)
             .map_err(engine("speed"))
     }
 
@@ -154,7 +154,7 @@ impl Subject {
         prompt: usize,
         pairs: usize,
     ) -> Result<Committing, BenchError> {
-        let llama = self.model.llama();
+        let llama = self.model.transformer();
         let mut runner = Runner::new(Arc::clone(llama), threads, KernelPath::best())
             .map_err(engine("kernels"))?;
         let mut kv = Kv::new(llama, prompt + 2 * pairs);
@@ -420,7 +420,8 @@ pub fn quality(
 ) -> Result<Vec<Quality>, BenchError> {
     let failed = |message: String| BenchError::Model { path: path.to_owned(), message };
     let gguf = Gguf::open(path).map_err(|e| failed(e.to_string()))?;
-    let model = Llama::load(&gguf, &LoadOptions::default()).map_err(|e| failed(e.to_string()))?;
+    let model =
+        Transformer::load(&gguf, &LoadOptions::default()).map_err(|e| failed(e.to_string()))?;
     let model = Arc::new(model);
     let tokenizer = Tokenizer::from_gguf(&gguf).map_err(|e| failed(e.to_string()))?;
     let ids = tokenizer.encode(text, Special::Plain).map_err(engine("text"))?;

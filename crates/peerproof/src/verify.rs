@@ -7,8 +7,8 @@
 use std::path::Path;
 
 use peerproof_engine::execute::Replayer;
-use peerproof_engine::llama::LoadOptions;
 use peerproof_engine::model::Model;
+use peerproof_engine::transformer::LoadOptions;
 use peerproof_proof::audit::describe;
 use peerproof_proof::evidence::{self as proof, EvidenceError, Finding, Proven, Unchecked};
 use peerproof_wire::evidence::Evidence;

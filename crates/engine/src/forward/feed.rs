@@ -5,8 +5,8 @@ use super::attention::add_product;
 use super::scratch::Scratch;
 use super::sinks::{self, Gated, Narrow, SharedActs};
 use crate::arith::GATE_BITS;
-use crate::llama::Layer;
 use crate::pool::Shared;
+use crate::transformer::Layer;
 
 impl Runner {
     /// `down(silu(gate(x)) · up(x))`, added to the residual.

@@ -2,7 +2,7 @@
 
 use super::CHUNK;
 use crate::kernels::Acts;
-use crate::llama::Shape;
+use crate::transformer::Shape;
 
 /// Where a row of the chunk stands.
 #[derive(Clone, Copy, Debug)]

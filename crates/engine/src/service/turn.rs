@@ -90,15 +90,15 @@ impl Loop {
     }
 
     fn fits(&self, next: &Waiting) -> bool {
-        let bytes = cache_bytes(self.model.llama(), &next.job);
+        let bytes = cache_bytes(self.model.transformer(), &next.job);
         self.active.len() < self.options.max_active.max(1)
             && self.kv_bytes + bytes <= self.options.kv_bytes
     }
 
     fn start(&mut self, waiting: Waiting) {
         let Waiting { job, sink } = waiting;
-        let kv_bytes = cache_bytes(self.model.llama(), &job);
-        let kv = Kv::new(self.model.llama(), positions(&job));
+        let kv_bytes = cache_bytes(self.model.transformer(), &job);
+        let kv = Kv::new(self.model.transformer(), positions(&job));
         let mut run = Run::new(job, sink);
         run.tell(Event::Started);
         if !run.is_over() {

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use peerproof_engine::llama::LoadOptions;
 use peerproof_engine::model::Model;
+use peerproof_engine::transformer::LoadOptions;
 use peerproof_wire::{ModelId, ModelOffer};
 use tokio::sync::OnceCell;
 

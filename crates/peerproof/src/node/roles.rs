@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use peerproof_engine::execute::Replayer;
-use peerproof_engine::llama::LoadOptions;
 use peerproof_engine::service::{Service, ServiceOptions};
+use peerproof_engine::transformer::LoadOptions;
 use peerproof_identity::Keypair;
 use peerproof_job::auditor::{self, Bench};
 use peerproof_job::provider::{self, Desk, Served};

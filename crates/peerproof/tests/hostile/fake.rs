@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock, mpsc};
 
-use peerproof_engine::llama::LoadOptions;
 use peerproof_engine::model::Model;
 use peerproof_engine::service::{Event, Job, Service, ServiceOptions};
+use peerproof_engine::transformer::LoadOptions;
 use peerproof_identity::{Keypair, PeerId};
 use peerproof_job::limits::COMMIT_EVERY;
 use peerproof_log::Log;

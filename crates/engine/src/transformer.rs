@@ -1,6 +1,6 @@
 //! A model of the Llama family, loaded: hyperparameters and packed weights.
 //!
-//! [`Llama::load`] checks every shape and bound, so that nothing after it can
+//! [`Transformer::load`] checks every shape and bound, so that nothing after it can
 //! fail or wrap, and packs all tensors on several threads. The result is
 //! immutable and shared by any number of [`Runner`](crate::forward::Runner)s.
 //! Deliberately absent: the tokenizer, and the computation itself.
@@ -78,7 +78,7 @@ pub(crate) struct Layer {
 
 /// A loaded model.
 #[derive(Debug)]
-pub struct Llama {
+pub struct Transformer {
     shape: Shape,
     pub(crate) embedding: Matrix,
     /// The head, where it isn't the embedding.
@@ -93,7 +93,7 @@ pub struct Llama {
     pub(crate) score_scale: i64,
 }
 
-impl Llama {
+impl Transformer {
     /// Loads and packs a model.
     ///
     /// # Errors
