@@ -8,6 +8,8 @@
 
 #![deny(clippy::float_arithmetic)]
 
+mod load;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -16,6 +18,8 @@ use memmap2::{Mmap, MmapMut};
 use crate::arith::half::Exact;
 use crate::gguf::{GgmlType, GgufError, Tensor};
 use crate::pack;
+
+pub(crate) use load::pack_all;
 
 /// The most columns a matrix may have.
 pub const MAX_COLUMNS: u64 = 1 << 16;
@@ -119,6 +123,12 @@ impl Packing {
         }
     }
 
+    /// The largest weight of a tensor is brought below two to this power: 25 for
+    /// formats whose scales have two levels, else 19.
+    pub(crate) const fn magnitude_bits(self) -> i32 {
+        WEIGHT_MAGNITUDE_BITS
+    }
+
     fn of(tensor: &Tensor<'_>) -> Result<Self, LoadError> {
         match tensor.kind {
             GgmlType::Q4_0 => Ok(Self::Q4_0),
@@ -178,7 +188,9 @@ pub(crate) struct Matrix {
 
 impl fmt::Debug for Matrix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Matrix({:?} {}x{} at 2^-{})", self.packing, self.rows, self.cols, self.exponent)
+        let Self { packing, rows, cols, exponent, .. } = self;
+        let bits = self.magnitude_bits();
+        write!(f, "Matrix({packing:?} {rows}x{cols}, {bits} bits at 2^-{exponent})")
     }
 }
 
@@ -218,6 +230,11 @@ impl Matrix {
 
     pub(crate) fn exponent(&self) -> i32 {
         self.exponent
+    }
+
+    /// Weights are integers of about so many bits: `|W| < 2^(magnitude_bits + 1)`.
+    pub(crate) fn magnitude_bits(&self) -> i32 {
+        self.packing.magnitude_bits()
     }
 
     /// Bytes held.
