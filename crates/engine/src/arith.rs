@@ -8,6 +8,7 @@
 
 #![deny(clippy::float_arithmetic)]
 
+pub mod cap;
 pub mod fixed;
 pub mod half;
 pub mod tables;

@@ -132,11 +132,13 @@ impl Runner {
                 values: &queries[at * dims..][..dims],
                 exponent: query_exponents[at],
                 scale,
+                cap: None,
                 tables,
             };
             let cache = lanes[place.sequence].cache(
                 head / (heads / shape.kv_heads),
                 dims,
+                0,
                 place.position + 1,
             );
             // SAFETY: a head of a row belongs to one piece, the scratch to one thread.

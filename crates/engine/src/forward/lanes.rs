@@ -58,8 +58,8 @@ impl<'a> Lanes<'a> {
         unsafe { exponents.part(start + position, 1)[0] = exponent as i16 };
     }
 
-    /// A head's first `len` positions, for reading.
-    pub(super) fn cache(&self, head: usize, dims: usize, len: usize) -> Cache<'_> {
+    /// A head's positions from `first` up to `len`, for reading.
+    pub(super) fn cache(&self, head: usize, dims: usize, first: usize, len: usize) -> Cache<'_> {
         let (start, rows) = (head * self.padded, len.next_multiple_of(16));
         // SAFETY: nothing writes to the cache in a phase that reads it.
         unsafe {
@@ -68,6 +68,7 @@ impl<'a> Lanes<'a> {
                 values: self.values.part(start * dims, rows * dims),
                 key_exponents: self.key_exponents.part(start, rows),
                 value_exponents: self.value_exponents.part(start, rows),
+                first,
                 len,
             }
         }

@@ -6,6 +6,7 @@
 //! numbers don't fit 32-bit sums, so the query is split into two parts of 8 bits
 //! and the weights into three, each summed in 32 bits and joined in 64.
 
+use crate::arith::cap::Cap;
 use crate::arith::tables::{EXP_LEN, Tables};
 use crate::arith::{SCORE_BITS, SCORE_LIMIT, WEIGHT_BITS, bit_length, rescale, round_shift};
 
@@ -21,6 +22,8 @@ pub(crate) struct Query<'a> {
     pub(crate) exponent: i32,
     /// `log2(e) / √d` at 2^-24.
     pub(crate) scale: i64,
+    /// What scores are softly capped at.
+    pub(crate) cap: Option<Cap>,
     pub(crate) tables: &'a Tables,
 }
 
@@ -31,8 +34,27 @@ pub(crate) struct Cache<'a> {
     pub(crate) values: &'a [i16],
     pub(crate) key_exponents: &'a [i16],
     pub(crate) value_exponents: &'a [i16],
-    /// Positions to attend to, at least 1.
+    /// The first position to attend to.
+    pub(crate) first: usize,
+    /// The position after the last one, beyond `first`.
     pub(crate) len: usize,
+}
+
+impl Cache<'_> {
+    /// The cache from the block of its first position on.
+    #[inline(always)]
+    fn windowed(&self) -> Self {
+        let skip = self.first / 16 * 16;
+        let dims = self.keys.len() / self.key_exponents.len().max(1);
+        Self {
+            keys: &self.keys[skip * dims..],
+            values: &self.values[skip * dims..],
+            key_exponents: &self.key_exponents[skip..],
+            value_exponents: &self.value_exponents[skip..],
+            first: self.first - skip,
+            len: self.len - skip,
+        }
+    }
 }
 
 /// The two products, in a path's own instructions.
@@ -52,14 +74,22 @@ pub(super) fn attend<D: Dots>(
     scratch: &mut Vec<i32>,
     out: &mut [i64],
 ) -> i32 {
-    let (dims, len) = (query.values.len(), cache.len);
-    let blocks = len.div_ceil(16);
+    let dims = query.values.len();
+    // Blocks before the window are never looked at; positions of its first and
+    // last block that lie beyond it weigh nothing.
+    let cache = &cache.windowed();
+    let blocks = cache.len.div_ceil(16);
     scratch.resize(16 * blocks + 3 * (8 * blocks), 0);
     let (scores, weights) = scratch.split_at_mut(16 * blocks);
     score::<D>(query, cache, scores);
-    let total = weigh(query.tables, &mut scores[..len]);
-    scores[len..].fill(0);
-    let coarsest = coarsest_exponent(&scores[..len], cache.value_exponents);
+    if let Some(cap) = query.cap {
+        let live = &mut scores[cache.first..cache.len];
+        live.iter_mut().for_each(|t| *t = cap.apply(i64::from(*t), query.tables) as i32);
+    }
+    let total = weigh(query.tables, &mut scores[cache.first..cache.len]);
+    scores[..cache.first].fill(0);
+    scores[cache.len..].fill(0);
+    let coarsest = coarsest_exponent(scores, cache.value_exponents);
     split_weights(scores, cache, coarsest, weights);
     let (reciprocal, bits) = reciprocal(total);
     let pairs = 8 * blocks;

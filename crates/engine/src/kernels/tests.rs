@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use super::*;
+use crate::arith::cap::Cap;
 use crate::arith::half::Exact;
 use crate::arith::tables::tables;
 use crate::arith::{ZERO_EXPONENT, rescale, round_shift};
@@ -262,6 +263,18 @@ fn normalisation_is_the_same_on_every_path_at_any_size() {
     }
 }
 
+/// `limit · tanh(v / limit)` by the words of the specification.
+fn soft_cap_by_definition(v: i64, limit: i64) -> i64 {
+    let shift = |v: i128, s: u32| (v + (1 << (s - 1))) >> s;
+    let x = shift(i128::from(v.abs()) * ((1i128 << 43) / i128::from(limit)), 24);
+    let (i, r) = ((x / 4096) as usize, x % 4096);
+    let tail = tables()
+        .logistic
+        .get(i)
+        .map_or(0, |&[point, fall]| i128::from(point) - shift(i128::from(fall) * r, 12));
+    v.signum() * shift(i128::from(limit) * ((1 << 24) - 2 * tail), 24) as i64
+}
+
 /// Attention by the words of the specification, position by position.
 fn attend_by_definition(
     query: &Query<'_>,
@@ -270,20 +283,22 @@ fn attend_by_definition(
     cache: &Cache<'_>,
 ) -> (Vec<i64>, i32) {
     let dims = query.values.len();
-    let scores: Vec<i64> = (0..cache.len)
+    let scores: Vec<i64> = (cache.first..cache.len)
         .map(|p| {
             let raw: i64 =
                 (0..dims).map(|d| i64::from(query.values[d]) * i64::from(keys[p][d])).sum();
-            rescale(
+            let score = rescale(
                 raw * query.scale,
                 query.exponent + i32::from(cache.key_exponents[p]) + 14,
                 1 << 30,
-            )
+            );
+            query.cap.map_or(score, |cap| soft_cap_by_definition(score, cap.limit()))
         })
         .collect();
     let best = scores.iter().max().unwrap();
     let weight = |t: &i64| i64::from(tables().exp[((best - t) as usize).min(16_384)]);
-    let weights: Vec<i64> = scores.iter().map(weight).collect();
+    let before = std::iter::repeat_n(0, cache.first);
+    let weights: Vec<i64> = before.chain(scores.iter().map(weight)).collect();
     let total: i64 = weights.iter().sum();
     let bits = 64 - (total as u64).leading_zeros();
     let reciprocal = (1i128 << (bits + 30)) / i128::from(total);
@@ -307,10 +322,18 @@ fn attend_by_definition(
 #[test]
 fn attention_equals_its_definition_on_every_path() {
     let mut random = Random(5);
-    for (case, (dims, len)) in
-        [(64usize, 1usize), (64, 2), (64, 15), (64, 16), (64, 257), (256, 600), (16, 33), (80, 300)]
-            .into_iter()
-            .enumerate()
+    for (case, (dims, len, first)) in [
+        (64usize, 1usize, 0),
+        (64, 2, 1),
+        (64, 15, 0),
+        (64, 16, 15),
+        (64, 257, 1),
+        (256, 600, 88),
+        (16, 33, 32),
+        (80, 300, 257),
+    ]
+    .into_iter()
+    .enumerate()
     {
         for extreme in [false, true] {
             let padded = len.next_multiple_of(16);
@@ -331,21 +354,28 @@ fn attention_equals_its_definition_on_every_path() {
                 (0..padded).map(|_| 9 + random.below(spread) as i16).collect()
             };
             let (key_exponents, value_exponents) = (exponents(5), exponents(30));
-            let cache = Cache {
-                keys: &k,
-                values: &v,
-                key_exponents: &key_exponents,
-                value_exponents: &value_exponents,
-                len,
-            };
             let exponent = if extreme { -20 } else { 13 + case as i32 % 3 };
-            let query = Query { values: &q, exponent, scale: 3_025_507, tables: tables() };
-            let want = attend_by_definition(&query, &keys, &values, &cache);
-            for path in KernelPath::available() {
-                let mut out = vec![0; dims];
-                let exponent =
-                    Kernels::new(path).unwrap().attend(&query, &cache, &mut Vec::new(), &mut out);
-                assert_eq!((out, exponent), want, "{path:?} {dims} {len} {extreme}");
+            for (first, cap) in
+                [(0, None), (first, None), (0, Cap::new(9_000)), (first, Cap::new(4_096))]
+            {
+                let cache = Cache {
+                    keys: &k,
+                    values: &v,
+                    key_exponents: &key_exponents,
+                    value_exponents: &value_exponents,
+                    first,
+                    len,
+                };
+                let query = Query { values: &q, exponent, scale: 3_025_507, cap, tables: tables() };
+                let want = attend_by_definition(&query, &keys, &values, &cache);
+                for path in KernelPath::available() {
+                    let mut out = vec![0; dims];
+                    let kernels = Kernels::new(path).unwrap();
+                    // Scratch that held something else before.
+                    let mut scratch = vec![7; 5_000];
+                    let exponent = kernels.attend(&query, &cache, &mut scratch, &mut out);
+                    assert_eq!((out, exponent), want, "{path:?} {dims} {first} {len} {extreme}");
+                }
             }
         }
     }
