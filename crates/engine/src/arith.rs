@@ -104,6 +104,25 @@ pub fn inverse_root(n: u64, s: u128) -> (u64, u32) {
     (isqrt(quotient) as u64, k)
 }
 
+/// What a norm adds to a sum of `n` squares at 2^-`bits`: `round(ε · n · 2^bits)`,
+/// at least 1 and at most 2^100. Needs `ε` of 24 bits, 0 or more, and `n` up to
+/// 2^16.
+#[must_use]
+pub const fn norm_epsilon(epsilon: half::Exact, n: usize, bits: i32) -> u128 {
+    let wide = epsilon.mantissa.unsigned_abs() as u128 * n as u128;
+    let up = epsilon.exponent + bits;
+    let added = if wide == 0 || up < -127 {
+        0
+    } else if up < 0 {
+        ((wide >> (-up - 1)) + 1) >> 1
+    } else if up >= 100 || wide >= 1 << (100 - up) {
+        1 << 100
+    } else {
+        wide << up
+    };
+    if added == 0 { 1 } else { added }
+}
+
 /// `floor(n · 2^bits / s)` by long division, where the result fits 64 bits.
 fn scaled_quotient(n: u64, bits: u32, s: u128) -> u128 {
     let n = u128::from(n);
@@ -184,6 +203,24 @@ mod tests {
             let r = u128::from(r);
             assert!(r * r <= q && q < (r + 1) * (r + 1));
             assert!(k == 0 || scaled_quotient(n, 2 * (k - 1), s) < 1 << 60);
+        }
+    }
+
+    #[test]
+    fn epsilons_saturate_on_both_sides() {
+        let epsilon = half::Exact::from_f32(1e-6f32.to_bits())
+            .unwrap_or(half::Exact { mantissa: 0, exponent: 0 });
+        assert_eq!(norm_epsilon(epsilon, 640, 24), 10_737);
+        assert_eq!(norm_epsilon(epsilon, 640, -400), 1);
+        assert_eq!(norm_epsilon(epsilon, 640, 5), 1);
+        assert_eq!(norm_epsilon(epsilon, 640, 111), 1 << 100);
+        assert_eq!(norm_epsilon(epsilon, 640, 1 << 20), 1 << 100);
+        assert_eq!(norm_epsilon(half::Exact { mantissa: 0, exponent: 4 }, 640, 500), 1);
+        for bits in -300..300 {
+            let more = norm_epsilon(epsilon, 256, bits + 1);
+            let twice = 2 * norm_epsilon(epsilon, 256, bits);
+            let close = more.abs_diff(twice) <= 1;
+            assert!(close || more == 1 || more == 1 << 100, "{bits}");
         }
     }
 

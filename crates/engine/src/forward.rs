@@ -11,19 +11,21 @@
 mod attention;
 mod feed;
 mod lanes;
+mod residual;
 mod scratch;
 mod sinks;
 
 use std::sync::Arc;
 
-use crate::arith::{LIMIT, LOGIT_BITS, RESIDUAL_BITS, rescale, tables};
-use crate::kernels::{KernelPath, Kernels, Normed};
+use crate::arith::{LOGIT_BITS, tables};
+use crate::kernels::{KernelPath, Kernels};
 use crate::kv::Kv;
 use crate::pool::{Pool, Shared};
 use crate::transformer::Transformer;
-use crate::weights::{Matrix, Vector};
+use crate::weights::Matrix;
 
 use lanes::Lanes;
+pub(crate) use scratch::scratch_bytes;
 use scratch::{Place, Scratch};
 use sinks::Narrow;
 
@@ -139,7 +141,7 @@ impl Runner {
     ) -> Result<Self, ForwardError> {
         let kernels = Kernels::new(path).ok_or(ForwardError::Path(path))?;
         let pool = Pool::new(threads);
-        let scratch = Scratch::new(model.shape(), pool.threads());
+        let scratch = Scratch::new(model.shape(), model.ropes.len(), pool.threads());
         Ok(Self { model, kernels, pool, scratch })
     }
 
@@ -210,7 +212,7 @@ impl Runner {
             self.project(items.len(), layer);
             let lanes: Vec<Lanes<'_>> = kvs.iter_mut().map(|kv| Lanes::new(kv, at)).collect();
             self.rotate(&lanes, layer);
-            self.attend(&lanes);
+            self.attend(&lanes, layer);
             self.add_attention(items.len(), layer);
             self.normalise(items.len(), &layer.feed_norm);
             self.feed(items.len(), layer);
@@ -227,44 +229,13 @@ impl Runner {
                 .push(Place { sequence: item.sequence, position: next[item.sequence] });
             next[item.sequence] += 1;
         }
-        let pairs = self.model.frequencies.len();
-        for (place, angles) in
-            self.scratch.places.iter().zip(self.scratch.angles.chunks_exact_mut(pairs))
-        {
-            for (angle, &frequency) in angles.iter_mut().zip(&self.model.frequencies) {
-                *angle =
-                    crate::arith::fixed::cos_sin(frequency.wrapping_mul(place.position as u64));
+        let Scratch { places, angles, .. } = &mut self.scratch;
+        for (rope, angles) in self.model.ropes.iter().zip(angles) {
+            let rows = angles.chunks_exact_mut(rope.frequencies.len());
+            for (place, angles) in places.iter().zip(rows) {
+                rope.angles(place.position, angles);
             }
         }
-    }
-
-    /// Embedding rows at the residual's exponent.
-    fn embed(&mut self, items: &[Item]) {
-        let table = &self.model.embedding;
-        let shift = table.exponent() - RESIDUAL_BITS;
-        let rows = self.scratch.residual.chunks_exact_mut(self.model.shape().width);
-        for (item, row) in items.iter().zip(rows) {
-            table.row(item.token as usize, row);
-            for value in row {
-                *value = rescale(i64::from(*value), shift, LIMIT) as i32;
-            }
-        }
-    }
-
-    /// Normalises and quantises the residual rows into `inputs`.
-    fn normalise(&mut self, rows: usize, gain: &Vector) {
-        let (kernels, width) = (self.kernels, self.model.shape().width);
-        let normed = Normed { gain: &gain.values, epsilon: self.model.epsilon };
-        let exponent = crate::arith::NORM_BITS + gain.exponent;
-        let Scratch { residual, inputs, wide, .. } = &mut self.scratch;
-        let wide = Shared::new(wide);
-        let out = sinks::SharedActs::new(inputs);
-        let stride = width;
-        self.pool.run(rows, &|_, row| {
-            let wide = out.lend(&wide, row, stride);
-            kernels.norm(&residual[row * width..][..width], &normed, wide);
-            out.quantise(kernels, row, wide, exponent);
-        });
     }
 
     /// Hands out the rows of a chunk, with logits where asked for.
@@ -294,11 +265,14 @@ impl Runner {
         self.scratch.logits.resize(rows * vocabulary, 0);
         let Scratch { logits, inputs, .. } = &mut self.scratch;
         let logits = Shared::new(logits);
-        let (kernels, exponents) = (self.kernels, &inputs.exponents);
+        let (kernels, cap, exponents) = (self.kernels, self.model.logit_cap, &inputs.exponents);
         let base = head.exponent() - LOGIT_BITS;
         sinks::split(&mut self.pool, head.groups(), &|_, groups| {
             let mut sink = Narrow { out: &logits, stride: vocabulary, exponents, base, add: false };
-            kernels.sweep(head, inputs, 0..rows, groups, &mut sink);
+            kernels.sweep(head, inputs, 0..rows, groups.clone(), &mut sink);
+            if let Some(cap) = cap {
+                sinks::cap(&logits, vocabulary, 0..rows, groups, cap);
+            }
         });
     }
 

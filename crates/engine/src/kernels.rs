@@ -37,7 +37,7 @@ use std::ops::Range;
 use crate::weights::Matrix;
 
 pub(crate) use attend::{Cache, MAX_HEAD_DIMS, Query};
-pub(crate) use rows::Normed;
+pub(crate) use rows::{Normed, WideNormed};
 
 /// Which form of the inner loops runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -172,6 +172,12 @@ impl Kernels {
     /// Root-mean-square normalisation with gain.
     pub(crate) fn norm(self, x: &[i32], normed: &Normed<'_>, out: &mut [i64]) {
         on_path!(self, norm(x, normed, out));
+    }
+
+    /// Root-mean-square normalisation with gain of a row of wide integers at
+    /// `exponent`, in place.
+    pub(crate) fn norm_wide(self, row: &mut [i64], exponent: i32, normed: &WideNormed<'_>) {
+        on_path!(self, norm_wide(row, exponent, normed));
     }
 
     /// Brings a row to 16 bits; returns the row's exponent.

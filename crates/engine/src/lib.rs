@@ -30,6 +30,7 @@
 //! Deliberately absent: sockets, a runtime, signatures. What a token sequence
 //! is worth as evidence is decided one floor below, in `peerproof-proof`.
 
+mod architecture;
 pub mod arith;
 pub mod bench;
 pub mod execute;

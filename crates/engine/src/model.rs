@@ -18,7 +18,7 @@ use crate::transformer::{LoadOptions, Transformer};
 use crate::weights::LoadError;
 
 /// The architectures that can be served, as files name them.
-pub const ARCHITECTURES: [&str; 1] = ["llama"];
+pub const ARCHITECTURES: [&str; 6] = crate::architecture::NAMES;
 
 const KEY_ARCHITECTURE: &str = "general.architecture";
 

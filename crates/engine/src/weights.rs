@@ -19,7 +19,7 @@ use crate::arith::half::Exact;
 use crate::gguf::{GgmlType, GgufError, Tensor};
 use crate::pack;
 
-pub(crate) use load::pack_all;
+pub(crate) use load::{Piece, pack_all, packed_bytes};
 
 /// The most columns a matrix may have.
 pub const MAX_COLUMNS: u64 = 1 << 16;
@@ -84,7 +84,7 @@ pub enum LoadError {
     #[error("{key} is {got}, expected {expected}")]
     Header {
         /// The metadata key.
-        key: &'static str,
+        key: String,
         /// What would do.
         expected: String,
         /// The file's value.
@@ -92,10 +92,12 @@ pub enum LoadError {
     },
     /// The file has a tensor that the architecture as understood here doesn't
     /// use: running without it would not be running this model.
-    #[error("tensor {tensor} is not part of the Llama architecture this engine knows")]
+    #[error("tensor {tensor} is not part of {family} models as this engine knows them")]
     Unknown {
         /// The tensor.
         tensor: String,
+        /// The file's architecture.
+        family: &'static str,
     },
 }
 

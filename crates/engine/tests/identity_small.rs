@@ -168,11 +168,12 @@ fn what_is_not_understood_is_refused_by_name() {
     };
     check(plain().tensor("blk.0.attn_q.bias", &[96], 0, &[0; 384]), "blk.0.attn_q.bias");
     check(plain().tensor("blk.2.attn_norm.weight", &[96], 0, &[0; 384]), "blk.2.attn_norm.weight");
-    check(plain().str("llama.rope.scaling.type", "yarn"), "llama.rope.scaling.type");
+    check(plain().str("llama.rope.scaling.type", "dynamic"), "llama.rope.scaling.type");
+    check(plain().u32("llama.attention.causal", 1), "llama.attention.causal");
     check(plain().u32("llama.expert_count", 8), "llama.expert_count");
     check(plain().u32("llama.attention.key_length", 24), "llama.attention.key_length");
     check(plain().f32("llama.rope.freq_base", 0.0), "llama.rope.freq_base");
-    check(Writer::default().str("general.architecture", "gemma3"), "gemma3");
+    check(Writer::default().str("general.architecture", "gemma"), "gemma");
     check(Writer::default().str("general.architecture", "llama"), "llama.embedding_length");
     // Infinite and undefined gains, and a matrix of another shape.
     check(plain().tensor("output.weight", &[64, 37], 8, &[0; 34 * 2 * 37]), "output.weight");

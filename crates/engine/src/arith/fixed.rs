@@ -14,6 +14,14 @@ use super::{half::Exact, isqrt};
 pub const ONE: u64 = 1 << 62;
 /// `round(log2(e) · 2^62)`.
 pub const LOG2_E: u64 = 0x5C55_1D94_AE0B_F85E;
+/// One, at 2^-60.
+pub const ONE_60: u64 = 1 << 60;
+/// `round(ln(2) · 2^62)`.
+const LN_2: u64 = 0x2C5C_85FD_F473_DE6B;
+/// `round(2√(2/π) · log2(e) · 2^60)`.
+const GELU_1: u64 = 0x24D5_D843_79CE_B297;
+/// `round(0.044715 · 2√(2/π) · log2(e) · 2^60)`.
+const GELU_3: u64 = 0x01A5_A7CF_7572_A979;
 /// `round(2π · 2^60)`.
 const TWO_PI_60: u64 = 0x6487_ED51_10B4_611A;
 
@@ -87,12 +95,82 @@ pub fn frequency(base: Exact, index: u32, dims: u32, factors: &[Exact]) -> Optio
     exp2_neg(y).checked_mul(4)
 }
 
+/// `round(√n · 2^20)`.
+#[must_use]
+pub const fn root_20(n: u64) -> u64 {
+    (isqrt((n as u128) << 42) as u64 + 1) >> 1
+}
+
+/// Where a pair of `dims` rotated dimensions turns `turns` times in `context`
+/// positions, `dims · log2(context / (2π · turns)) / (2 · log2(base))`: rounded
+/// down, and up. `None` unless all are positive and `base` is above 1.
+#[must_use]
+pub fn turning_pair(base: Exact, dims: u32, context: i64, turns: Exact) -> Option<(i64, i64)> {
+    let two_pi = Exact { mantissa: TWO_PI_60 as i64, exponent: -60 };
+    let context = Exact { mantissa: context, exponent: 0 };
+    let wide = log2(context)? - log2(turns)? - log2(two_pi)?;
+    let below = 2 * log2(base).filter(|&log| log > 0)?;
+    let wide = wide * i128::from(dims);
+    let floor = i64::try_from(wide.div_euclid(below)).ok()?;
+    Some((floor, floor + i64::from(wide.rem_euclid(below) > 0)))
+}
+
+/// `1 + ln(factor) / 10` at 2^-60, and 1 for factors below 1; `None` from a
+/// factor of 2^16 on.
+#[must_use]
+pub fn yarn_magnitude(factor: Exact) -> Option<u64> {
+    let log = u128::try_from(log2(factor)?).unwrap_or(0);
+    if log >> 62 >= 16 {
+        return None;
+    }
+    let natural = (log * u128::from(LN_2)) >> 62;
+    Some(ONE_60 + (natural / 40) as u64)
+}
+
+/// `x · factor` of an `x` at 2^-60, rounded; `None` for negative factors and from
+/// four on.
+#[must_use]
+pub fn scale_60(x: u64, factor: Exact) -> Option<u64> {
+    let wide = u128::from(x) * u128::try_from(factor.mantissa).ok()?;
+    let wide = match factor.exponent {
+        0..=30 => wide << factor.exponent,
+        -120..0 => ((wide >> (-factor.exponent - 1)) + 1) >> 1,
+        _ => return None,
+    };
+    u64::try_from(wide).ok().filter(|&scaled| scaled < 4 * ONE_60)
+}
+
+/// `2^62 / (1 + e^(2√(2/π) · (x + 0.044715 x³)))` at `x = i / 64`, for `i` up to
+/// 2^12.
+#[must_use]
+pub fn gelu_tail(i: u64) -> u64 {
+    let i = u128::from(i);
+    // At 2^-66 and 2^-78, both brought to 2^-62.
+    let power = ((i * u128::from(GELU_1)) >> 4) + ((i.pow(3) * u128::from(GELU_3)) >> 16);
+    logistic_tail(power)
+}
+
+/// `2^62 / (1 + 2^y)` for `y` at 2^-62.
+#[must_use]
+pub fn logistic_tail(y: u128) -> u64 {
+    let power = exp2_neg(y);
+    ((u128::from(power) << 62) / u128::from(ONE + power)) as u64
+}
+
 /// Cosine and sine of `turns / 2^64` turns, at 2^-14, rounded half up.
 #[inline]
 #[must_use]
 pub fn cos_sin(turns: u64) -> (i16, i16) {
     let (cos, sin) = (cosine(turns), cosine(turns.wrapping_sub(1 << 62)));
     (round_to_14(cos), round_to_14(sin))
+}
+
+/// As [`cos_sin`], times a `magnitude` at 2^-60 below 2.
+#[must_use]
+pub fn magnified_cos_sin(turns: u64, magnitude: u64) -> (i16, i16) {
+    let times = |v: i64| ((i128::from(v) * i128::from(magnitude)) >> 60) as i64;
+    let (cos, sin) = (cosine(turns), cosine(turns.wrapping_sub(1 << 62)));
+    (round_to_14(times(cos)), round_to_14(times(sin)))
 }
 
 #[inline]
@@ -166,6 +244,33 @@ mod tests {
         assert_eq!(cos_sin(1 << 62), (0, 16_384));
         assert_eq!(cos_sin(1 << 63), (-16_384, 0));
         assert_eq!(cos_sin(3 << 62), (0, -16_384));
+    }
+
+    #[test]
+    fn magnitudes_and_bounds_of_stretched_contexts_agree_with_floats() {
+        let exact = |x: f32| Exact::from_f32(x.to_bits()).unwrap();
+        for factor in [0.5f32, 1.0, 1.5, 4.0, 8.0, 40.0, 8000.0] {
+            let got = yarn_magnitude(exact(factor)).unwrap() as f64 / ONE_60 as f64;
+            assert!((got - (1.0 + f64::from(factor.max(1.0)).ln() / 10.0)).abs() < 1e-15);
+            let scaled = scale_60(ONE_60, exact(factor));
+            assert_eq!(scaled.is_some(), factor < 4.0);
+        }
+        assert_eq!(scale_60(3 << 58, exact(1.5)), Some(9 << 57));
+        for (base, context, turns) in
+            [(10_000f32, 4096, 32f32), (1e6, 32_768, 1.0), (500_000.0, 8192, 0.7), (1e4, 1, 900.0)]
+        {
+            let (floor, ceil) = turning_pair(exact(base), 96, context, exact(turns)).unwrap();
+            let turns = std::f64::consts::TAU * f64::from(turns);
+            let want = 96.0 * (context as f64 / turns).ln() / (2.0 * f64::from(base).ln());
+            assert_eq!((floor as f64, ceil as f64), (want.floor(), want.ceil()));
+        }
+        assert_eq!(turning_pair(exact(1.0), 96, 4096, exact(1.0)), None);
+        for i in 0..100 {
+            let turns = i * 0x0234_5678_9ABC_DEF1;
+            assert_eq!(magnified_cos_sin(turns, ONE_60), cos_sin(turns));
+            let (cos, _) = magnified_cos_sin(turns, 3 << 59);
+            assert!((f64::from(cos) - 1.5 * f64::from(cos_sin(turns).0)).abs() <= 1.5);
+        }
     }
 
     #[test]

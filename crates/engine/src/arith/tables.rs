@@ -1,10 +1,10 @@
 //! The tables of the forward pass, built once from [`fixed`](super::fixed):
 //! powers of two for attention, powers of two for sampling, the logistic
-//! function for SiLU.
+//! function for SiLU and soft caps, and the curve of GELU.
 
 use std::sync::LazyLock;
 
-use super::fixed::{LOG2_E, ONE, exp2_neg};
+use super::fixed::{LOG2_E, exp2_neg, gelu_tail, logistic_tail};
 
 /// The attention weight of the best score.
 pub const EXP_ONE: i64 = 32_767;
@@ -22,6 +22,8 @@ pub struct Tables {
     pub wide_exp: Vec<u32>,
     /// `n(i) = round(2^24 / (1 + e^(i/64)))` and `n(i) - n(i+1)`.
     pub logistic: Vec<[i32; 2]>,
+    /// The same of `round(2^24 / (1 + e^(2√(2/π)(x + 0.044715 x³))))`, `x = i / 64`.
+    pub gelu: Vec<[i32; 2]>,
 }
 
 /// The tables of this arithmetic version.
@@ -41,22 +43,22 @@ impl Tables {
             .chain([0])
             .collect();
         let wide_exp = fractions.iter().map(|&f| rounded(u128::from(f), 31) as u32).collect();
-        let points: Vec<i32> = (0..=LOGISTIC_LEN as u128).map(logistic_point).collect();
-        let logistic = points.windows(2).map(|w| [w[0], w[0] - w[1]]).collect();
-        Self { exp, wide_exp, logistic }
+        let log2_e = u128::from(LOG2_E);
+        let logistic = steps(|i| logistic_tail((u128::from(i) * log2_e) >> 6));
+        Self { exp, wide_exp, logistic, gelu: steps(gelu_tail) }
     }
+}
+
+/// Points of a tail at 2^-24, each with the fall to the next one.
+fn steps(tail: impl Fn(u64) -> u64) -> Vec<[i32; 2]> {
+    let point = |i| rounded(u128::from(tail(i)), 38) as i32;
+    let points: Vec<i32> = (0..=LOGISTIC_LEN as u64).map(point).collect();
+    points.windows(2).map(|w| [w[0], w[0] - w[1]]).collect()
 }
 
 /// `floor(v / 2^s + 1/2)` of a wide number.
 const fn rounded(v: u128, s: u32) -> u64 {
     ((v + (1 << (s - 1))) >> s) as u64
-}
-
-/// `round(2^24 / (1 + e^(i/64)))`: with p = e^-(i/64) it is 2^24 · p / (1 + p).
-fn logistic_point(i: u128) -> i32 {
-    let power = exp2_neg((i * u128::from(LOG2_E)) >> 6);
-    let quotient = (u128::from(power) << 62) / u128::from(ONE + power);
-    rounded(quotient, 38) as i32
 }
 
 #[cfg(test)]
@@ -81,6 +83,12 @@ mod tests {
         }
         for (i, &[n, _]) in t.logistic.iter().enumerate() {
             let want = 2f64.powi(24) / (1.0 + (i as f64 / 64.0).exp());
+            assert!((f64::from(n) - want).abs() <= 0.5 + 1e-6, "{i}");
+        }
+        for (i, &[n, _]) in t.gelu.iter().enumerate() {
+            let x = i as f64 / 64.0;
+            let inner = (8.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+            let want = 2f64.powi(24) / (1.0 + inner.exp());
             assert!((f64::from(n) - want).abs() <= 0.5 + 1e-6, "{i}");
         }
         assert_eq!(t.exp[EXP_LEN], 0);

@@ -1,7 +1,7 @@
 //! The feed-forward half of a layer.
 
 use super::Runner;
-use super::attention::add_product;
+use super::residual::Source;
 use super::scratch::Scratch;
 use super::sinks::{self, Gated, Narrow, SharedActs};
 use crate::arith::GATE_BITS;
@@ -9,21 +9,21 @@ use crate::pool::Shared;
 use crate::transformer::Layer;
 
 impl Runner {
-    /// `down(silu(gate(x)) · up(x))`, added to the residual.
+    /// `down(curve(gate(x)) · up(x))`, added to the residual.
     pub(super) fn feed(&mut self, rows: usize, layer: &Layer) {
         let (kernels, feed) = (self.kernels, self.model.shape().feed);
-        let Scratch { inputs, gates, hidden, fed, residual, .. } = &mut self.scratch;
+        let curve = if self.model.gelu() { &Self::tables().gelu } else { &Self::tables().logistic };
+        let Scratch { inputs, gates, hidden, fed, .. } = &mut self.scratch;
         {
             let (inputs, exponents) = (&*inputs, &inputs.exponents);
             let (gates, out) = (Shared::new(gates), Shared::new(hidden));
-            let tables = Self::tables();
             sinks::split(&mut self.pool, layer.gate.groups(), &|_, groups| {
                 let base = layer.gate.exponent() - GATE_BITS;
                 let mut sink = Narrow { out: &gates, stride: feed, exponents, base, add: false };
                 kernels.sweep(&layer.gate, inputs, 0..rows, groups.clone(), &mut sink);
                 let base = layer.up.exponent() - GATE_BITS;
                 let mut sink =
-                    Gated { gates: &gates, out: &out, stride: feed, exponents, base, tables };
+                    Gated { gates: &gates, out: &out, stride: feed, exponents, base, curve };
                 kernels.sweep(&layer.up, inputs, 0..rows, groups, &mut sink);
             });
         }
@@ -33,7 +33,6 @@ impl Runner {
                 out.quantise(kernels, row, out.lend(&wide, row, feed), 2 * GATE_BITS);
             });
         }
-        let (residual, fed) = (Shared::new(residual), &*fed);
-        add_product(kernels, &mut self.pool, rows, &layer.down, fed, &residual);
+        self.add(rows, &layer.down, Source::Feed, layer.post_feed.as_ref());
     }
 }

@@ -11,12 +11,29 @@ pub(super) struct Place {
     pub(super) position: usize,
 }
 
+/// Bytes of [`Scratch`] but for logits and the threads' own, with one rotation.
+pub(crate) fn scratch_bytes(shape: &Shape) -> u64 {
+    let all = shape.heads * shape.head_dims;
+    let kv = shape.kv_heads * shape.head_dims;
+    let acts = |cols: usize| 2 * cols + cols / 8 + 4;
+    let row = 2 * shape.rope_dims
+        + (2 * 4 + 8) * shape.width
+        + 8 * (all + 2 * kv)
+        + (2 + 8) * all
+        + 2 * 4 * shape.heads
+        + (4 + 8) * shape.feed
+        + acts(shape.width)
+        + acts(all)
+        + acts(shape.feed);
+    (CHUNK * row) as u64
+}
+
 /// Buffers for a chunk of rows.
 #[derive(Debug)]
 pub(super) struct Scratch {
     pub(super) places: Vec<Place>,
-    /// Cosine and sine of each row's rotated pairs.
-    pub(super) angles: Vec<(i16, i16)>,
+    /// Cosine and sine of each row's rotated pairs, for each of the rotations.
+    pub(super) angles: Vec<Vec<(i16, i16)>>,
     pub(super) residual: Vec<i32>,
     /// The rows whose logits are wanted.
     pub(super) kept: Vec<i32>,
@@ -42,12 +59,12 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn new(shape: &Shape, threads: usize) -> Self {
+    pub(super) fn new(shape: &Shape, ropes: usize, threads: usize) -> Self {
         let all = shape.heads * shape.head_dims;
         let kv = shape.kv_heads * shape.head_dims;
         Self {
             places: Vec::with_capacity(CHUNK),
-            angles: vec![(0, 0); CHUNK * shape.rope_dims / 2],
+            angles: vec![vec![(0, 0); CHUNK * shape.rope_dims / 2]; ropes],
             residual: vec![0; CHUNK * shape.width],
             kept: vec![0; CHUNK * shape.width],
             wide: vec![0; CHUNK * shape.width],

@@ -4,7 +4,8 @@
 
 use std::ops::Range;
 
-use crate::arith::tables::{LOGISTIC_LEN, Tables};
+use crate::arith::cap::Cap;
+use crate::arith::tables::{LOGISTIC_LEN, tables};
 use crate::arith::{GATE_BITS, LIMIT, rescale, round_shift};
 use crate::kernels::{Acts, Kernels, Sink};
 use crate::pool::{Pool, Shared};
@@ -129,14 +130,33 @@ impl Sink for Narrow<'_> {
     }
 }
 
-/// Multiplies the up projection with SiLU of the gate.
+/// Caps logits softly, those that the same piece has just brought to 32 bits.
+pub(super) fn cap(
+    logits: &Shared<'_, i32>,
+    stride: usize,
+    rows: Range<usize>,
+    groups: Range<usize>,
+    cap: Cap,
+) {
+    let (first, last) = (16 * groups.start, (16 * groups.end).min(stride));
+    for row in rows {
+        // SAFETY: groups belong to one piece, the one that wrote them.
+        let part = unsafe { logits.part(row * stride + first, last - first) };
+        for logit in part {
+            *logit = cap.apply(i64::from(*logit), tables()) as i32;
+        }
+    }
+}
+
+/// Multiplies the up projection with what the gate's curve makes of the gate.
 pub(super) struct Gated<'a> {
     pub(super) gates: &'a Shared<'a, i32>,
     pub(super) out: &'a Shared<'a, i64>,
     pub(super) stride: usize,
     pub(super) exponents: &'a [i32],
     pub(super) base: i32,
-    pub(super) tables: &'a Tables,
+    /// The tail of SiLU's or GELU's curve: points and falls.
+    pub(super) curve: &'a [[i32; 2]],
 }
 
 impl Sink for Gated<'_> {
@@ -147,45 +167,50 @@ impl Sink for Gated<'_> {
         let (gates, out) = unsafe { (self.gates.part(at, 16), self.out.part(at, 16)) };
         let up = narrow(values, self.base + self.exponents[row]);
         for ((out, &up), &gate) in out.iter_mut().zip(&up).zip(&*gates) {
-            *out = i64::from(silu(gate, self.tables)).wrapping_mul(i64::from(up));
+            *out = i64::from(gated(gate, self.curve)).wrapping_mul(i64::from(up));
         }
     }
 }
 
-/// `x / (1 + e^-x)` at 2^-18, by linear interpolation in the logistic table.
+/// `x · (1 - tail(x))` at 2^-18, the tail by linear interpolation in its table:
+/// with the logistic function's tail it is SiLU.
 #[inline(always)]
-pub(super) fn silu(x: i32, tables: &Tables) -> i32 {
+pub(super) fn gated(x: i32, curve: &[[i32; 2]]) -> i32 {
     const STEP_BITS: u32 = GATE_BITS as u32 - 6;
     let size = x.unsigned_abs();
     let step = (size >> STEP_BITS) as usize;
     let tail = if step < LOGISTIC_LEN {
-        let [point, fall] = tables.logistic[step];
+        let [point, fall] = curve[step];
         let rest = (size & ((1 << STEP_BITS) - 1)) as i32;
         point.wrapping_sub(fall.wrapping_mul(rest).wrapping_add(1 << (STEP_BITS - 1)) >> STEP_BITS)
     } else {
         0
     };
-    let logistic = if x < 0 { tail } else { (1 << 24) - tail };
-    round_shift(i64::from(x).wrapping_mul(i64::from(logistic)), 24) as i32
+    let share = if x < 0 { tail } else { (1 << 24) - tail };
+    round_shift(i64::from(x).wrapping_mul(i64::from(share)), 24) as i32
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::float_arithmetic, reason = "tests compare with floats")]
     use super::*;
-    use crate::arith::tables::tables;
 
-    #[test]
-    fn silu_is_close_to_the_function() {
+    fn check(curve: &[[i32; 2]], function: impl Fn(f64) -> f64) {
         for i in -60_000..60_000i32 {
             let x = f64::from(i) / 3000.0;
-            let want = x / (1.0 + (-x).exp());
             let fixed = (x * 262_144.0).round() as i32;
-            let got = f64::from(silu(fixed, tables())) / 262_144.0;
+            let (want, got) = (function(x), f64::from(gated(fixed, curve)) / 262_144.0);
             assert!((got - want).abs() < 1e-5 + want.abs() * 1e-5, "{x} {got} {want}");
         }
-        assert_eq!(silu(i32::MAX, tables()), i32::MAX);
-        assert_eq!(silu(-i32::MAX, tables()), 0);
-        assert_eq!(silu(0, tables()), 0);
+        assert_eq!(gated(i32::MAX, curve), i32::MAX);
+        assert_eq!(gated(-i32::MAX, curve), 0);
+        assert_eq!(gated(0, curve), 0);
+    }
+
+    #[test]
+    fn curves_are_close_to_their_functions() {
+        check(&tables().logistic, |x| x / (1.0 + (-x).exp()));
+        let inner = |x: f64| (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+        check(&tables().gelu, |x| x / 2.0 * (1.0 + inner(x).tanh()));
     }
 }

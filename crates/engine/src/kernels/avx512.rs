@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::attend::{self, Cache, Dots, Query};
-use super::rows::{self, Normed};
+use super::rows::{self, Normed, WideNormed};
 use super::{Acts, Sink};
 use crate::weights::{Matrix, Packing};
 
@@ -33,6 +33,11 @@ macro_rules! pairs {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn norm(x: &[i32], normed: &Normed<'_>, out: &mut [i64]) {
     rows::norm(x, normed, out);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn norm_wide(row: &mut [i64], exponent: i32, normed: &WideNormed<'_>) {
+    rows::norm_wide(row, exponent, normed);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]

@@ -4,12 +4,16 @@
 use std::ops::Range;
 
 use super::attend::{self, Cache, Dots, Query};
-use super::rows::{self, Normed};
+use super::rows::{self, Normed, WideNormed};
 use super::{Acts, Sink};
 use crate::weights::{Matrix, Packing};
 
 pub(super) fn norm(x: &[i32], normed: &Normed<'_>, out: &mut [i64]) {
     rows::norm(x, normed, out);
+}
+
+pub(super) fn norm_wide(row: &mut [i64], exponent: i32, normed: &WideNormed<'_>) {
+    rows::norm_wide(row, exponent, normed);
 }
 
 pub(super) fn quantise(row: &[i64], exponent: i32, values: &mut [i16], sums: &mut [i32]) -> i32 {

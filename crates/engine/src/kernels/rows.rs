@@ -1,8 +1,9 @@
 //! Loops over one row, written so that a compiler vectorises them; each path
 //! compiles its own copy.
 
+use crate::arith::half::Exact;
 use crate::arith::{
-    NORM_BITS, ZERO_EXPONENT, bit_length, canonical_shift, inverse_root, round_shift,
+    NORM_BITS, ZERO_EXPONENT, bit_length, canonical_shift, inverse_root, norm_epsilon, round_shift,
 };
 
 /// What root-mean-square normalisation needs besides the row.
@@ -23,6 +24,43 @@ pub(super) fn norm(x: &[i32], normed: &Normed<'_>, out: &mut [i64]) {
     for ((out, &x), &gain) in out.iter_mut().zip(x).zip(normed.gain) {
         let unit = round_shift(i64::from(x).wrapping_mul(root), shift) as i32;
         *out = i64::from(unit) * i64::from(gain);
+    }
+}
+
+/// What normalising a row of wide integers needs besides the row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WideNormed<'a> {
+    /// One gain per value.
+    pub(crate) gain: &'a [i32],
+    /// ε itself: what it adds depends on the row's exponent.
+    pub(crate) epsilon: Exact,
+}
+
+/// A row of integers below 2^62 at `exponent` becomes `unit_i · g_i`: brought to
+/// at most 30 bits, then as [`norm`].
+#[inline(always)]
+pub(super) fn norm_wide(row: &mut [i64], exponent: i32, normed: &WideNormed<'_>) {
+    let max = row.iter().fold(0u64, |max, &v| max.max(v.unsigned_abs()));
+    let drop = (bit_length(max) - 30).max(0);
+    if drop > 0 {
+        let s = drop as u32 - 1;
+        row.iter_mut().for_each(|v| *v = (*v >> s).wrapping_add(1) >> 1);
+    }
+    // Squares are below 2^60 + 1 and rows below 2^16 long: halves can't wrap.
+    let (mut low, mut high) = (0u64, 0u64);
+    for &v in &*row {
+        let square = i64::from(v as i32).wrapping_mul(i64::from(v as i32)) as u64;
+        low = low.wrapping_add(square & 0xffff_ffff);
+        high = high.wrapping_add(square >> 32);
+    }
+    let bits = exponent.saturating_sub(drop).saturating_mul(2);
+    let added = norm_epsilon(normed.epsilon, row.len(), bits);
+    let sum = (u128::from(high) << 32) + u128::from(low) + added;
+    let (root, k) = inverse_root(row.len() as u64, sum);
+    let (root, shift) = (root as i32, k - NORM_BITS as u32);
+    for (v, &gain) in row.iter_mut().zip(normed.gain) {
+        let wide = i64::from(*v as i32).wrapping_mul(i64::from(root));
+        *v = round_shift(wide, shift).wrapping_mul(i64::from(gain));
     }
 }
 

@@ -9,8 +9,45 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Arena, LoadError, Matrix, Packed};
+use super::{Arena, LoadError, Matrix, Packed, expect_shape};
 use crate::gguf::{Gguf, Tensor};
+
+/// A matrix to pack: some rows of a tensor, or all of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    /// The tensor.
+    pub(crate) name: String,
+    /// Columns and rows of the matrix.
+    pub(crate) dims: [u64; 2],
+    /// The tensor's rows before its first.
+    pub(crate) skip: u64,
+    /// Rows of the tensor.
+    pub(crate) rows: u64,
+}
+
+impl Piece {
+    /// The rows of the tensor that are the matrix.
+    fn tensor<'a>(&'a self, gguf: &'a Gguf) -> Result<Tensor<'a>, LoadError> {
+        let whole = gguf.tensor(&self.name)?;
+        let [cols, rows] = self.dims;
+        expect_shape(&whole, &[cols, self.rows])?;
+        // Rows are whole blocks and equally long: the file's reader has checked it.
+        let bytes = whole.data.len() / self.rows.max(1) as usize;
+        let data = &whole.data[self.skip as usize * bytes..][..rows as usize * bytes];
+        Ok(Tensor { dims: &self.dims, data, ..whole })
+    }
+
+    fn plan<'a>(&'a self, gguf: &'a Gguf) -> Result<(Tensor<'a>, Packed), LoadError> {
+        let tensor = self.tensor(gguf)?;
+        let packed = Packed::plan(&tensor, self.dims[0] as usize, self.dims[1] as usize)?;
+        Ok((tensor, packed))
+    }
+}
+
+/// Bytes the packed matrices will take.
+pub(crate) fn packed_bytes(gguf: &Gguf, plan: &[Piece]) -> Result<u64, LoadError> {
+    plan.iter().map(|piece| Ok(piece.plan(gguf)?.1.bytes().next_multiple_of(64) as u64)).sum()
+}
 
 /// One matrix on its way into the arena.
 struct Slot<'a> {
@@ -25,14 +62,13 @@ struct Slot<'a> {
 /// ones first.
 pub(crate) fn pack_all(
     gguf: &Gguf,
-    plan: &[(String, usize, usize)],
+    plan: &[Piece],
     threads: usize,
 ) -> Result<Vec<Matrix>, LoadError> {
     let mut planned = Vec::with_capacity(plan.len());
     let mut total = 0;
-    for (name, cols, rows) in plan {
-        let tensor = gguf.tensor(name)?;
-        let packed = Packed::plan(&tensor, *cols, *rows)?;
+    for piece in plan {
+        let (tensor, packed) = piece.plan(gguf)?;
         planned.push((tensor, packed, total));
         total += packed.bytes().next_multiple_of(64);
     }
@@ -51,7 +87,7 @@ pub(crate) fn pack_all(
         }));
     }
     let mut order: Vec<usize> = (0..plan.len()).collect();
-    order.sort_by_key(|&at| std::cmp::Reverse(plan[at].1 * plan[at].2));
+    order.sort_by_key(|&at| std::cmp::Reverse(plan[at].dims.iter().product::<u64>()));
     let next = AtomicUsize::new(0);
     let work = || {
         while let Some(&at) = order.get(next.fetch_add(1, Ordering::Relaxed)) {

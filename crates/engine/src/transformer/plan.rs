@@ -1,0 +1,195 @@
+//! Which tensors a model has, in one order for packing and for taking them up.
+//!
+//! [`Plan::new`] lists every matrix and every vector that the family's row of the
+//! table asks for and refuses a file with any other tensor; [`Plan::layers`] puts
+//! the packed matrices where they belong. Deliberately absent: how a matrix is
+//! packed.
+
+#![deny(clippy::float_arithmetic)]
+
+use crate::architecture::Architecture;
+use crate::gguf::Gguf;
+use crate::weights::{LoadError, Matrix, Piece, Vector};
+
+use super::header::Header;
+use super::{Layer, Shape};
+
+/// Matrices of a layer.
+const LAYER_MATRICES: usize = 7;
+/// Vectors that models may have beside the layers.
+const ENDS: [&str; 3] = ["token_embd.weight", "output.weight", "output_norm.weight"];
+/// What frequencies are divided by: one tensor, or a pair of which one is used.
+const FREQUENCIES: [&str; 1] = ["rope_freqs.weight"];
+const LONG_FREQUENCIES: [&str; 2] = ["rope_factors_long.weight", "rope_factors_short.weight"];
+
+/// Everything a file of this shape must hold.
+pub(super) struct Plan {
+    family: &'static Architecture,
+    shape: Shape,
+    tied: bool,
+    /// All matrices: embedding, head, then the layers'.
+    pub(super) pieces: Vec<Piece>,
+}
+
+impl Plan {
+    /// Lists the matrices; refuses a file with tensors that would be left out.
+    pub(super) fn new(header: &Header<'_>, shape: &Shape) -> Result<Self, LoadError> {
+        let Header { gguf, family } = *header;
+        refuse_unknown(gguf, family, shape)?;
+        let tied = gguf.optional_tensor("output.weight").is_none();
+        let whole = |name: &str, cols: usize, rows: usize| Piece {
+            name: name.to_owned(),
+            dims: [cols as u64, rows as u64],
+            skip: 0,
+            rows: rows as u64,
+        };
+        let mut pieces = vec![whole("token_embd.weight", shape.width, shape.vocabulary)];
+        if !tied {
+            pieces.push(whole("output.weight", shape.width, shape.vocabulary));
+        }
+        for layer in 0..shape.layers {
+            pieces.extend(
+                layer_pieces(family, shape)
+                    .map(|piece| Piece { name: format!("blk.{layer}.{}", piece.name), ..piece }),
+            );
+        }
+        Ok(Self { family, shape: *shape, tied, pieces })
+    }
+
+    /// Embedding, head where there is one, and layers, from the packed matrices.
+    pub(super) fn layers(
+        &self,
+        gguf: &Gguf,
+        packed: Vec<Matrix>,
+    ) -> Result<(Matrix, Option<Matrix>, Vec<Layer>), LoadError> {
+        let mut packed = packed.into_iter();
+        let mut next = || {
+            // As many are packed as were planned.
+            packed.next().ok_or_else(|| LoadError::Header {
+                key: format!("{}.block_count", self.family.name),
+                expected: "a consistent plan".to_owned(),
+                got: "fewer matrices".to_owned(),
+            })
+        };
+        let embedding = next()?;
+        let output = if self.tied { None } else { Some(next()?) };
+        let mut layers = Vec::with_capacity(self.shape.layers);
+        for layer in 0..self.shape.layers {
+            layers.push(self.layer(gguf, layer, &mut next)?);
+        }
+        Ok((embedding, output, layers))
+    }
+
+    fn layer(
+        &self,
+        gguf: &Gguf,
+        layer: usize,
+        next: &mut impl FnMut() -> Result<Matrix, LoadError>,
+    ) -> Result<Layer, LoadError> {
+        let Self { family, shape, .. } = self;
+        let vector = |part: &str, len: usize| {
+            Vector::read(&gguf.tensor(&format!("blk.{layer}.{part}"))?, len)
+        };
+        let (all, kv) = (shape.heads * shape.head_dims, shape.kv_heads * shape.head_dims);
+        let head = |part| vector(part, shape.head_dims);
+        let biases = || {
+            Ok::<_, LoadError>([
+                vector("attn_q.bias", all)?,
+                vector("attn_k.bias", kv)?,
+                vector("attn_v.bias", kv)?,
+            ])
+        };
+        let post = |part| family.post_norms.then(|| vector(part, shape.width)).transpose();
+        Ok(Layer {
+            attention_norm: vector("attn_norm.weight", shape.width)?,
+            query: next()?,
+            key: next()?,
+            value: next()?,
+            biases: family.biases.then(biases).transpose()?,
+            head_norms: family
+                .head_norms
+                .then(|| {
+                    Ok::<_, LoadError>([head("attn_q_norm.weight")?, head("attn_k_norm.weight")?])
+                })
+                .transpose()?,
+            output: next()?,
+            post_attention: post("post_attention_norm.weight")?,
+            feed_norm: vector("ffn_norm.weight", shape.width)?,
+            gate: next()?,
+            up: next()?,
+            down: next()?,
+            post_feed: post("post_ffw_norm.weight")?,
+            window: None,
+            rope: 0,
+        })
+    }
+}
+
+/// The matrices of a layer, in the order in which [`Plan::layers`] takes them.
+fn layer_pieces(family: &Architecture, shape: &Shape) -> [Piece; LAYER_MATRICES] {
+    let (width, feed) = (shape.width, shape.feed);
+    let (all, kv) = (shape.heads * shape.head_dims, shape.kv_heads * shape.head_dims);
+    let piece = |name: &str, cols: usize, skip: usize, take: usize, rows: usize| Piece {
+        name: name.to_owned(),
+        dims: [cols as u64, take as u64],
+        skip: skip as u64,
+        rows: rows as u64,
+    };
+    let whole = |name, cols, rows| piece(name, cols, 0, rows, rows);
+    let [query, key, value] = if family.fused {
+        let rows = all + 2 * kv;
+        [(0, all), (all, kv), (all + kv, kv)]
+            .map(|(skip, take)| piece("attn_qkv.weight", width, skip, take, rows))
+    } else {
+        [("attn_q.weight", all), ("attn_k.weight", kv), ("attn_v.weight", kv)]
+            .map(|(name, rows)| whole(name, width, rows))
+    };
+    let [gate, up] = if family.fused {
+        [0, feed].map(|skip| piece("ffn_up.weight", width, skip, feed, 2 * feed))
+    } else {
+        ["ffn_gate.weight", "ffn_up.weight"].map(|name| whole(name, width, feed))
+    };
+    let (output, down) =
+        (whole("attn_output.weight", all, width), whole("ffn_down.weight", feed, width));
+    [query, key, value, output, gate, up, down]
+}
+
+/// The vectors of a layer.
+fn layer_vectors(family: &Architecture) -> Vec<&'static str> {
+    let mut names = vec!["attn_norm.weight", "ffn_norm.weight"];
+    if family.biases {
+        names.extend(["attn_q.bias", "attn_k.bias", "attn_v.bias"]);
+    }
+    if family.head_norms {
+        names.extend(["attn_q_norm.weight", "attn_k_norm.weight"]);
+    }
+    if family.post_norms {
+        names.extend(["post_attention_norm.weight", "post_ffw_norm.weight"]);
+    }
+    names
+}
+
+/// Refuses a file with tensors that would be left out of the computation.
+fn refuse_unknown(
+    gguf: &Gguf,
+    family: &'static Architecture,
+    shape: &Shape,
+) -> Result<(), LoadError> {
+    let (pieces, vectors) = (layer_pieces(family, shape), layer_vectors(family));
+    let long = LONG_FREQUENCIES.map(|name| gguf.optional_tensor(name).is_some()) == [true; 2];
+    let frequencies: &[&str] = if long { &LONG_FREQUENCIES } else { &FREQUENCIES };
+    let known = |name: &str| {
+        let Some(rest) = name.strip_prefix("blk.") else {
+            return ENDS.contains(&name) || frequencies.contains(&name);
+        };
+        let Some((layer, part)) = rest.split_once('.') else { return false };
+        layer.parse::<usize>().is_ok_and(|layer| layer < shape.layers)
+            && (pieces.iter().any(|piece| piece.name == part) || vectors.contains(&part))
+    };
+    match gguf.tensors().find(|tensor| !known(tensor.name)) {
+        Some(tensor) => {
+            Err(LoadError::Unknown { tensor: tensor.name.to_owned(), family: family.name })
+        }
+        None => Ok(()),
+    }
+}
