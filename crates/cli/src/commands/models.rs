@@ -16,10 +16,7 @@ pub(crate) fn run(place: &Place, command: ModelsCommand) -> anyhow::Result<()> {
             let id = id.map(|id| id.parse()).transpose().context("--id")?;
             output::stop_on_ctrl_c()?;
             let name = name.unwrap_or_else(|| source.default_name());
-            let mut bar = Bar::new(&name);
-            let pulled = store.pull(&source, Some(&name), id, &mut |p| bar.report(p));
-            bar.finish();
-            let model = pulled?;
+            let model = pull(&store, &source, &name, id)?;
             println!("{}  {}  {}", model.name, output::bytes(model.bytes), model.id);
         }
         ModelsCommand::Ls(args) => list(&store, &args)?,
@@ -50,13 +47,28 @@ pub(crate) fn ensure(store: &Store, name: &str) -> anyhow::Result<Installed> {
     match store.find(name) {
         Ok(model) => Ok(model),
         Err(_) if KNOWN.iter().any(|known| known.name == name) => {
-            let mut bar = Bar::new(name);
-            let pulled = store.pull(&name.parse()?, None, None, &mut |p| bar.report(p));
-            bar.finish();
-            Ok(pulled?)
+            pull(store, &name.parse()?, name, None)
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Pulls with a progress bar, and says first what the weights may be used for.
+fn pull(
+    store: &Store,
+    source: &Source,
+    name: &str,
+    id: Option<peerproof::models::ModelId>,
+) -> anyhow::Result<Installed> {
+    if let Source::Known(known) = source
+        && let Some(known) = KNOWN.iter().find(|k| k.name == *known)
+    {
+        eprintln!("{name}: licence of the weights: {}", known.licence);
+    }
+    let mut bar = Bar::new(name);
+    let pulled = store.pull(source, Some(name), id, &mut |p| bar.report(p));
+    bar.finish();
+    Ok(pulled?)
 }
 
 fn list(store: &Store, args: &ListArgs) -> anyhow::Result<()> {

@@ -122,19 +122,28 @@ impl Writer {
 
 /// The default model, or a message that says how to get it.
 pub fn real_model() -> std::path::PathBuf {
-    let path = std::env::var_os("PEERPROOF_TEST_MODEL").map_or_else(cached_model, Into::into);
+    installed("PEERPROOF_TEST_MODEL", "smollm2-135m")
+}
+
+/// Gemma 3 270M, or a message that says how to get it.
+pub fn gemma() -> std::path::PathBuf {
+    installed("PEERPROOF_TEST_GEMMA", "gemma3-270m")
+}
+
+fn installed(variable: &str, name: &str) -> std::path::PathBuf {
+    let path = std::env::var_os(variable).map_or_else(|| cached_model(name), Into::into);
     assert!(
         path.exists(),
-        "{} is missing: run `cargo run --release -- models pull smollm2-135m` first",
+        "{} is missing: run `cargo run --release -- models pull {name}` first",
         path.display()
     );
     path
 }
 
-fn cached_model() -> std::path::PathBuf {
+fn cached_model(name: &str) -> std::path::PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
         || std::path::PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"),
         Into::into,
     );
-    cache.join("peerproof/models/smollm2-135m.gguf")
+    cache.join(format!("peerproof/models/{name}.gguf"))
 }
