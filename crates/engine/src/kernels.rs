@@ -6,19 +6,9 @@
 //! that the processor lacks can't be named: [`KernelPath::available`] is the
 //! only way to more than [`KernelPath::Portable`].
 //!
-//! # Layout of a packed matrix
-//! 16 rows are a group; within it block after block of 32 columns. A vector lane
-//! is a row, so nothing is ever added across lanes. A block holds the integers
-//! `q` of 32 columns for 16 rows, in 16 pairs of columns (pair `p` = columns
-//! `2p` and `2p + 1`), then 16 scales and, if the format has them, 16 minimums:
-//!
-//! | Format | pairs | bytes |
-//! |---|---|---|
-//! | 4 bits | word `k` of row `r` at `4(16k + r)`: pair `4k + i` in bits `4i..` and `16 + 4i..` | 256 |
-//! | 8 bits | pair `p` of row `r` at `2(16p + r)` | 512 |
-//! | dense | high then low 10 bits of 20, as 16-bit pairs: pair `p` of row `r` at `4(16p + r)` | 2048 |
-//!
-//! A scale is a 16-bit word `m << 4 | s` that means `m · 2^s`.
+//! The product with a matrix is written twice: in [`portable`] in plain Rust for
+//! whatever [`Layout`](crate::pack::Layout) says, and in [`tile`] over vectors of
+//! sixteen rows, which [`avx2`] and [`avx512`] fill with instructions.
 
 #![deny(clippy::float_arithmetic)]
 
@@ -31,6 +21,8 @@ mod portable;
 mod rows;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod tile;
 
 use std::ops::Range;
 
@@ -100,7 +92,7 @@ impl KernelPath {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kernels(KernelPath);
 
-/// Rows of activations: 16-bit integers, their sums per block of 32, an exponent a row.
+/// Rows of activations: 16-bit integers, their sums per 16 columns, an exponent a row.
 #[derive(Debug, Default)]
 pub(crate) struct Acts {
     pub(crate) values: Vec<i16>,
@@ -116,7 +108,7 @@ impl Acts {
         let width = cols.next_multiple_of(32);
         Self {
             values: vec![0; rows * width],
-            sums: vec![0; rows * width / 32],
+            sums: vec![0; rows * width / 16],
             exponents: vec![0; rows],
             width,
         }
@@ -165,7 +157,7 @@ impl Kernels {
     ) {
         assert!(groups.end <= matrix.groups() && acts.width == matrix.width());
         assert!(rows.end * acts.width <= acts.values.len());
-        assert!(rows.end * (acts.width / 32) <= acts.sums.len());
+        assert!(rows.end * (acts.width / 16) <= acts.sums.len());
         on_path!(self, sweep(matrix, acts, rows, groups, sink));
     }
 

@@ -1,45 +1,99 @@
 //! From a tensor's bytes in the file to the kernels' layout, and back.
 //!
 //! Two passes over the bytes: [`exponent`] finds the largest magnitude exactly,
-//! [`fill`] writes. Both read scales as integers from their bits.
+//! [`fill`] writes. Both read scales as integers from their bits, and know a
+//! format only by what [`blocks`] says of the file and [`layout`] of the packed
+//! matrix. [`unpack`] reads rows back, for the embedding of tokens.
 
 #![deny(clippy::float_arithmetic)]
 
-use crate::arith::half::Exact;
-use crate::arith::rescale;
-use crate::gguf::{GgmlType, Tensor};
-use crate::weights::{LoadError, Packing, SCALE_LIMIT, WEIGHT_MAGNITUDE_BITS};
+mod blocks;
+mod layout;
 
-/// A scale that any 16-bit float can be at 2^-24 exactly.
-const HALF_BITS: i32 = 24;
+use crate::arith::half::Exact;
+use crate::arith::{bit_length, rescale};
+use crate::gguf::{GgmlType, Tensor};
+use crate::weights::LoadError;
+
+pub(crate) use layout::{CHOICES, Layout, Levels, Packing};
+
 /// A bound no rounded value reaches.
 const WIDE: i64 = 1 << 61;
 /// About so many bytes of a tensor are packed before its reader may drop them.
 const STRETCH_BYTES: usize = 1 << 20;
+/// Scales and minimums of one level stay below this.
+const SCALE_LIMIT: i64 = 1 << 22;
+/// Scales of two levels, each level and their product, stay below this; so do
+/// the block's minimums.
+const SUPER_SCALE_LIMIT: i64 = 1 << 26;
+/// Minimums of two levels stay below this as a product.
+const SUPER_MINIMUM_LIMIT: i64 = 1 << 30;
 
-/// The largest exponent at which every weight stays below 2^19 in magnitude,
-/// `18 - floor(log2 max|w|)`; 0 for a tensor of zeros.
-pub(crate) fn exponent(tensor: &Tensor<'_>) -> Result<i32, LoadError> {
-    let log2 = match tensor.kind {
-        GgmlType::F32 | GgmlType::F16 => largest_float(tensor)?,
-        _ => largest_quantised(tensor)?,
+/// Runs a call with the kind as a constant, so that each format is compiled alone.
+macro_rules! with_constant_kind {
+    ($kind:expr, |$constant:ident| $call:expr) => {
+        with_constant_kind!(@ $kind, $constant, $call,
+            F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2K Q3K Q4K Q5K Q6K Iq4Nl)
     };
-    Ok(log2.map_or(0, |log2| WEIGHT_MAGNITUDE_BITS - 1 - log2))
+    (@ $kind:expr, $constant:ident, $call:expr, $($name:ident)*) => {
+        match $kind {
+            $(GgmlType::$name => {
+                let $constant = GgmlType::$name;
+                $call
+            })*
+        }
+    };
+}
+
+impl Packing {
+    /// How tensors of a format are packed.
+    pub(crate) const fn of(kind: GgmlType) -> Self {
+        match kind {
+            GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 => Self::Dense,
+            GgmlType::Q4_0 => Self::Q4_0,
+            GgmlType::Q4_1 => Self::Q4_1,
+            GgmlType::Q5_0 => Self::Q5_0,
+            GgmlType::Q5_1 => Self::Q5_1,
+            GgmlType::Q8_0 => Self::Q8_0,
+            GgmlType::Iq4Nl => Self::Iq4Nl,
+            GgmlType::Q2K => Self::Q2K,
+            GgmlType::Q3K => Self::Q3K,
+            GgmlType::Q4K => Self::Q4K,
+            GgmlType::Q5K => Self::Q5K,
+            GgmlType::Q6K => Self::Q6K,
+        }
+    }
+}
+
+/// The largest exponent at which every weight stays below two to the packing's
+/// magnitude, `bits - 1 - floor(log2 max|w|)`; 0 for a tensor of zeros.
+pub(crate) fn exponent(tensor: &Tensor<'_>, packing: Packing) -> Result<i32, LoadError> {
+    let log2 = if packing == Packing::Dense {
+        largest_float(tensor)?
+    } else {
+        with_constant_kind!(tensor.kind, |kind| largest_quantised(kind, tensor)?)
+    };
+    Ok(log2.map_or(0, |log2| packing.magnitude_bits() - 1 - log2))
 }
 
 fn not_finite(tensor: &Tensor<'_>, block: usize) -> LoadError {
     LoadError::NotFinite { tensor: tensor.name.to_owned(), block }
 }
 
-/// The elements of a float tensor, `None` where not finite.
-pub(crate) fn floats<'a>(tensor: &Tensor<'a>) -> Box<dyn Iterator<Item = Option<Exact>> + 'a> {
-    if tensor.kind == GgmlType::F16 {
-        let read = |b: &[u8]| Exact::from_f16(u16::from_le_bytes([b[0], b[1]]));
-        Box::new(tensor.data.chunks_exact(2).map(read))
-    } else {
-        let read = |b: &[u8]| Exact::from_f32(u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-        Box::new(tensor.data.chunks_exact(4).map(read))
+/// One element of a float format, `None` where not finite.
+#[inline(always)]
+fn float(kind: GgmlType, bytes: &[u8]) -> Option<Exact> {
+    match kind {
+        GgmlType::F16 => Exact::from_f16(u16::from_le_bytes([bytes[0], bytes[1]])),
+        GgmlType::BF16 => Exact::from_bf16(u16::from_le_bytes([bytes[0], bytes[1]])),
+        _ => Exact::from_f32(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])),
     }
+}
+
+/// The elements of a float tensor, `None` where not finite.
+pub(crate) fn floats<'a>(tensor: &Tensor<'a>) -> impl Iterator<Item = Option<Exact>> + 'a {
+    let kind = tensor.kind;
+    tensor.data.chunks_exact(kind.block_bytes() as usize).map(move |bytes| float(kind, bytes))
 }
 
 /// `floor(log2)` of the largest magnitude.
@@ -51,46 +105,41 @@ fn largest_float(tensor: &Tensor<'_>) -> Result<Option<i32>, LoadError> {
     Ok(largest)
 }
 
-/// Scale and minimum of a block at 2^-24, exact; the minimum is 0 where the
-/// format has none. `None` where not finite.
 #[inline(always)]
-fn scales(kind: GgmlType, block: &[u8]) -> Option<(i64, i64)> {
-    let read = |at: usize| {
-        Some(Exact::from_f16(u16::from_le_bytes([block[at], block[at + 1]]))?.at(HALF_BITS, WIDE))
-    };
-    Some((read(0)?, if kind == GgmlType::Q4_1 { read(2)? } else { 0 }))
-}
-
-fn largest_quantised(tensor: &Tensor<'_>) -> Result<Option<i32>, LoadError> {
-    let kind = tensor.kind;
+fn largest_quantised(kind: GgmlType, tensor: &Tensor<'_>) -> Result<Option<i32>, LoadError> {
+    let layout = Packing::of(kind).layout();
     let mut largest = 0i64;
     for (at, block) in tensor.data.chunks_exact(kind.block_bytes() as usize).enumerate() {
-        let (scale, minimum) = scales(kind, block).ok_or_else(|| not_finite(tensor, at))?;
-        let (low, high) = extremes(kind, block);
-        largest = largest.max((scale * low + minimum).abs()).max((scale * high + minimum).abs());
+        let (scale, minimum) = blocks::scales(kind, block).ok_or_else(|| not_finite(tensor, at))?;
+        for stretch in 0..layout.stretches() {
+            let (s, m) = blocks::factors(kind, block, stretch);
+            // A weight is linear in its integer: the ends are the largest.
+            for q in extremes(kind, block, stretch * layout.stretch / 8, layout.stretch / 8) {
+                largest = largest.max((scale * s * q + minimum * m).abs());
+            }
+        }
     }
-    Ok((largest > 0).then(|| crate::arith::bit_length(largest as u64) - 1 - HALF_BITS))
+    Ok((largest > 0).then(|| bit_length(largest as u64) - 1 - blocks::HALF_BITS))
 }
 
-/// The smallest and the largest integer of a block.
+/// The smallest and the largest integer of `count` times eight columns.
 #[inline(always)]
-fn extremes(kind: GgmlType, block: &[u8]) -> (i64, i64) {
-    if kind == GgmlType::Q8_0 {
-        let signed = block[2..34].iter().map(|&q| q as i8);
-        let (low, high) =
-            signed.fold((i8::MAX, i8::MIN), |(low, high), q| (low.min(q), high.max(q)));
-        return (i64::from(low), i64::from(high));
+fn extremes(kind: GgmlType, block: &[u8], first: usize, count: usize) -> [i64; 2] {
+    let (mut low, mut high) = ([255u8; 8], [0u8; 8]);
+    for eight in first..first + count {
+        let codes = blocks::codes(kind, block, eight).to_le_bytes();
+        for (at, code) in codes.into_iter().enumerate() {
+            low[at] = low[at].min(code);
+            high[at] = high[at].max(code);
+        }
     }
-    let (start, offset) = if kind == GgmlType::Q4_1 { (4, 0) } else { (2, 8) };
-    let nibbles = &block[start..start + 16];
-    let (low, high) = nibbles.iter().fold((15u8, 0u8), |(low, high), &q| {
-        (low.min(q & 15).min(q >> 4), high.max(q & 15).max(q >> 4))
-    });
-    (i64::from(low) - offset, i64::from(high) - offset)
+    let low = low.into_iter().fold(255, u8::min);
+    let high = high.into_iter().fold(0, u8::max);
+    [low, high].map(|code| blocks::value(kind, code))
 }
 
-/// Writes all groups of the tensor to `out`; tells `done` about every stretch of
-/// rows once it is written.
+/// Writes all groups of the tensor to `out`, which is zeroed; tells `done` about
+/// every stretch of rows once it is written.
 pub(crate) fn fill(
     tensor: &Tensor<'_>,
     packing: Packing,
@@ -100,8 +149,9 @@ pub(crate) fn fill(
     done: &dyn Fn(&[u8]),
 ) -> Result<(), LoadError> {
     let kind = tensor.kind;
+    let layout = packing.layout();
     let row_bytes = cols / kind.block_elements() as usize * kind.block_bytes() as usize;
-    let group_bytes = packing.block_bytes() * cols.div_ceil(32);
+    let group_bytes = layout.bytes() * cols.div_ceil(layout.columns);
     if row_bytes == 0 {
         return Ok(());
     }
@@ -112,7 +162,10 @@ pub(crate) fn fill(
             if packing == Packing::Dense {
                 fill_dense_row(kind, bytes, exponent, row % 16, group);
             } else {
-                fill_quantised_row(tensor, packing, exponent, (row, bytes), group)?;
+                let filled = with_constant_kind!(kind, |kind| fill_quantised_row(
+                    kind, exponent, row, bytes, group
+                ));
+                filled.map_err(|(block, bad)| refusal(tensor, block, bad))?;
             }
         }
         done(rows);
@@ -120,106 +173,149 @@ pub(crate) fn fill(
     Ok(())
 }
 
-/// Writes one row of quantised blocks.
+/// Why a block can't be packed.
+enum Bad {
+    /// A scale or minimum isn't finite.
+    NotFinite,
+    /// A scale or minimum, or its product with a stretch's, reaches the limit.
+    Scale { got: i64, limit: i64 },
+}
+
+fn refusal(tensor: &Tensor<'_>, block: usize, bad: Bad) -> LoadError {
+    match bad {
+        Bad::NotFinite => not_finite(tensor, block),
+        Bad::Scale { got, limit } => {
+            LoadError::Scale { tensor: tensor.name.to_owned(), block, got, limit }
+        }
+    }
+}
+
+/// Writes one row of quantised blocks; fails with the number of a block.
+#[inline(always)]
 fn fill_quantised_row(
-    tensor: &Tensor<'_>,
-    packing: Packing,
+    kind: GgmlType,
     exponent: i32,
-    (row, bytes): (usize, &[u8]),
+    row: usize,
+    bytes: &[u8],
     group: &mut [u8],
-) -> Result<(), LoadError> {
-    let kind = tensor.kind;
+) -> Result<(), (usize, Bad)> {
+    let layout = Packing::of(kind).layout();
     let source = bytes.chunks_exact(kind.block_bytes() as usize);
     let first = row * source.len();
-    for (at, (block, out)) in source.zip(group.chunks_exact_mut(packing.block_bytes())).enumerate()
-    {
-        let number = first + at;
-        fill_block(kind, block, exponent, row % 16, out).map_err(|bad| match bad {
-            Some(got) => LoadError::Scale {
-                tensor: tensor.name.to_owned(),
-                block: number,
-                got,
-                limit: SCALE_LIMIT,
-            },
-            None => not_finite(tensor, number),
-        })?;
+    for (at, (block, out)) in source.zip(group.chunks_exact_mut(layout.bytes())).enumerate() {
+        fill_scales(kind, block, exponent, row % 16, out).map_err(|bad| (first + at, bad))?;
+        fill_planes(kind, block, row % 16, out);
     }
     Ok(())
 }
 
-/// Writes one row of one quantised block; fails with a scale too large, or with
-/// nothing where a scale isn't finite.
+/// Writes the scales of one row of a block.
 #[inline(always)]
-fn fill_block(
+fn fill_scales(
     kind: GgmlType,
     block: &[u8],
     exponent: i32,
     lane: usize,
     out: &mut [u8],
-) -> Result<(), Option<i64>> {
-    let (scale, minimum) = scales(kind, block).ok_or(None)?;
-    let scale = encode_scale(rescale(scale, HALF_BITS - exponent, WIDE))?;
-    let scales_at = if kind == GgmlType::Q8_0 { 512 } else { 256 };
-    out[scales_at + 2 * lane..][..2].copy_from_slice(&scale.to_le_bytes());
-    if kind == GgmlType::Q4_1 {
-        let minimum = encode_scale(rescale(minimum, HALF_BITS - exponent, WIDE))?;
-        out[288 + 2 * lane..][..2].copy_from_slice(&minimum.to_le_bytes());
-    }
-    if kind == GgmlType::Q8_0 {
-        for (pair, q) in block[2..34].chunks_exact(2).enumerate() {
-            out[32 * pair + 2 * lane..][..2].copy_from_slice(q);
+) -> Result<(), Bad> {
+    let layout = Packing::of(kind).layout();
+    let (scale, minimum) = blocks::scales(kind, block).ok_or(Bad::NotFinite)?;
+    let scale = rescale(scale, blocks::HALF_BITS - exponent, WIDE);
+    let mut minimum = rescale(minimum, blocks::HALF_BITS - exponent, WIDE);
+    let limit = if layout.two_levels() { SUPER_SCALE_LIMIT } else { SCALE_LIMIT };
+    within(scale, limit)?;
+    within(minimum, limit)?;
+    if layout.two_levels() {
+        for stretch in 0..layout.stretches() {
+            let (s, m) = blocks::factors(kind, block, stretch);
+            within(scale * s, SUPER_SCALE_LIMIT)?;
+            within(minimum * m, SUPER_MINIMUM_LIMIT)?;
+            let at = 16 * stretch + lane;
+            if layout.levels == Levels::Nibbles {
+                out[layout.stretches_at() + at] = (s | -m << 4) as u8;
+            } else {
+                out[layout.stretches_at() + at] = s as i8 as u8;
+                if layout.minimum {
+                    out[layout.stretch_minimums_at() + at] = -m as u8;
+                }
+            }
         }
-        return Ok(());
+        // A minimum of two levels is subtracted; kernels only add.
+        minimum = -minimum;
     }
-    let nibbles = &block[block.len() - 16..];
-    for word in 0..4 {
-        // Columns 0..16 are the low nibbles of bytes 0..16, columns 16.. the high ones.
-        let half = &nibbles[8 * (word % 2)..][..8];
-        let bytes = u64::from_le_bytes([
-            half[0], half[1], half[2], half[3], half[4], half[5], half[6], half[7],
-        ]);
-        let packed = gather_nibbles(bytes >> (4 * (word / 2)));
-        out[64 * word + 4 * lane..][..4].copy_from_slice(&packed.to_le_bytes());
+    let scale = encode_scale(scale, limit)?;
+    out[layout.scale_at() + 2 * lane..][..2].copy_from_slice(&scale.to_le_bytes());
+    if layout.minimum {
+        let minimum = encode_scale(minimum, limit)?;
+        out[layout.minimum_at() + 2 * lane..][..2].copy_from_slice(&minimum.to_le_bytes());
     }
     Ok(())
 }
 
-/// The low nibbles of 8 bytes: even bytes in the lower half, odd ones above.
+fn within(got: i64, limit: i64) -> Result<(), Bad> {
+    if got.abs() < limit { Ok(()) } else { Err(Bad::Scale { got, limit }) }
+}
+
+/// Writes the integers of one row of a block.
 #[inline(always)]
-fn gather_nibbles(bytes: u64) -> u32 {
-    let squeeze = |v: u64| {
-        let v = v & 0x000f_000f_000f_000f;
-        ((v | v >> 12 | v >> 24 | v >> 36) & 0xffff) as u32
+fn fill_planes(kind: GgmlType, block: &[u8], lane: usize, out: &mut [u8]) {
+    let layout = Packing::of(kind).layout();
+    for eight in 0..layout.columns / 8 {
+        let codes = blocks::codes(kind, block, eight);
+        match layout.low {
+            8 => {
+                let signed = (codes ^ 0x8080_8080_8080_8080).to_le_bytes();
+                for (pair, q) in (4 * eight..).zip(signed.chunks_exact(2)) {
+                    out[32 * pair + 2 * lane..][..2].copy_from_slice(q);
+                }
+            }
+            4 => fill_plane::<4>(codes, eight, lane, out),
+            _ => fill_plane::<2>(codes, eight, lane, out),
+        }
+        let (high, out) = (codes >> layout.low, &mut out[layout.high_at()..]);
+        match layout.high {
+            0 => (),
+            1 => fill_plane::<1>(high, eight, lane, out),
+            _ => fill_plane::<2>(high, eight, lane, out),
+        }
+    }
+}
+
+/// Writes the lowest `BITS` of eight bytes to a plane.
+#[inline(always)]
+fn fill_plane<const BITS: usize>(codes: u64, eight: usize, lane: usize, out: &mut [u8]) {
+    // Even columns lie in the lower halves of 16 bits.
+    let squeeze = |codes: u64| {
+        let mask = (1u64 << BITS) - 1;
+        let v = codes & (mask | mask << 16 | mask << 32 | mask << 48);
+        let v = v | v >> (16 - BITS) | v >> (32 - 2 * BITS) | v >> (48 - 3 * BITS);
+        v as u32 & ((1u32 << (4 * BITS)) - 1)
     };
-    squeeze(bytes) | squeeze(bytes >> 8) << 16
+    // Eight columns fill a quarter of a word's bits for each bit of the plane.
+    let (word, shift) = (eight * BITS / 4, eight * BITS % 4 * 4);
+    let slot = &mut out[64 * word + 4 * lane..][..4];
+    let packed = (squeeze(codes) | squeeze(codes >> 8) << 16) << shift;
+    let have = u32::from_le_bytes([slot[0], slot[1], slot[2], slot[3]]);
+    slot.copy_from_slice(&(have | packed).to_le_bytes());
 }
 
 fn fill_dense_row(kind: GgmlType, bytes: &[u8], exponent: i32, lane: usize, group: &mut [u8]) {
-    let size = kind.block_bytes() as usize;
-    for (col, element) in bytes.chunks_exact(size).enumerate() {
-        let exact = if size == 2 {
-            Exact::from_f16(u16::from_le_bytes([element[0], element[1]]))
-        } else {
-            Exact::from_f32(u32::from_le_bytes([element[0], element[1], element[2], element[3]]))
-        };
+    for (col, element) in bytes.chunks_exact(kind.block_bytes() as usize).enumerate() {
         // Every element is finite: `exponent` has looked at each.
-        let weight = exact.map_or(0, |exact| exact.at(exponent, 1 << 20)) as i32;
+        let weight = float(kind, element).map_or(0, |exact| exact.at(exponent, 1 << 20)) as i32;
         let at = 2048 * (col / 32) + 64 * (col % 32 / 2) + 4 * lane + 2 * (col % 2);
         group[at..at + 2].copy_from_slice(&((weight >> 10) as i16).to_le_bytes());
         group[at + 1024..at + 1026].copy_from_slice(&((weight & 1023) as i16).to_le_bytes());
     }
 }
 
-/// A scale as `mantissa << 4 | shift`, 12 bits and 4. A rounded 11-bit mantissa
-/// always fits; a scale beyond the limit is handed back.
-pub(crate) fn encode_scale(scale: i64) -> Result<i16, Option<i64>> {
-    if scale.abs() >= SCALE_LIMIT {
-        return Err(Some(scale));
-    }
+/// A scale as `mantissa << 4 | shift`, 12 bits and 4. The rounded 11-bit mantissa
+/// of a 16-bit float below the limit always fits.
+fn encode_scale(scale: i64, limit: i64) -> Result<i16, Bad> {
     let (mut mantissa, mut shift) = (scale, 0);
     while mantissa.abs() > 2047 {
         if mantissa & 1 == 1 {
-            return Err(Some(scale));
+            return Err(Bad::Scale { got: scale, limit });
         }
         mantissa >>= 1;
         shift += 1;
@@ -232,29 +328,55 @@ fn decode_scale(bytes: &[u8]) -> i32 {
     (word >> 4) << (word & 15)
 }
 
-/// The 32 integer weights of one lane of a packed block.
-pub(crate) fn unpack(packing: Packing, block: &[u8], lane: usize) -> [i32; 32] {
-    std::array::from_fn(|col| {
-        let (pair, odd) = (col / 2, col % 2);
-        let word = |at: usize| i32::from(i16::from_le_bytes([block[at], block[at + 1]]));
-        match packing {
-            Packing::Q4_0 | Packing::Q4_1 => {
-                let half = word(64 * (pair / 4) + 4 * lane + 2 * odd);
-                let q = half >> (4 * (pair % 4)) & 15;
-                let scale = decode_scale(&block[256 + 2 * lane..]);
-                match packing {
-                    Packing::Q4_0 => scale * (q - 8),
-                    _ => scale * q + decode_scale(&block[288 + 2 * lane..]),
-                }
-            }
-            Packing::Q8_0 => {
-                i32::from(block[32 * pair + 2 * lane + odd] as i8)
-                    * decode_scale(&block[512 + 2 * lane..])
-            }
-            Packing::Dense => {
-                let at = 64 * pair + 4 * lane + 2 * odd;
-                word(at) * 1024 + word(at + 1024)
-            }
+/// Writes the integer weights of one lane of a packed block, from the first
+/// column on.
+pub(crate) fn unpack(packing: Packing, block: &[u8], lane: usize, out: &mut [i32]) {
+    let layout = packing.layout();
+    if packing == Packing::Dense {
+        for (col, out) in out.iter_mut().enumerate() {
+            let at = 64 * (col / 2) + 4 * lane + 2 * (col % 2);
+            let part = |at: usize| i32::from(i16::from_le_bytes([block[at], block[at + 1]]));
+            *out = part(at) * 1024 + part(at + 1024);
         }
-    })
+        return;
+    }
+    let scale = decode_scale(&block[layout.scale_at() + 2 * lane..]);
+    let minimum =
+        if layout.minimum { decode_scale(&block[layout.minimum_at() + 2 * lane..]) } else { 0 };
+    for (stretch, out) in out.chunks_mut(layout.stretch).enumerate() {
+        let byte = |at: usize| block[at + 16 * stretch + lane];
+        let (s, m) = match layout.levels {
+            Levels::Nibbles => {
+                let both = byte(layout.stretches_at());
+                (i32::from(both & 15), i32::from(both >> 4))
+            }
+            Levels::Bytes if layout.minimum => (
+                i32::from(byte(layout.stretches_at())),
+                i32::from(byte(layout.stretch_minimums_at())),
+            ),
+            Levels::Bytes => (i32::from(byte(layout.stretches_at()) as i8), 0),
+            _ => (1, 1),
+        };
+        for (col, out) in (layout.stretch * stretch..).zip(out) {
+            *out = scale * s * integer(&layout, block, lane, col) + minimum * m;
+        }
+    }
+}
+
+/// The integer of a column of a packed block.
+fn integer(layout: &Layout, block: &[u8], lane: usize, col: usize) -> i32 {
+    let (pair, odd) = (col / 2, col % 2);
+    if layout.low == 8 {
+        return i32::from(block[32 * pair + 2 * lane + odd] as i8);
+    }
+    let plane = |start: usize, bits: usize| {
+        let per_word = 16 / bits;
+        let at = start + 64 * (pair / per_word) + 4 * lane + 2 * odd;
+        let half = u16::from_le_bytes([block[at], block[at + 1]]);
+        i32::from(half >> (bits * (pair % per_word)) & ((1 << bits) - 1))
+    };
+    let low = plane(0, layout.low);
+    let high = if layout.high > 0 { plane(layout.high_at(), layout.high) } else { 0 };
+    let code = low | high << layout.low;
+    if layout.chosen { i32::from(CHOICES[code as usize]) } else { code - layout.offset }
 }

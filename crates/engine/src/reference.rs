@@ -23,6 +23,8 @@ use crate::weights::LoadError;
 
 use pass::Pass;
 
+pub use dequantise::weight_error;
+
 /// What the integer pass costs against the float one, over one text.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]

@@ -17,7 +17,7 @@ use memmap2::{Mmap, MmapMut};
 
 use crate::arith::half::Exact;
 use crate::gguf::{GgmlType, GgufError, Tensor};
-use crate::pack;
+use crate::pack::{self, Packing};
 
 pub(crate) use load::{Piece, pack_all, packed_bytes};
 
@@ -25,12 +25,6 @@ pub(crate) use load::{Piece, pack_all, packed_bytes};
 pub const MAX_COLUMNS: u64 = 1 << 16;
 /// The most rows a matrix may have.
 pub const MAX_ROWS: u64 = 1 << 24;
-/// Weights are integers below 2^`WEIGHT_MAGNITUDE_BITS`.
-pub(crate) const WEIGHT_MAGNITUDE_BITS: i32 = 19;
-/// Scales and minimums must be below this: 2^22 · (127 · 32767 · 32) · 2048
-/// blocks stays below 2^62.
-pub(crate) const SCALE_LIMIT: i64 = 1 << 22;
-
 /// Why a file can't be run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -38,8 +32,8 @@ pub enum LoadError {
     /// The file misses something, or has it in another type.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// A tensor's format isn't one this engine computes with.
-    #[error("tensor {tensor}: format {kind} is not supported (F32, F16, Q4_0, Q4_1 and Q8_0 are)")]
+    /// A tensor that must hold floats holds blocks.
+    #[error("tensor {tensor}: its format is {kind}, expected F32, F16 or BF16")]
     Format {
         /// The tensor.
         tensor: String,
@@ -72,7 +66,7 @@ pub enum LoadError {
         tensor: String,
         /// The block.
         block: usize,
-        /// The scale as an integer.
+        /// The scale or minimum as an integer.
         got: i64,
         /// The bound.
         limit: i64,
@@ -101,47 +95,6 @@ pub enum LoadError {
     },
 }
 
-/// How a packed matrix holds its integers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Packing {
-    /// 4 bits less 8, a scale.
-    Q4_0,
-    /// 4 bits, a scale and a minimum.
-    Q4_1,
-    /// 8 bits, a scale.
-    Q8_0,
-    /// 20 bits in two parts of 10; from F16 and F32.
-    Dense,
-}
-
-impl Packing {
-    /// Bytes of a packed block: 16 rows of 32 columns.
-    pub(crate) const fn block_bytes(self) -> usize {
-        match self {
-            Self::Q4_0 => 288,
-            Self::Q4_1 => 320,
-            Self::Q8_0 => 544,
-            Self::Dense => 2048,
-        }
-    }
-
-    /// The largest weight of a tensor is brought below two to this power: 25 for
-    /// formats whose scales have two levels, else 19.
-    pub(crate) const fn magnitude_bits(self) -> i32 {
-        WEIGHT_MAGNITUDE_BITS
-    }
-
-    fn of(tensor: &Tensor<'_>) -> Result<Self, LoadError> {
-        match tensor.kind {
-            GgmlType::Q4_0 => Ok(Self::Q4_0),
-            GgmlType::Q4_1 => Ok(Self::Q4_1),
-            GgmlType::Q8_0 => Ok(Self::Q8_0),
-            GgmlType::F16 | GgmlType::F32 => Ok(Self::Dense),
-            kind => Err(LoadError::Format { tensor: tensor.name.to_owned(), kind }),
-        }
-    }
-}
-
 /// How a tensor is to be packed, and then was.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Packed {
@@ -155,12 +108,13 @@ impl Packed {
     /// Checks a tensor's shape and format.
     pub(crate) fn plan(tensor: &Tensor<'_>, cols: usize, rows: usize) -> Result<Self, LoadError> {
         expect_shape(tensor, &[cols as u64, rows as u64])?;
-        Ok(Self { packing: Packing::of(tensor)?, rows, cols, exponent: 0 })
+        Ok(Self { packing: Packing::of(tensor.kind), rows, cols, exponent: 0 })
     }
 
     /// Bytes it takes.
     pub(crate) fn bytes(&self) -> usize {
-        self.packing.block_bytes() * self.cols.div_ceil(32) * self.rows.div_ceil(16)
+        let layout = self.packing.layout();
+        layout.bytes() * self.cols.div_ceil(layout.columns) * self.rows.div_ceil(16)
     }
 
     /// Packs the tensor into `out`, zeroed and of [`Packed::bytes`] bytes. Calls
@@ -171,7 +125,7 @@ impl Packed {
         out: &mut [u8],
         done: &dyn Fn(&[u8]),
     ) -> Result<Self, LoadError> {
-        let exponent = pack::exponent(tensor)?;
+        let exponent = pack::exponent(tensor, self.packing)?;
         pack::fill(tensor, self.packing, self.cols, exponent, out, done)?;
         Ok(Self { exponent, ..self })
     }
@@ -204,7 +158,6 @@ impl Matrix {
     }
 
     /// A matrix with memory of its own.
-    #[cfg(test)]
     pub(crate) fn pack(tensor: &Tensor<'_>, cols: usize, rows: usize) -> Result<Self, LoadError> {
         let packed = Packed::plan(tensor, cols, rows)?;
         let mut memory = Arena::reserve(packed.bytes())?;
@@ -220,7 +173,7 @@ impl Matrix {
         self.rows
     }
 
-    /// Columns, rounded up to whole blocks.
+    /// Columns, rounded up to a multiple of 32: to whole blocks.
     pub(crate) fn width(&self) -> usize {
         self.cols.next_multiple_of(32)
     }
@@ -247,16 +200,17 @@ impl Matrix {
     /// The packed blocks of one group.
     #[inline(always)]
     pub(crate) fn group(&self, group: usize) -> &[u8] {
-        let bytes = self.packing.block_bytes() * (self.width() / 32);
+        let layout = self.packing.layout();
+        let bytes = layout.bytes() * (self.width() / layout.columns);
         &self.arena.0[self.start..self.start + self.len][group * bytes..][..bytes]
     }
 
     /// Writes the integers of one row, `cols` of them.
     pub(crate) fn row(&self, row: usize, out: &mut [i32]) {
-        let blocks = self.group(row / 16).chunks_exact(self.packing.block_bytes());
-        for (block, out) in blocks.zip(out.chunks_mut(32)) {
-            let weights = pack::unpack(self.packing, block, row % 16);
-            out.copy_from_slice(&weights[..out.len()]);
+        let layout = self.packing.layout();
+        let blocks = self.group(row / 16).chunks_exact(layout.bytes());
+        for (block, out) in blocks.zip(out.chunks_mut(layout.columns)) {
+            pack::unpack(self.packing, block, row % 16, out);
         }
     }
 }
@@ -281,13 +235,13 @@ pub(crate) struct Vector {
 }
 
 impl Vector {
-    /// Reads an F32 or F16 tensor of `len` elements.
+    /// Reads a tensor of `len` floats.
     pub(crate) fn read(tensor: &Tensor<'_>, len: usize) -> Result<Self, LoadError> {
         expect_shape(tensor, &[len as u64])?;
-        if Packing::of(tensor)? != Packing::Dense {
+        if Packing::of(tensor.kind) != Packing::Dense {
             return Err(LoadError::Format { tensor: tensor.name.to_owned(), kind: tensor.kind });
         }
-        let exponent = pack::exponent(tensor)?;
+        let exponent = pack::exponent(tensor, Packing::Dense)?;
         let values = pack::floats(tensor)
             .map(|value| {
                 value.unwrap_or(Exact { mantissa: 0, exponent: 0 }).at(exponent, 1 << 30) as i32

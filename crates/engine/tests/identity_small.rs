@@ -16,10 +16,14 @@ use peerproof_engine::transformer::{LoadOptions, Transformer};
 use peerproof_engine::weights::LoadError;
 use support::Writer;
 
-const WIDTH: u64 = 96;
-const FEED: u64 = 160;
 const VOCABULARY: u64 = 37;
 const CONTEXT: u32 = 256;
+
+/// Values in the residual stream and in the feed-forward layer: whole blocks of
+/// the format, and not a multiple of more than it needs.
+fn sizes(kind: GgmlType) -> (u64, u64) {
+    if kind.block_elements() == 256 { (256, 512) } else { (96, 160) }
+}
 
 /// Bytes of a tensor of small pseudo-random weights.
 fn weights(kind: GgmlType, elements: u64, seed: &mut u64) -> Vec<u8> {
@@ -30,24 +34,36 @@ fn weights(kind: GgmlType, elements: u64, seed: &mut u64) -> Vec<u8> {
     };
     let mut bytes = Vec::new();
     for _ in 0..elements / kind.block_elements() {
-        // A 16-bit float from 2^-7 to 2^-6, and its upper neighbours as 32 bits.
-        let scale = 0x2000 | (next() as u16 & 0x3ff);
+        let fraction = next() as u16 & 0x3ff;
         let sign = (next() as u16 & 1) << 15;
-        match kind {
-            GgmlType::F32 => bytes
-                .extend((0x3d00_0000 | (next() & 0x7f_ffff) | u32::from(sign) << 16).to_le_bytes()),
-            GgmlType::F16 => bytes.extend((0x2800 | (scale & 0x3ff) | sign).to_le_bytes()),
-            _ => {
-                let scale = if kind == GgmlType::Q8_0 { scale - 0x1000 } else { scale };
-                bytes.extend(scale.to_le_bytes());
-                if kind == GgmlType::Q4_1 {
-                    // -8 times the scale.
-                    bytes.extend((0x8c00 + scale).to_le_bytes());
-                }
-                let left = if kind == GgmlType::Q8_0 { 32 } else { 16 };
-                bytes.extend((0..left).map(|_| next() as u8));
+        // A 16-bit float from 2^n to 2^(n+1).
+        let half = |n: i32| (((n + 15) as u16) << 10 | fraction).to_le_bytes();
+        // Scale and minimum, where the minimum is half of all integers times the scale.
+        let both = |n: i32, up: i32, sign: u16| {
+            let minimum = (((n + up + 15) as u16) << 10 | fraction | sign).to_le_bytes();
+            [half(n), minimum].concat()
+        };
+        let mut random = |count: usize| -> Vec<u8> { (0..count).map(|_| next() as u8).collect() };
+        bytes.extend(match kind {
+            GgmlType::F32 => {
+                let low = u32::from_le_bytes([0, random(1)[0], random(1)[0], 0]);
+                (0x3d00_0000 | low | u32::from(sign) << 16).to_le_bytes().to_vec()
             }
-        }
+            GgmlType::F16 => (0x2800 | fraction | sign).to_le_bytes().to_vec(),
+            GgmlType::BF16 => (0x3d00 | fraction & 0x7f | sign).to_le_bytes().to_vec(),
+            GgmlType::Q4_0 => [half(-7).to_vec(), random(16)].concat(),
+            GgmlType::Q4_1 => [both(-7, 3, 0x8000), random(16)].concat(),
+            GgmlType::Q5_0 => [half(-8).to_vec(), random(20)].concat(),
+            GgmlType::Q5_1 => [both(-8, 4, 0x8000), random(20)].concat(),
+            GgmlType::Q8_0 => [half(-11).to_vec(), random(32)].concat(),
+            GgmlType::Iq4Nl => [half(-11).to_vec(), random(16)].concat(),
+            GgmlType::Q2K => [random(80), both(-8, 0, 0)].concat(),
+            GgmlType::Q3K => [random(108), half(-10).to_vec()].concat(),
+            GgmlType::Q4K => [both(-12, 3, 0), random(140)].concat(),
+            GgmlType::Q5K => [both(-13, 4, 0), random(172)].concat(),
+            GgmlType::Q6K => [random(208), half(-15).to_vec()].concat(),
+            other => panic!("{other} has no block here"),
+        });
     }
     bytes
 }
@@ -55,13 +71,14 @@ fn weights(kind: GgmlType, elements: u64, seed: &mut u64) -> Vec<u8> {
 /// A model of two layers; `head` adds an output matrix of its own.
 fn model(kind: GgmlType, head: bool) -> Writer {
     let mut seed = 11 + u64::from(kind.number());
+    let (width, feed) = sizes(kind);
     let mut writer = Writer::default()
         .str("general.architecture", "llama")
         .u32("llama.block_count", 2)
         .u32("llama.context_length", CONTEXT)
-        .u32("llama.embedding_length", WIDTH as u32)
-        .u32("llama.feed_forward_length", FEED as u32)
-        .u32("llama.attention.head_count", 6)
+        .u32("llama.embedding_length", width as u32)
+        .u32("llama.feed_forward_length", feed as u32)
+        .u32("llama.attention.head_count", width as u32 / 16)
         .u32("llama.attention.head_count_kv", 2)
         .u32("llama.rope.dimension_count", 8)
         .f32("llama.attention.layer_norm_rms_epsilon", 1e-5);
@@ -69,23 +86,23 @@ fn model(kind: GgmlType, head: bool) -> Writer {
         let data = weights(kind, dims.iter().product(), &mut seed);
         writer.tensor(name, dims, kind.number(), &data)
     };
-    writer = add(writer, "token_embd.weight", kind, &[WIDTH, VOCABULARY]);
+    writer = add(writer, "token_embd.weight", kind, &[width, VOCABULARY]);
     if head {
-        writer = add(writer, "output.weight", kind, &[WIDTH, VOCABULARY]);
+        writer = add(writer, "output.weight", kind, &[width, VOCABULARY]);
     }
-    writer = add(writer, "output_norm.weight", GgmlType::F32, &[WIDTH]);
+    writer = add(writer, "output_norm.weight", GgmlType::F32, &[width]);
     for layer in 0..2 {
         let name = |part: &str| format!("blk.{layer}.{part}.weight");
-        writer = add(writer, &name("attn_norm"), GgmlType::F32, &[WIDTH]);
-        writer = add(writer, &name("ffn_norm"), GgmlType::F32, &[WIDTH]);
+        writer = add(writer, &name("attn_norm"), GgmlType::F32, &[width]);
+        writer = add(writer, &name("ffn_norm"), GgmlType::F32, &[width]);
         for (part, cols, rows) in [
-            ("attn_q", WIDTH, 96),
-            ("attn_k", WIDTH, 32),
-            ("attn_v", WIDTH, 32),
-            ("attn_output", 96, WIDTH),
-            ("ffn_gate", WIDTH, FEED),
-            ("ffn_up", WIDTH, FEED),
-            ("ffn_down", FEED, WIDTH),
+            ("attn_q", width, width),
+            ("attn_k", width, 32),
+            ("attn_v", width, 32),
+            ("attn_output", width, width),
+            ("ffn_gate", width, feed),
+            ("ffn_up", width, feed),
+            ("ffn_down", feed, width),
         ] {
             writer = add(writer, &name(part), kind, &[cols, rows]);
         }
@@ -126,12 +143,10 @@ fn run(
     rows
 }
 
-const KINDS: [GgmlType; 5] =
-    [GgmlType::F32, GgmlType::F16, GgmlType::Q4_0, GgmlType::Q4_1, GgmlType::Q8_0];
-
 #[test]
 fn every_format_gives_one_set_of_bits_across_chunks_and_paths() {
-    for (kind, head) in KINDS.into_iter().zip([false, true, false, true, false]) {
+    for (at, kind) in GgmlType::all().enumerate() {
+        let head = at % 2 == 1;
         let model = Arc::new(load(&model(kind, head)).unwrap());
         let whole = run(&model, KernelPath::Portable, 1, 200);
         assert_eq!(whole.len(), 200);
@@ -150,7 +165,8 @@ fn every_format_gives_one_set_of_bits_across_chunks_and_paths() {
 
 #[test]
 fn every_format_agrees_with_the_float_reference() {
-    for (kind, head) in KINDS.into_iter().zip([true, false, true, false, true]) {
+    for (at, kind) in GgmlType::all().enumerate() {
+        let head = at % 2 == 0;
         let gguf = Gguf::parse(model(kind, head).bytes()).unwrap();
         let model = Arc::new(Transformer::load(&gguf, &LoadOptions::default()).unwrap());
         let quality = compare(&gguf, &model, &tokens(150), 2).unwrap();
@@ -177,10 +193,12 @@ fn what_is_not_understood_is_refused_by_name() {
     check(Writer::default().str("general.architecture", "llama"), "llama.embedding_length");
     // Infinite and undefined gains, and a matrix of another shape.
     check(plain().tensor("output.weight", &[64, 37], 8, &[0; 34 * 2 * 37]), "output.weight");
-    let mut bad = weights(GgmlType::F16, WIDTH * VOCABULARY, &mut 5);
+    let (width, _) = sizes(GgmlType::F16);
+    let mut bad = weights(GgmlType::F16, width * VOCABULARY, &mut 5);
     bad[2 * 40..][..2].copy_from_slice(&0x7c00u16.to_le_bytes());
-    check(plain().tensor("output.weight", &[WIDTH, VOCABULARY], 1, &bad), "output.weight");
-    check(plain().tensor("output.weight", &[WIDTH, VOCABULARY], 30, &bad), "BF16");
+    check(plain().tensor("output.weight", &[width, VOCABULARY], 1, &bad), "output.weight");
+    bad[2 * 40..][..2].copy_from_slice(&0x7f80u16.to_le_bytes());
+    check(plain().tensor("output.weight", &[width, VOCABULARY], 30, &bad), "output.weight");
 }
 
 #[test]

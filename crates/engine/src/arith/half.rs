@@ -24,6 +24,14 @@ impl Exact {
         Self::decode(bits, 8, 23)
     }
 
+    /// The number with these bits, the upper half of binary32 ones; `None` for
+    /// infinities and NaN.
+    #[inline]
+    #[must_use]
+    pub const fn from_bf16(bits: u16) -> Option<Self> {
+        Self::decode((bits as u32) << 16, 8, 23)
+    }
+
     #[inline]
     const fn decode(bits: u32, exponent_bits: u32, mantissa_bits: u32) -> Option<Self> {
         let top = (1u32 << exponent_bits) - 1;
@@ -70,6 +78,8 @@ mod tests {
         assert_eq!(one, Some(1));
         assert_eq!(Exact::from_f16(0x3c00).map(|x| x.at(4, 1 << 40)), Some(16));
         assert_eq!(Exact::from_f16(0xc500).map(|x| x.at(1, 1 << 40)), Some(-10));
+        assert_eq!(Exact::from_bf16(0xc040).map(|x| x.at(1, 1 << 40)), Some(-6));
+        assert_eq!(Exact::from_bf16(0x7f80), None);
         // The smallest subnormal of each width.
         assert_eq!(Exact::from_f16(1).and_then(Exact::log2), Some(-24));
         assert_eq!(Exact::from_f32(1).and_then(Exact::log2), Some(-149));

@@ -54,7 +54,7 @@ impl<'a> SharedActs<'a> {
 
     /// Fills row `row` from wide values.
     pub(super) fn quantise(&self, kernels: Kernels, row: usize, wide: &[i64], exponent: i32) {
-        let (width, blocks) = (self.width, self.width / 32);
+        let (width, blocks) = (self.width, self.width / 16);
         // SAFETY: each row belongs to one piece.
         let (values, sums, slot) = unsafe {
             (

@@ -31,13 +31,15 @@ pub enum GgmlType {
     Q5K,
     /// 6 bits, super-blocks of 256.
     Q6K,
+    /// 4 bits that choose from 16 uneven integers, a scale per 32.
+    Iq4Nl,
 }
 
 /// One row of the table of formats.
 struct Row(GgmlType, u32, &'static str, u64, u64);
 
 /// Format, its number in the file, name, elements a block, bytes a block.
-const TABLE: [Row; 13] = [
+const TABLE: [Row; 14] = [
     Row(GgmlType::F32, 0, "F32", 1, 4),
     Row(GgmlType::F16, 1, "F16", 1, 2),
     Row(GgmlType::BF16, 30, "BF16", 1, 2),
@@ -51,6 +53,7 @@ const TABLE: [Row; 13] = [
     Row(GgmlType::Q4K, 12, "Q4_K", 256, 144),
     Row(GgmlType::Q5K, 13, "Q5_K", 256, 176),
     Row(GgmlType::Q6K, 14, "Q6_K", 256, 210),
+    Row(GgmlType::Iq4Nl, 20, "IQ4_NL", 32, 18),
 ];
 
 impl GgmlType {
@@ -128,6 +131,7 @@ mod tests {
             (GgmlType::Q4K, 256 / 2 + 12 + 4),
             (GgmlType::Q5K, 256 / 2 + 256 / 8 + 12 + 4),
             (GgmlType::Q6K, 256 / 2 + 256 / 4 + 256 / 16 + 2),
+            (GgmlType::Iq4Nl, 2 + 16),
         ] {
             assert_eq!(kind.block_bytes(), bytes, "{kind}");
         }

@@ -6,7 +6,8 @@ use std::ops::Range;
 use super::attend::{self, Cache, Dots, Query};
 use super::rows::{self, Normed, WideNormed};
 use super::{Acts, Sink};
-use crate::weights::{Matrix, Packing};
+use crate::pack::{CHOICES, Layout, Levels};
+use crate::weights::Matrix;
 
 pub(super) fn norm(x: &[i32], normed: &Normed<'_>, out: &mut [i64]) {
     rows::norm(x, normed, out);
@@ -29,6 +30,9 @@ pub(super) fn attend(
     attend::attend::<Plain>(query, cache, scratch, out)
 }
 
+/// Rows of activations that share the decoding of a block.
+const TILE: usize = 8;
+
 pub(super) fn sweep<S: Sink>(
     matrix: &Matrix,
     acts: &Acts,
@@ -36,84 +40,164 @@ pub(super) fn sweep<S: Sink>(
     groups: Range<usize>,
     sink: &mut S,
 ) {
-    let bytes = matrix.packing().block_bytes();
+    let layout = matrix.packing().layout();
     for group in groups {
         let blocks = matrix.group(group);
-        for row in rows.clone() {
-            let mut out = [0i64; 16];
-            let values = &acts.values[row * acts.width..][..acts.width];
-            let sums = &acts.sums[row * acts.width / 32..][..acts.width / 32];
-            for (at, block) in blocks.chunks_exact(bytes).enumerate() {
-                let values = &values[32 * at..][..32];
-                add_block(matrix.packing(), block, values, sums[at], &mut out);
+        let mut first = rows.start;
+        while first < rows.end {
+            let count = (rows.end - first).min(TILE);
+            let mut out = [[0i64; 16]; TILE];
+            for (at, block) in blocks.chunks_exact(layout.bytes()).enumerate() {
+                let start = at * layout.columns;
+                if layout.levels == Levels::None {
+                    add_dense(block, acts, (first, start), &mut out[..count]);
+                } else {
+                    add_block(&layout, block, acts, (first, start), &mut out[..count]);
+                }
             }
-            sink.take(row, group, &out);
+            for (row, out) in (first..).zip(&out[..count]) {
+                sink.take(row, group, out);
+            }
+            first += count;
         }
     }
 }
 
-/// Adds the product of one block with 32 activations to 16 outputs.
-fn add_block(packing: Packing, block: &[u8], a: &[i16], sum: i32, out: &mut [i64; 16]) {
-    match packing {
-        Packing::Q4_0 | Packing::Q4_1 => {
-            let mut inner = [0i32; 16];
-            for pair in 0..16 {
-                let (words, shift) = (&block[64 * (pair / 4)..][..64], 4 * (pair % 4));
-                for (inner, word) in inner.iter_mut().zip(words.chunks_exact(4)) {
-                    let word = u32::from_le_bytes([word[0], word[1], word[2], word[3]]) >> shift;
-                    let (q0, q1) = ((word & 15) as i32, (word >> 16 & 15) as i32);
-                    *inner = add_pair(*inner, q0, q1, a, pair);
-                }
-            }
-            if packing == Packing::Q4_0 {
-                inner.iter_mut().for_each(|inner| *inner -= 8 * sum);
-                add_scaled(&inner, &block[256..288], out);
-            } else {
-                add_scaled(&inner, &block[256..288], out);
-                add_scaled(&[sum; 16], &block[288..320], out);
-            }
-        }
-        Packing::Q8_0 => {
-            let mut inner = [0i32; 16];
-            for pair in 0..16 {
-                for (inner, q) in inner.iter_mut().zip(block[32 * pair..][..32].chunks_exact(2)) {
-                    *inner =
-                        add_pair(*inner, i32::from(q[0] as i8), i32::from(q[1] as i8), a, pair);
-                }
-            }
-            add_scaled(&inner, &block[512..544], out);
-        }
-        Packing::Dense => {
-            for (half, scale) in block.chunks_exact(1024).zip([1024i64, 1]) {
-                let mut inner = [0i32; 16];
-                for pair in 0..16 {
-                    for (inner, q) in inner.iter_mut().zip(half[64 * pair..][..64].chunks_exact(4))
-                    {
-                        let q0 = i32::from(i16::from_le_bytes([q[0], q[1]]));
-                        let q1 = i32::from(i16::from_le_bytes([q[2], q[3]]));
-                        *inner = add_pair(*inner, q0, q1, a, pair);
-                    }
-                }
-                for (out, &inner) in out.iter_mut().zip(&inner) {
-                    *out = out.wrapping_add(scale * i64::from(inner));
-                }
+/// Pairs of columns of sixteen rows, as 16-bit integers, even column first.
+type Pairs = [[i16; 32]; 16];
+
+/// Adds the product of one block with activation rows from `row` on, columns
+/// from `start` on.
+fn add_block(
+    layout: &Layout,
+    block: &[u8],
+    acts: &Acts,
+    (row, start): (usize, usize),
+    out: &mut [[i64; 16]],
+) {
+    let mut pairs: Pairs = [[0; 32]; 16];
+    let stretches = layout.stretches();
+    let scale = decode_scales(&block[layout.scale_at()..]);
+    let minimum =
+        if layout.minimum { decode_scales(&block[layout.minimum_at()..]) } else { [0; 16] };
+    for stretch in 0..stretches {
+        let pairs = &mut pairs[..layout.stretch / 2];
+        decode(layout, block, stretch * layout.stretch / 2, pairs);
+        let (scale, minimum) = factors(layout, block, stretch, &scale, &minimum);
+        let column = start + stretch * layout.stretch;
+        for (row, out) in (row..).zip(&mut *out) {
+            let values = &acts.values[row * acts.width + column..][..layout.stretch];
+            let sums = &acts.sums[(row * acts.width + column) / 16..][..layout.stretch / 16];
+            let sum: i32 = sums.iter().sum();
+            let inner = dot(pairs, values, sum.wrapping_mul(-layout.offset));
+            add_scaled(&inner, &scale, out);
+            if layout.minimum {
+                add_scaled(&[sum; 16], &minimum, out);
             }
         }
     }
 }
 
-/// INVARIANT: no product or sum here leaves i32: |q| ≤ 1023, |a| ≤ 32767, 32 terms.
+/// As [`add_block`], for weights in two parts without scales.
+fn add_dense(block: &[u8], acts: &Acts, (row, start): (usize, usize), out: &mut [[i64; 16]]) {
+    for (part, scale) in block.chunks_exact(1024).zip([1024, 1]) {
+        let mut pairs: Pairs = [[0; 32]; 16];
+        for (pair, bytes) in pairs.iter_mut().zip(part.chunks_exact(64)) {
+            for (q, bytes) in pair.iter_mut().zip(bytes.chunks_exact(2)) {
+                *q = i16::from_le_bytes([bytes[0], bytes[1]]);
+            }
+        }
+        for (row, out) in (row..).zip(&mut *out) {
+            let values = &acts.values[row * acts.width + start..][..32];
+            add_scaled(&dot(&pairs, values, 0), &[scale; 16], out);
+        }
+    }
+}
+
+/// Reads the unsigned (or, of 8 bits, signed) integers of pairs from `first` on.
+fn decode(layout: &Layout, block: &[u8], first: usize, pairs: &mut [[i16; 32]]) {
+    for (at, pair) in (first..).zip(pairs) {
+        if layout.low == 8 {
+            for (q, &byte) in pair.iter_mut().zip(&block[32 * at..][..32]) {
+                *q = i16::from(byte as i8);
+            }
+            continue;
+        }
+        read_plane(block, layout.low, at, |lane, q| pair[lane] = q);
+        if layout.high > 0 {
+            let plane = &block[layout.high_at()..];
+            read_plane(plane, layout.high, at, |lane, q| pair[lane] |= q << layout.low);
+        }
+        if layout.chosen {
+            for q in pair {
+                *q = i16::from(CHOICES[*q as usize & 15]) + layout.offset as i16;
+            }
+        }
+    }
+}
+
+/// Hands out the 32 integers that pair `pair` has in a plane of `bits`.
 #[inline(always)]
-fn add_pair(inner: i32, q0: i32, q1: i32, a: &[i16], pair: usize) -> i32 {
-    let (a0, a1) = (i32::from(a[2 * pair]), i32::from(a[2 * pair + 1]));
-    inner.wrapping_add(q0.wrapping_mul(a0)).wrapping_add(q1.wrapping_mul(a1))
+fn read_plane(plane: &[u8], bits: usize, pair: usize, mut take: impl FnMut(usize, i16)) {
+    let (word, shift) = (pair * bits / 16, pair * bits % 16);
+    for (lane, half) in plane[64 * word..][..64].chunks_exact(2).enumerate() {
+        let half = u16::from_le_bytes([half[0], half[1]]);
+        take(lane, (half >> shift & ((1 << bits) - 1)) as i16);
+    }
+}
+
+/// Scale and minimum of a stretch for sixteen rows.
+fn factors(
+    layout: &Layout,
+    block: &[u8],
+    stretch: usize,
+    scale: &[i32; 16],
+    minimum: &[i32; 16],
+) -> ([i32; 16], [i32; 16]) {
+    let bytes = |at: usize| &block[at + 16 * stretch..][..16];
+    let times = |of: &[i32; 16], by: &dyn Fn(usize) -> i32| std::array::from_fn(|r| of[r] * by(r));
+    let first = match layout.levels {
+        Levels::None | Levels::One => return (*scale, *minimum),
+        Levels::Bytes | Levels::Nibbles => bytes(layout.stretches_at()),
+    };
+    if layout.levels == Levels::Nibbles {
+        let low = |lane: usize| i32::from(first[lane] & 15);
+        let high = |lane: usize| i32::from(first[lane] >> 4);
+        (times(scale, &low), times(minimum, &high))
+    } else if layout.minimum {
+        let second = bytes(layout.stretch_minimums_at());
+        let byte = |bytes: &[u8], lane: usize| i32::from(bytes[lane]);
+        (times(scale, &|lane| byte(first, lane)), times(minimum, &|lane| byte(second, lane)))
+    } else {
+        (times(scale, &|lane| i32::from(first[lane] as i8)), *minimum)
+    }
+}
+
+/// INVARIANT: no product or sum here leaves i32: |q| ≤ 1023, |a| ≤ 32767, at most
+/// 32 terms, and a start below 2^27.
+#[inline(always)]
+fn dot(pairs: &[[i16; 32]], values: &[i16], start: i32) -> [i32; 16] {
+    let mut inner = [start; 16];
+    for (pair, a) in pairs.iter().zip(values.chunks_exact(2)) {
+        let (a0, a1) = (i32::from(a[0]), i32::from(a[1]));
+        for (inner, q) in inner.iter_mut().zip(pair.chunks_exact(2)) {
+            let even = i32::from(q[0]).wrapping_mul(a0);
+            *inner = inner.wrapping_add(even).wrapping_add(i32::from(q[1]).wrapping_mul(a1));
+        }
+    }
+    inner
+}
+
+fn decode_scales(bytes: &[u8]) -> [i32; 16] {
+    std::array::from_fn(|lane| {
+        let word = i32::from(i16::from_le_bytes([bytes[2 * lane], bytes[2 * lane + 1]]));
+        (word >> 4) << (word & 15)
+    })
 }
 
 #[inline(always)]
-fn add_scaled(inner: &[i32; 16], scales: &[u8], out: &mut [i64; 16]) {
-    for ((out, &inner), scale) in out.iter_mut().zip(inner).zip(scales.chunks_exact(2)) {
-        let word = i32::from(i16::from_le_bytes([scale[0], scale[1]]));
-        let scale = (word >> 4) << (word & 15);
+fn add_scaled(inner: &[i32; 16], scale: &[i32; 16], out: &mut [i64; 16]) {
+    for ((out, &inner), &scale) in out.iter_mut().zip(inner).zip(scale) {
         *out = out.wrapping_add(i64::from(scale).wrapping_mul(i64::from(inner)));
     }
 }

@@ -75,7 +75,7 @@ fn sum_of_squares(x: &[i32]) -> u128 {
 }
 
 /// Brings a row of `i64` below 2^62 to 16 bits by its canonical shift, sums
-/// blocks of 32, and returns the new exponent.
+/// blocks of 16, and returns the new exponent.
 #[inline(always)]
 pub(super) fn quantise(row: &[i64], exponent: i32, values: &mut [i16], sums: &mut [i32]) -> i32 {
     let max = row.iter().fold(0u64, |max, &v| max.max(v.unsigned_abs()));
@@ -98,7 +98,7 @@ pub(super) fn quantise(row: &[i64], exponent: i32, values: &mut [i16], sums: &mu
             *out = (v << s) as i16;
         }
     }
-    for (sum, block) in sums.iter_mut().zip(values.chunks_exact(32)) {
+    for (sum, block) in sums.iter_mut().zip(values.chunks_exact(16)) {
         *sum = block.iter().fold(0i32, |sum, &v| sum.wrapping_add(i32::from(v)));
     }
     exponent - shift
