@@ -174,6 +174,7 @@ fn tables_are_the_pinned_ones() {
     lines += &line("exp", tables.exp.iter().flat_map(|v| v.to_le_bytes()).collect());
     lines += &line("wide-exp", tables.wide_exp.iter().flat_map(|v| v.to_le_bytes()).collect());
     lines += &line("logistic", tables.logistic.iter().flat_map(|v| v[0].to_le_bytes()).collect());
+    lines += &line("gelu", tables.gelu.iter().flat_map(|v| v[0].to_le_bytes()).collect());
     for base in [10_000f32, 100_000.0, 500_000.0, 1_000_000.0] {
         let base_exact = Exact::from_f32(base.to_bits()).unwrap();
         let frequency = |i| fixed::frequency(base_exact, i, 64, &[]).unwrap();
