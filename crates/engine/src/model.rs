@@ -130,7 +130,34 @@ pub struct Model {
     transformer: Arc<Transformer>,
 }
 
+/// What a model file's header says of it, without its weights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// What the file calls itself.
+    pub name: String,
+    /// One of [`ARCHITECTURES`].
+    pub architecture: String,
+    /// The format that most of the layers' weights have.
+    pub quantisation: String,
+    /// Positions that prompt and answer share.
+    pub context_length: u32,
+}
+
 impl Model {
+    /// What a file's header says, so that a model can be announced before it is opened.
+    ///
+    /// # Errors
+    /// The architecture isn't supported, or a key is missing or of another type.
+    pub fn facts(file: &Gguf) -> Result<Facts, ModelError> {
+        let architecture = architecture(file)?;
+        Ok(Facts {
+            name: file.optional_str("general.name")?.unwrap_or(architecture).to_owned(),
+            architecture: architecture.to_owned(),
+            quantisation: quantisation(file).name().to_owned(),
+            context_length: file.u32(&format!("{architecture}.context_length"))?,
+        })
+    }
+
     /// Opens a model file.
     ///
     /// # Errors
@@ -145,13 +172,7 @@ impl Model {
     /// # Errors
     /// As [`Model::open`].
     pub fn from_gguf(file: &Gguf, options: &LoadOptions) -> Result<Arc<Self>, ModelError> {
-        let architecture = file.str(KEY_ARCHITECTURE)?;
-        if !ARCHITECTURES.contains(&architecture) {
-            return Err(ModelError::Architecture {
-                expected: ARCHITECTURES.join(", "),
-                got: architecture.chars().take(80).collect(),
-            });
-        }
+        let architecture = architecture(file)?;
         let (id, text, transformer) = thread::scope(|scope| {
             let id = scope.spawn(|| file.id());
             let text = scope.spawn(|| text_side(file));
@@ -307,6 +328,17 @@ impl Model {
     fn beyond(&self, tokens: &[u32]) -> Option<usize> {
         tokens.iter().position(|&token| token as usize >= self.vocabulary())
     }
+}
+
+fn architecture(file: &Gguf) -> Result<&str, ModelError> {
+    let architecture = file.str(KEY_ARCHITECTURE)?;
+    if ARCHITECTURES.contains(&architecture) {
+        return Ok(architecture);
+    }
+    Err(ModelError::Architecture {
+        expected: ARCHITECTURES.join(", "),
+        got: architecture.chars().take(80).collect(),
+    })
 }
 
 fn text_side(file: &Gguf) -> Result<(Tokenizer, Option<ChatTemplate>), ModelError> {

@@ -82,6 +82,7 @@ impl Metrics {
         let mut out = Page(String::with_capacity(8 << 10));
         self.render_gateway(&mut out, running);
         render_node(&mut out, status, node);
+        render_models(&mut out, status);
         out.0
     }
 
@@ -128,6 +129,7 @@ fn render_node(out: &mut Page, status: &NodeStatus, node: &Counters) {
         ("peerproof_received_tokens_total", "Tokens received from providers.", node.tokens_in),
         ("peerproof_served_tokens_total", "Tokens served as a provider.", node.tokens_out),
         ("peerproof_dial_failures_total", "Dial failures.", node.dial_failures),
+        ("peerproof_model_evictions_total", "Models let go for others.", status.evictions),
     ] {
         out.one(name, "counter", help, value);
     }
@@ -143,6 +145,18 @@ fn render_node(out: &mut Page, status: &NodeStatus, node: &Counters) {
     ] {
         out.one(name, "gauge", help, value);
     }
+}
+
+fn render_models(out: &mut Page, status: &NodeStatus) {
+    let name = "peerproof_model_loaded_bytes";
+    out.head(name, "gauge", "Memory of a model that is held; 0 while it is not open.");
+    for model in &status.models {
+        // Names of files may hold anything; ids are hexadecimal.
+        let labels = format!("{{model_id=\"{}\"}}", model.id);
+        out.sample(name, &labels, model.loaded_bytes.unwrap_or(0));
+    }
+    let (name, help) = ("peerproof_memory_budget_bytes", "Memory that models may take.");
+    out.one(name, "gauge", help, status.memory_budget_bytes);
 }
 
 /// Counts by fixed edges.

@@ -387,6 +387,21 @@ pub struct PeerStatus {
     pub barred: Option<String>,
 }
 
+/// A model that a node holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldModel {
+    /// Short name.
+    pub name: String,
+    /// Model id, 64 hex digits.
+    pub id: String,
+    /// Whether it is served; if not, answers are recomputed with it.
+    pub serves: bool,
+    /// Bytes it takes when it is open, as far as its file's size tells.
+    pub needs_bytes: u64,
+    /// Bytes it takes; absent while it is not open.
+    pub loaded_bytes: Option<u64>,
+}
+
 /// What a node says about itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NodeStatus {
@@ -398,6 +413,12 @@ pub struct NodeStatus {
     pub addresses: Vec<String>,
     /// Names of models served here.
     pub serves: Vec<String>,
+    /// Models held here, open or not.
+    pub models: Vec<HeldModel>,
+    /// Bytes that all open models may take together.
+    pub memory_budget_bytes: u64,
+    /// Times a model was let go to make room for another.
+    pub evictions: u64,
     /// Connected peers.
     pub peers: usize,
     /// Jobs running here as a provider.

@@ -6,6 +6,8 @@
 //! `--set network.port=…` (the common ones have flags of their own). Unknown
 //! names are errors with a suggestion; nothing is ignored silently.
 
+mod memory;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -102,6 +104,28 @@ pub struct Provide {
     pub max_queued: u32,
     /// Memory of all KV caches together, in MiB.
     pub kv_mib: u32,
+    /// Memory that open models may take together, with their caches: bytes, or a number with a
+    /// unit such as `4GiB` or `800MB`. Empty is three quarters of the machine's.
+    pub memory: String,
+}
+
+impl Provide {
+    /// The memory budget in bytes.
+    ///
+    /// # Errors
+    /// If the setting is no number of bytes.
+    pub fn memory_bytes(&self) -> Result<u64, ConfigError> {
+        if self.memory.is_empty() {
+            return Ok(memory::of_this_machine().map_or(u64::MAX, |bytes| bytes / 4 * 3));
+        }
+        memory::parse(&self.memory).ok_or_else(|| ConfigError::Invalid {
+            name: "provide.memory".into(),
+            message: format!(
+                "expected bytes, or a number with KiB, MiB, GiB, TiB, kB, MB, GB or TB, got `{}`",
+                self.memory
+            ),
+        })
+    }
 }
 
 /// The HTTP API.
@@ -162,6 +186,7 @@ impl Default for Config {
                 max_jobs: 8,
                 max_queued: 64,
                 kv_mib: 1024,
+                memory: String::new(),
             },
             api: Api {
                 listen: "127.0.0.1:8311".into(),
@@ -246,6 +271,7 @@ impl Config {
         in_range("provide.max_jobs", self.provide.max_jobs.into(), 1, 256)?;
         in_range("provide.max_queued", self.provide.max_queued.into(), 0, 4096)?;
         in_range("provide.kv_mib", self.provide.kv_mib.into(), 16, 1 << 20)?;
+        self.provide.memory_bytes()?;
         in_range("api.max_in_flight", self.api.max_in_flight.into(), 1, 10_000)?;
         in_range("ask.audit_per_mille", self.ask.audit_per_mille.into(), 0, 1000)?;
         in_range("ask.max_tokens", self.ask.max_tokens.into(), 1, 1 << 17)?;

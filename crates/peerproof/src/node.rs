@@ -203,10 +203,7 @@ impl Node {
         let (net, events) = Network::start(&session, net_config(&settings.config, false)?).await?;
         let directory = Directory::new(net.clone());
         tasks.push(tokio::spawn(announcing::follow(directory.clone(), events, stopped.clone())));
-        let replays = Arc::new(auditing::Replays::new(
-            Arc::clone(&models.holdings),
-            threads(&settings.config),
-        ));
+        let replays = Arc::new(auditing::Replays::new(Arc::clone(&models.holdings)));
         let load = Arc::new(serving::Load::default());
         let mut public_net = None;
         let mut addresses = Vec::new();
@@ -407,6 +404,9 @@ impl Inner {
             roles: self.roles.clone(),
             addresses: self.addresses.clone(),
             serves: self.serves.clone(),
+            models: self.holdings.states(),
+            memory_budget_bytes: self.holdings.budget(),
+            evictions: self.holdings.evictions(),
             peers,
             active_jobs: self.load.active.load(Ordering::Relaxed),
             queued_jobs: self.load.queued.load(Ordering::Relaxed),

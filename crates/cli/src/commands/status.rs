@@ -4,7 +4,7 @@ use peerproof::client::NodeStatus;
 
 use crate::api::{Api, short};
 use crate::args::{ListArgs, Place};
-use crate::output::print_json;
+use crate::output::{bytes as bytes_text, print_json};
 
 pub(crate) fn status(place: &Place, args: &ListArgs) -> anyhow::Result<()> {
     let api = Api::require_running_node(place)?;
@@ -21,6 +21,14 @@ pub(crate) fn status(place: &Place, args: &ListArgs) -> anyhow::Result<()> {
         "serves     {}",
         if status.serves.is_empty() { "nothing".into() } else { status.serves.join(", ") }
     );
+    for model in status.models.iter().filter(|model| model.serves || model.loaded_bytes.is_some()) {
+        let state = match model.loaded_bytes {
+            Some(bytes) => format!("open, {}", bytes_text(bytes)),
+            None => format!("not open, needs {}", bytes_text(model.needs_bytes)),
+        };
+        println!("model      {}: {state}", model.name);
+    }
+    println!("memory     {} for models", bytes_text(status.memory_budget_bytes));
     println!("peers      {}", status.peers);
     println!(
         "jobs       {} running, {} waiting, {} asked for",

@@ -42,7 +42,7 @@ pub(super) struct Card {
 }
 
 impl Card {
-    pub(super) async fn new(
+    pub(super) fn new(
         key: &Arc<Keypair>,
         clock: Clock,
         load: &Arc<Load>,
@@ -51,10 +51,10 @@ impl Card {
     ) -> Result<Card, NodeError> {
         let (mut serves, mut audits) = (Vec::new(), Vec::new());
         for held in &models.serve {
-            serves.push(held.offer().await?);
+            serves.push(held.offer()?);
         }
         for held in &models.audit {
-            audits.push(held.offer().await?);
+            audits.push(held.offer()?);
         }
         let max_jobs = settings.config.provide.max_jobs;
         Ok(Card { key: Arc::clone(key), clock, load: Arc::clone(load), max_jobs, serves, audits })

@@ -5,21 +5,19 @@
 //! at a time, since a replay uses all threads. Answers of this node's own
 //! provider are put to others, so "audited" always means by somebody else.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peerproof_engine::execute::Replayer;
 use peerproof_identity::{Keypair, PeerId, PublicKey};
 use peerproof_job::router::{Audited, Auditor};
 use peerproof_net::{FrameLimits, Handle};
 use peerproof_proof::audit::{Findings, audit};
 use peerproof_proof::verdict;
 use peerproof_wire::{
-    AUDIT_PROTOCOL, AuditReply, AuditRequest, Case, Message as _, ModelId, Openings, Outcome,
-    Signed, Verdict,
+    AUDIT_PROTOCOL, AuditReply, AuditRequest, Case, Message as _, Openings, Outcome, Signed,
+    Verdict,
 };
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::directory::{Directory, Wanted};
 use super::holdings::Holdings;
@@ -36,50 +34,32 @@ const MAX_AUDITORS: usize = 3;
 /// Replays what this node holds.
 pub(crate) struct Replays {
     holdings: Arc<Holdings>,
-    threads: usize,
-    ready: Mutex<HashMap<ModelId, Arc<Replayer>>>,
     /// Held while a replay runs, also by one that nobody waits for any more.
     turn: Arc<Semaphore>,
 }
 
 impl Replays {
-    pub(crate) fn new(holdings: Arc<Holdings>, threads: usize) -> Replays {
-        Replays { holdings, threads, ready: Mutex::default(), turn: Arc::new(Semaphore::new(1)) }
+    pub(crate) fn new(holdings: Arc<Holdings>) -> Replays {
+        Replays { holdings, turn: Arc::new(Semaphore::new(1)) }
     }
 
-    /// A replayer of the model; `None` if this node doesn't hold it.
-    pub(crate) async fn of(&self, id: ModelId) -> Option<Result<Arc<Replayer>, String>> {
-        let held = self.holdings.by_id(id)?;
-        let mut ready = self.ready.lock().await;
-        if let Some(replayer) = ready.get(&id) {
-            return Some(Ok(Arc::clone(replayer)));
-        }
-        let made = match held.open().await {
-            Ok(model) => Replayer::new(model, self.threads).map_err(|e| e.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        Some(made.map(|replayer| {
-            let replayer = Arc::new(replayer);
-            ready.insert(id, Arc::clone(&replayer));
-            replayer
-        }))
-    }
-
-    /// Recomputes a case; `None` if this node doesn't hold the model.
+    /// Recomputes a case; `None` if this node doesn't hold the model, or never could in its memory.
     pub(crate) async fn audit(
         &self,
         case: Arc<Case>,
         openings: Option<Openings>,
         auditor: PublicKey,
     ) -> Option<Result<Findings, String>> {
-        let replayer = match self.of(case.offer.model_id).await? {
-            Ok(replayer) => replayer,
-            Err(error) => return Some(Err(error)),
-        };
+        let held = self.holdings.by_id(case.offer.model_id)?;
+        self.holdings.check_fit(held).ok()?;
         let turn = Arc::clone(&self.turn).acquire_owned().await;
+        let lease = match self.holdings.lease(held.id).await {
+            Ok(lease) => lease,
+            Err(error) => return Some(Err(error.to_string())),
+        };
         let replay = move || {
             let _turn = turn;
-            audit(&*replayer, &case, openings.as_ref(), &auditor)
+            audit(&lease.replayer, &case, openings.as_ref(), &auditor)
         };
         let found = tokio::task::spawn_blocking(replay).await;
         Some(match found {

@@ -1,28 +1,45 @@
-//! The model files this node holds, opened when they are first needed.
+//! The model files this node holds, opened when they are first needed, within a memory budget.
 //!
-//! A provider opens what it serves at start; a router opens a model only for
-//! its first audit. Each file is opened once, and all roles share it.
+//! Whoever runs a model takes a [`Lease`]. A model that is not open is opened by
+//! the first to ask, others wait for it; if the budget does not hold it beside
+//! what is open, the idle model that was used longest ago is let go first. What
+//! is leased is never let go: then the asker waits until something is. While it
+//! waits, new leases queue behind it, so that a busy model cannot keep another
+//! one out for ever. Whoever holds a lease takes no second one.
+//! Deliberately absent: deadlines, which are the askers'.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use peerproof_engine::execute::Replayer;
+use peerproof_engine::gguf::Gguf;
 use peerproof_engine::model::Model;
+use peerproof_engine::service::{Service, ServiceOptions};
 use peerproof_engine::transformer::LoadOptions;
 use peerproof_wire::{ModelId, ModelOffer};
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex as Turns, Notify};
 
 use super::NodeError;
+use crate::client::HeldModel;
 use crate::models::Installed;
+
+/// Scratch memory of the forward pass and the tokenizer, roughly.
+const SCRATCH_BYTES: u64 = 24 << 20;
+/// Least cache of a model that is served.
+const MIN_CACHE_BYTES: u64 = 16 << 20;
 
 /// One model file.
 pub(crate) struct Held {
     pub(crate) installed: Installed,
     pub(crate) id: ModelId,
     options: LoadOptions,
-    model: OnceCell<Arc<Model>>,
+    serves: bool,
 }
 
 impl Held {
-    pub(crate) fn new(installed: Installed, options: LoadOptions) -> Result<Held, NodeError> {
+    fn new(installed: Installed, options: LoadOptions, serves: bool) -> Result<Held, NodeError> {
         let id = installed.id.parse().map_err(|_| NodeError::Model {
             name: installed.name.clone(),
             message: format!(
@@ -30,66 +47,160 @@ impl Held {
                 installed.id, installed.name
             ),
         })?;
-        Ok(Held { installed, id, options, model: OnceCell::new() })
+        Ok(Held { installed, id, options, serves })
     }
 
-    /// The opened model; opening takes a good part of a second and happens once.
-    pub(crate) async fn open(&self) -> Result<Arc<Model>, NodeError> {
-        let open = || async {
-            let (path, options) = (self.installed.path.clone(), self.options);
-            let opening = tokio::task::spawn_blocking(move || Model::open(&path, &options));
-            let failed =
-                |message: String| NodeError::Model { name: self.installed.name.clone(), message };
-            let model = opening
-                .await
-                .map_err(|e| failed(e.to_string()))?
-                .map_err(|e| failed(e.to_string()))?;
-            if model.id() != self.id {
-                return Err(failed(format!(
-                    "the file has changed since it was pulled: expected id {}, got {}; run: peerproof models pull {}",
-                    self.id,
-                    model.id(),
-                    self.installed.name
-                )));
-            }
-            Ok(model)
-        };
-        self.model.get_or_try_init(open).await.cloned()
+    fn failed(&self, message: impl ToString) -> NodeError {
+        NodeError::Model { name: self.installed.name.clone(), message: message.to_string() }
     }
 
-    /// What is announced of it.
-    pub(crate) async fn offer(&self) -> Result<ModelOffer, NodeError> {
-        let model = self.open().await?;
+    /// Packed weights are about as large as the file; so is what is known before they are packed.
+    fn weight_bytes(&self) -> u64 {
+        self.installed.bytes + self.installed.bytes / 8
+    }
+
+    /// What is announced of it: read from the file's header, its weights stay on disk.
+    pub(crate) fn offer(&self) -> Result<ModelOffer, NodeError> {
+        let file = Gguf::open(&self.installed.path).map_err(|e| self.failed(e))?;
+        let facts = Model::facts(&file).map_err(|e| self.failed(e))?;
         Ok(ModelOffer {
             model_id: self.id,
             name: self.installed.name.clone(),
-            architecture: model.architecture().to_owned(),
-            quantisation: model.quantisation().to_owned(),
-            context_length: u32::try_from(model.context_length()).unwrap_or(u32::MAX),
+            architecture: facts.architecture,
+            quantisation: facts.quantisation,
+            context_length: facts.context_length,
             file_bytes: self.installed.bytes,
         })
     }
+
+    fn open(&self, terms: &Terms, cache_bytes: u64) -> Result<Loaded, NodeError> {
+        let model = Model::open(&self.installed.path, &self.options).map_err(|e| self.failed(e))?;
+        if model.id() != self.id {
+            return Err(self.failed(format!(
+                "the file has changed since it was pulled: expected id {}, got {}; run: peerproof models pull {}",
+                self.id,
+                model.id(),
+                self.installed.name
+            )));
+        }
+        let kv_bytes = usize::try_from(cache_bytes).unwrap_or(usize::MAX);
+        let options = ServiceOptions { kv_bytes, ..terms.service };
+        let start = || Service::start(Arc::clone(&model), &options).map_err(|e| self.failed(e));
+        let service = if self.serves { Some(start()?) } else { None };
+        let replayer = Replayer::new(model, options.threads).map_err(|e| self.failed(e))?;
+        Ok(Loaded { service, replayer, bytes: 0, users: AtomicUsize::new(0) })
+    }
 }
 
-/// Every model file of this node.
+/// Under what terms models are opened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// Bytes that all open models may take together.
+    pub(crate) budget: u64,
+    /// Cache of all served models together.
+    pub(crate) cache_bytes: u64,
+    /// Options of their services; the cache is shared out among them.
+    pub(crate) service: ServiceOptions,
+}
+
+/// A model in memory, with what runs it.
+pub(crate) struct Loaded {
+    /// Makes answers; only of models that are served.
+    pub(crate) service: Option<Service>,
+    /// Recomputes answers.
+    pub(crate) replayer: Replayer,
+    bytes: u64,
+    users: AtomicUsize,
+}
+
+impl Loaded {
+    pub(crate) fn model(&self) -> &Arc<Model> {
+        self.replayer.model()
+    }
+}
+
+/// Keeps a model in memory.
+pub(crate) struct Lease {
+    loaded: Arc<Loaded>,
+    freed: Arc<Notify>,
+}
+
+impl Deref for Lease {
+    type Target = Loaded;
+
+    fn deref(&self) -> &Loaded {
+        &self.loaded
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.loaded.users.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.freed.notify_one();
+        }
+    }
+}
+
+/// Every model file of this node, and those that are open.
+pub(crate) struct Holdings {
+    models: Vec<Arc<Held>>,
+    terms: Terms,
+    shelf: Mutex<Shelf>,
+    /// Held by who opens a model.
+    turn: Turns<()>,
+    freed: Arc<Notify>,
+}
+
 #[derive(Default)]
-pub(crate) struct Holdings(Vec<Arc<Held>>);
+struct Shelf {
+    /// With the number of the lease that was taken last.
+    open: HashMap<ModelId, (Arc<Loaded>, u64)>,
+    leases: u64,
+    /// Whether somebody waits for room.
+    wanted: bool,
+    evictions: u64,
+}
+
+impl Shelf {
+    fn bytes(&self) -> u64 {
+        self.open.values().map(|(loaded, _)| loaded.bytes).sum()
+    }
+
+    /// Takes the idle model that was used longest ago off the shelf.
+    fn take_idle(&mut self) -> Option<(ModelId, Arc<Loaded>)> {
+        let idle =
+            self.open.iter().filter(|(_, (loaded, _))| loaded.users.load(Ordering::Acquire) == 0);
+        let id = idle.min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id)?;
+        self.open.remove(&id).map(|(loaded, _)| (id, loaded))
+    }
+}
 
 impl Holdings {
-    /// Adds files, each once.
+    pub(crate) fn new(terms: Terms) -> Holdings {
+        Holdings {
+            models: Vec::new(),
+            terms,
+            shelf: Mutex::default(),
+            turn: Turns::default(),
+            freed: Arc::default(),
+        }
+    }
+
+    /// Adds files, each once; the first to add one says how it is opened.
     pub(crate) fn add(
         &mut self,
         models: &[Installed],
         options: &LoadOptions,
+        serves: bool,
     ) -> Result<Vec<Arc<Held>>, NodeError> {
         let mut added = Vec::new();
         for model in models {
-            let known = self.0.iter().find(|held| held.installed.id == model.id).cloned();
+            let known = self.models.iter().find(|held| held.installed.id == model.id).cloned();
             let held = match known {
                 Some(held) => held,
                 None => {
-                    let held = Arc::new(Held::new(model.clone(), *options)?);
-                    self.0.push(Arc::clone(&held));
+                    let held = Arc::new(Held::new(model.clone(), *options, serves)?);
+                    self.models.push(Arc::clone(&held));
                     held
                 }
             };
@@ -99,10 +210,151 @@ impl Holdings {
     }
 
     pub(crate) fn by_id(&self, id: ModelId) -> Option<&Arc<Held>> {
-        self.0.iter().find(|held| held.id == id)
+        self.models.iter().find(|held| held.id == id)
     }
 
     pub(crate) fn by_name(&self, name: &str) -> Option<&Arc<Held>> {
-        self.0.iter().find(|held| held.installed.name == name)
+        self.models.iter().find(|held| held.installed.name == name)
     }
+
+    /// Whether the budget holds a model, alone.
+    pub(crate) fn check_fit(&self, held: &Held) -> Result<(), NodeError> {
+        let (budget, weights, cache) =
+            (self.terms.budget, held.weight_bytes(), self.cache_bytes(held));
+        let needed = self.need(held);
+        if needed <= budget {
+            return Ok(());
+        }
+        Err(held.failed(format!(
+            "needs {} of memory (weights {}, cache {}, scratch {}), and provide.memory allows {}",
+            mib(needed),
+            mib(weights),
+            mib(cache),
+            mib(SCRATCH_BYTES),
+            mib(budget)
+        )))
+    }
+
+    /// Opens models in this order while they fit beside each other.
+    pub(crate) async fn open_while_they_fit(&self, models: &[Arc<Held>]) -> Result<(), NodeError> {
+        for held in models {
+            let room = self.terms.budget.saturating_sub(self.lock().bytes());
+            if self.need(held) <= room {
+                self.lease(held.id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A model, opened if it is not; waits for room if all of it is in use.
+    ///
+    /// # Errors
+    /// The model cannot be opened, or is larger than the budget.
+    pub(crate) async fn lease(&self, id: ModelId) -> Result<Lease, NodeError> {
+        if !self.lock().wanted
+            && let Some(lease) = self.at_hand(id)
+        {
+            return Ok(lease);
+        }
+        let _turn = self.turn.lock().await;
+        self.lock().wanted = false;
+        if let Some(lease) = self.at_hand(id) {
+            return Ok(lease);
+        }
+        let held = self.by_id(id).cloned().ok_or_else(|| NodeError::Model {
+            name: id.to_string(),
+            message: "is not held here".into(),
+        })?;
+        self.check_fit(&held)?;
+        let (need, cache) = (self.need(&held), self.cache_bytes(&held));
+        self.make_room(need).await;
+        let name = held.installed.name.clone();
+        let (weights, scratch) = (mib(held.weight_bytes()), mib(SCRATCH_BYTES));
+        tracing::info!(model = name, weights, cache = mib(cache), scratch, "opening a model");
+        let (terms, opened) = (self.terms, Arc::clone(&held));
+        let opening = tokio::task::spawn_blocking(move || opened.open(&terms, cache));
+        let mut loaded = opening.await.map_err(|e| held.failed(e))??;
+        let packed = loaded.model().transformer().weight_bytes() as u64;
+        loaded.bytes = packed + cache + SCRATCH_BYTES;
+        tracing::info!(model = name, bytes = loaded.bytes, "a model is open");
+        self.lock().open.insert(id, (Arc::new(loaded), 0));
+        self.at_hand(id).ok_or_else(|| held.failed("went away while it was opened"))
+    }
+
+    fn at_hand(&self, id: ModelId) -> Option<Lease> {
+        let mut shelf = self.lock();
+        shelf.leases += 1;
+        let now = shelf.leases;
+        let (loaded, used) = shelf.open.get_mut(&id)?;
+        *used = now;
+        loaded.users.fetch_add(1, Ordering::AcqRel);
+        Some(Lease { loaded: Arc::clone(loaded), freed: Arc::clone(&self.freed) })
+    }
+
+    async fn make_room(&self, need: u64) {
+        loop {
+            let idle = {
+                let mut shelf = self.lock();
+                if shelf.bytes() + need <= self.terms.budget {
+                    shelf.wanted = false;
+                    return;
+                }
+                let idle = shelf.take_idle();
+                shelf.wanted = idle.is_none();
+                shelf.evictions += u64::from(idle.is_some());
+                idle
+            };
+            match idle {
+                Some((id, loaded)) => {
+                    tracing::info!(model = %id, bytes = loaded.bytes, "a model is let go");
+                    // Its service ends its thread, and its memory is back, before another is opened.
+                    let _ = tokio::task::spawn_blocking(move || drop(loaded)).await;
+                }
+                None => self.freed.notified().await,
+            }
+        }
+    }
+
+    /// What the status says of each model.
+    pub(crate) fn states(&self) -> Vec<HeldModel> {
+        let shelf = self.lock();
+        let state = |held: &Arc<Held>| HeldModel {
+            name: held.installed.name.clone(),
+            id: held.installed.id.clone(),
+            serves: held.serves,
+            needs_bytes: self.need(held),
+            loaded_bytes: shelf.open.get(&held.id).map(|(loaded, _)| loaded.bytes),
+        };
+        self.models.iter().map(state).collect()
+    }
+
+    pub(crate) fn budget(&self) -> u64 {
+        self.terms.budget
+    }
+
+    /// Models let go since the start.
+    pub(crate) fn evictions(&self) -> u64 {
+        self.lock().evictions
+    }
+
+    fn need(&self, held: &Held) -> u64 {
+        held.weight_bytes() + self.cache_bytes(held) + SCRATCH_BYTES
+    }
+
+    /// Each served model has an equal share of the cache, and at most a quarter of the budget.
+    fn cache_bytes(&self, held: &Held) -> u64 {
+        if !held.serves {
+            return 0;
+        }
+        let served = self.models.iter().filter(|held| held.serves).count().max(1) as u64;
+        (self.terms.cache_bytes / served).min(self.terms.budget / 4).max(MIN_CACHE_BYTES)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
 }

@@ -1,10 +1,8 @@
 //! Opening the public roles: what a node serves and audits with, and under what terms.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use peerproof_engine::execute::Replayer;
-use peerproof_engine::service::{Service, ServiceOptions};
+use peerproof_engine::service::ServiceOptions;
 use peerproof_engine::transformer::LoadOptions;
 use peerproof_identity::Keypair;
 use peerproof_job::auditor::{self, Bench};
@@ -16,9 +14,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::clock::Clock;
-use super::holdings::{Held, Holdings};
+use super::holdings::{Held, Holdings, Terms};
 use super::ledger::Ledger;
 use super::{NodeError, Settings, announcing, auditing, judging, serving, threads};
+use crate::config::Config;
 use crate::store::LogWriter;
 
 /// Every model of a node, by what it does with it.
@@ -32,20 +31,39 @@ impl Models {
     pub(super) fn new(settings: &Settings) -> Result<Models, NodeError> {
         let honest = LoadOptions::default();
         let served = LoadOptions { only_layers: settings.only_layers, ..honest };
-        let mut holdings = Holdings::default();
-        let serve = holdings.add(&settings.serve, &served)?;
-        let audit = holdings.add(&settings.audit, &honest)?;
-        holdings.add(&settings.hold, &honest)?;
+        let mut holdings = Holdings::new(terms(&settings.config)?);
+        let serve = holdings.add(&settings.serve, &served, true)?;
+        let audit = holdings.add(&settings.audit, &honest, false)?;
+        holdings.add(&settings.hold, &honest, false)?;
         Ok(Models { holdings: Arc::new(holdings), serve, audit })
     }
 
-    /// Opens what is served and audited; false if that is nothing.
+    /// Opens what is served and audited, as far as it fits; false if that is nothing.
     pub(super) async fn open(&self) -> Result<bool, NodeError> {
-        for held in self.serve.iter().chain(&self.audit) {
-            held.open().await?;
+        let needed: Vec<Arc<Held>> = self.serve.iter().chain(&self.audit).cloned().collect();
+        for held in &needed {
+            self.holdings.check_fit(held)?;
         }
-        Ok(!self.serve.is_empty() || !self.audit.is_empty())
+        self.holdings.open_while_they_fit(&needed).await?;
+        Ok(!needed.is_empty())
     }
+}
+
+fn terms(config: &Config) -> Result<Terms, NodeError> {
+    let provide = &config.provide;
+    let budget = provide
+        .memory_bytes()
+        .map_err(|error| NodeError::Model { name: "budget".into(), message: error.to_string() })?;
+    Ok(Terms {
+        budget,
+        cache_bytes: u64::from(provide.kv_mib) << 20,
+        service: ServiceOptions {
+            threads: threads(config),
+            max_active: provide.max_jobs as usize,
+            max_queued: (provide.max_jobs + provide.max_queued) as usize,
+            ..ServiceOptions::default()
+        },
+    })
 }
 
 /// What the public roles are opened with.
@@ -69,13 +87,12 @@ impl Opening<'_> {
     ) -> Result<Vec<JoinHandle<()>>, NodeError> {
         let mut tasks = Vec::new();
         if !models.serve.is_empty() {
-            tasks.push(self.provider(net, models).await?);
+            tasks.push(self.provider(net, models)?);
         }
         if !models.audit.is_empty() {
             tasks.push(self.auditor(net, models, replays)?);
         }
-        let card =
-            announcing::Card::new(self.key, self.clock, self.load, self.settings, models).await?;
+        let card = announcing::Card::new(self.key, self.clock, self.load, self.settings, models)?;
         for key in card.keys() {
             net.provide(key).await?;
         }
@@ -83,17 +100,12 @@ impl Opening<'_> {
         Ok(tasks)
     }
 
-    async fn provider(&self, net: &Handle, models: &Models) -> Result<JoinHandle<()>, NodeError> {
+    fn provider(&self, net: &Handle, models: &Models) -> Result<JoinHandle<()>, NodeError> {
         let provide = &self.settings.config.provide;
-        let (mut counters, mut served) = (HashMap::new(), Vec::new());
+        let mut served = Vec::new();
         for held in &models.serve {
-            let counter = self.counter(held, models.serve.len()).await?;
-            let context_length = counter.service.model().context_length();
-            served.push(Served {
-                model_id: held.id,
-                context_length: u32::try_from(context_length).unwrap_or(u32::MAX),
-            });
-            counters.insert(held.id, Arc::new(counter));
+            let context_length = held.offer()?.context_length;
+            served.push(Served { model_id: held.id, context_length });
         }
         let config = provider::Config {
             max_running: provide.max_jobs as usize,
@@ -108,35 +120,12 @@ impl Opening<'_> {
             key: Arc::clone(self.key),
             clock: self.clock,
             log: Arc::clone(self.log),
-            counters,
+            holdings: Arc::clone(&models.holdings),
             load: Arc::clone(self.load),
         };
         let limits = FrameLimits { read_timeout: serving::READ_TIMEOUT, ..FrameLimits::default() };
         let incoming = net.accept(JOB_PROTOCOL, limits)?;
         Ok(tokio::spawn(serving::run(shop, desk, incoming, self.stopped.clone())))
-    }
-
-    async fn counter(
-        &self,
-        held: &Arc<Held>,
-        models: usize,
-    ) -> Result<serving::Counter, NodeError> {
-        let provide = &self.settings.config.provide;
-        let model = held.open().await?;
-        let threads = threads(&self.settings.config);
-        let options = ServiceOptions {
-            threads,
-            max_active: provide.max_jobs as usize,
-            max_queued: (provide.max_jobs + provide.max_queued) as usize,
-            kv_bytes: (provide.kv_mib as usize) * (1 << 20) / models.max(1),
-            ..ServiceOptions::default()
-        };
-        let failed =
-            |message: String| NodeError::Model { name: held.installed.name.clone(), message };
-        let service =
-            Service::start(Arc::clone(&model), &options).map_err(|e| failed(e.to_string()))?;
-        let replayer = Replayer::new(model, threads).map_err(|e| failed(e.to_string()))?;
-        Ok(serving::Counter { service, replayer })
     }
 
     fn auditor(

@@ -12,9 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use peerproof_engine::execute::Replayer;
 use peerproof_engine::model::PromptError;
-use peerproof_engine::service::{self, Event, Refusal, Service};
+use peerproof_engine::service::{self, Event, Refusal};
 use peerproof_identity::{Keypair, PeerId};
 use peerproof_job::limits::COMMIT_EVERY;
 use peerproof_job::provider::{Desk, Draft, Ended, In, LeavesQuestion, Out, Step, StreamId};
@@ -30,6 +29,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::clock::Clock;
+use super::holdings::{Holdings, Lease};
 use super::sleep_until;
 use crate::store::LogWriter;
 
@@ -45,6 +45,13 @@ pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long a router may keep its side of a stream open after ours was closed.
 const GOODBYE: Duration = Duration::from_secs(5);
 
+/// How long an offer waits for its model before it is accepted; less than routers wait for that.
+const PATIENCE_TO_ACCEPT: Duration = Duration::from_secs(8);
+/// How long an accepted one waits; less than routers wait for a first token.
+const PATIENCE_TO_RUN: Duration = Duration::from_secs(50);
+/// When a router may come again that was told that memory is in use.
+const RETRY_AFTER_MS: u64 = 2_000;
+
 /// Figures that the announcement and the status show.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
@@ -53,19 +60,33 @@ pub(crate) struct Load {
     pub(crate) tokens_out: AtomicU64,
 }
 
-/// A model in service.
-pub(crate) struct Counter {
-    pub(crate) service: Service,
-    pub(crate) replayer: Replayer,
-}
-
 /// What serving needs of the node.
 pub(crate) struct Shop {
     pub(crate) key: Arc<Keypair>,
     pub(crate) clock: Clock,
     pub(crate) log: Arc<LogWriter>,
-    pub(crate) counters: HashMap<ModelId, Arc<Counter>>,
+    pub(crate) holdings: Arc<Holdings>,
     pub(crate) load: Arc<Load>,
+}
+
+impl Shop {
+    /// The model of an offer, opened if it is not; who waits longer than `patience` is told that
+    /// the node is busy with other models.
+    async fn lease(&self, model: ModelId, patience: Duration) -> Result<Lease, Failure> {
+        match tokio::time::timeout(patience, self.holdings.lease(model)).await {
+            Ok(Ok(lease)) => Ok(lease),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a model could not be opened");
+                Err(internal(&error.to_string()))
+            }
+            Err(_) => {
+                let message = "the memory for this model is in use by others";
+                let mut failure = Failure::new(FailureCode::Busy, message);
+                failure.retry_after_ms = RETRY_AFTER_MS;
+                Err(failure)
+            }
+        }
+    }
 }
 
 /// Serves until `stop` turns true; answers under way are then dropped.
@@ -192,11 +213,9 @@ impl Serving {
     fn prepare(&mut self, stream: StreamId, offer: Signed<Offer>) {
         let (shop, inbox) = (Arc::clone(&self.shop), self.inbox.clone());
         self.tasks.spawn(async move {
-            let counting = tokio::task::spawn_blocking(move || count_prompt(&shop, &offer));
-            let event = match counting.await {
-                Ok(Ok(count)) => In::Prepared(stream, count),
-                Ok(Err(failure)) => In::Refused(stream, failure),
-                Err(_) => In::Refused(stream, internal("the prompt could not be read")),
+            let event = match prepared(&shop, offer).await {
+                Ok(count) => In::Prepared(stream, count),
+                Err(failure) => In::Refused(stream, failure),
             };
             let _ = inbox.send(event).await;
         });
@@ -210,16 +229,23 @@ impl Serving {
         let (shop, inbox, offer) = (Arc::clone(&self.shop), self.inbox.clone(), offer.clone());
         self.tasks.spawn(gather(gathered, inbox));
         self.tasks.spawn(async move {
+            let lease = match shop.lease(offer.model_id, PATIENCE_TO_RUN).await {
+                Ok(lease) => lease,
+                Err(failure) => {
+                    let _ = events.try_send(In::Refused(stream, failure));
+                    return;
+                }
+            };
             let starting = tokio::task::spawn_blocking(move || {
                 let sink = Sink {
                     stream,
                     events: events.clone(),
                     cancelled,
-                    shop: Arc::clone(&shop),
+                    shop,
                     transcript: Transcript::new(),
                     tokens: Vec::new(),
                 };
-                if let Err(failure) = start(&shop, &offer, resume, sink) {
+                if let Err(failure) = start(lease, &offer, resume, sink) {
                     let _ = events.try_send(In::Refused(stream, failure));
                 }
             });
@@ -244,8 +270,13 @@ impl Serving {
     fn open_leaves(&mut self, stream: StreamId, question: Box<LeavesQuestion>) {
         let (shop, inbox) = (Arc::clone(&self.shop), self.inbox.clone());
         self.tasks.spawn(async move {
-            let opening = tokio::task::spawn_blocking(move || open(&shop, &question));
-            let opened = opening.await.unwrap_or_else(|_| Err("the replay failed".into()));
+            let opened = match shop.lease(question.offer.model_id, PATIENCE_TO_RUN).await {
+                Ok(lease) => {
+                    let opening = tokio::task::spawn_blocking(move || open(&lease, &question));
+                    opening.await.unwrap_or_else(|_| Err("the replay failed".into()))
+                }
+                Err(failure) => Err(failure.message),
+            };
             let _ = inbox.send(In::LeavesOpened(stream, opened)).await;
         });
     }
@@ -322,12 +353,16 @@ async fn gather(mut events: mpsc::Receiver<In>, inbox: mpsc::Sender<In>) {
     }
 }
 
-fn count_prompt(shop: &Shop, offer: &Offer) -> Result<u32, Failure> {
-    let counter = shop.counters.get(&offer.model_id).ok_or_else(|| unknown(offer.model_id))?;
-    let model = counter.service.model();
-    let prompt = model.prompt_tokens(&offer.prompt).map_err(|e| prompt_failure(&e))?;
-    model.check_fit(&prompt, offer.max_tokens).map_err(|e| prompt_failure(&e))?;
-    Ok(u32::try_from(prompt.len()).unwrap_or(u32::MAX))
+/// How many tokens the prompt of an offer has.
+async fn prepared(shop: &Shop, offer: Signed<Offer>) -> Result<u32, Failure> {
+    let lease = shop.lease(offer.model_id, PATIENCE_TO_ACCEPT).await?;
+    let counting = tokio::task::spawn_blocking(move || {
+        let model = lease.model();
+        let prompt = model.prompt_tokens(&offer.prompt).map_err(|e| prompt_failure(&e))?;
+        model.check_fit(&prompt, offer.max_tokens).map_err(|e| prompt_failure(&e))?;
+        Ok(u32::try_from(prompt.len()).unwrap_or(u32::MAX))
+    });
+    counting.await.unwrap_or_else(|_| Err(internal("the prompt could not be read")))
 }
 
 /// Engine-side half of one job: hashes leaves, reports tokens.
@@ -340,14 +375,16 @@ struct Sink {
     tokens: Vec<u32>,
 }
 
+/// Gives a job to the engine; its model stays leased as long as the engine has the job.
 fn start(
-    shop: &Shop,
+    lease: Lease,
     offer: &Signed<Offer>,
     mut resume: Vec<u32>,
     mut sink: Sink,
 ) -> Result<(), Failure> {
-    let counter = shop.counters.get(&offer.model_id).ok_or_else(|| unknown(offer.model_id))?;
-    let model = counter.service.model();
+    let lease = Arc::new(lease);
+    let service = lease.service.as_ref().ok_or_else(|| unknown(offer.model_id))?;
+    let model = service.model();
     let prompt = model.prompt_tokens(&offer.prompt).map_err(|e| prompt_failure(&e))?;
     // An id that is no token cannot be read; what is drawn in its place shows that it is false.
     let tokens = resume.iter().take_while(|id| (**id as usize) < model.vocabulary()).count();
@@ -361,7 +398,12 @@ fn start(
         max_tokens: offer.max_tokens,
         stop: offer.stop.clone(),
     };
-    counter.service.submit(job, Box::new(move |event| sink.take(event))).map_err(|r| refusal(&r))
+    let kept = Arc::clone(&lease);
+    let sink = Box::new(move |event| {
+        let _kept = &kept;
+        sink.take(event)
+    });
+    service.submit(job, sink).map_err(|r| refusal(&r))
 }
 
 impl Sink {
@@ -436,10 +478,9 @@ async fn sign_and_log(
     Ok((receipt, appended.into()))
 }
 
-fn open(shop: &Shop, question: &LeavesQuestion) -> Result<peerproof_wire::Openings, String> {
+fn open(lease: &Lease, question: &LeavesQuestion) -> Result<peerproof_wire::Openings, String> {
     let LeavesQuestion { offer, receipt, tokens, challenge } = question;
-    let counter = shop.counters.get(&offer.model_id).ok_or("the model is not served any more")?;
-    let recomputed = peerproof_proof::audit::recompute(&counter.replayer, offer, tokens)
+    let recomputed = peerproof_proof::audit::recompute(&lease.replayer, offer, tokens)
         .map_err(|e| e.to_string())?;
     let tree = recomputed.tree().ok_or("the answer has another end")?;
     challenge::respond(offer, receipt, recomputed.leaves(), &tree, challenge)
