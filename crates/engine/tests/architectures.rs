@@ -238,11 +238,12 @@ fn check(small: &Small) -> (Vec<Row>, Quality) {
     (whole, quality)
 }
 
-/// Both files differ in what they compute from position `from` on, and not before.
+/// Both files differ in what they compute after position `from`, and not before.
 fn differ_from(a: &Small, b: &Small, from: usize) {
     let (a, b) = (check(a).0, check(b).0);
     assert!(a[..from] == b[..from]);
-    assert!(a[from] != b[from]);
+    // What leaves the window first may have weighed nothing.
+    assert!(a[from..] != b[from..]);
 }
 
 #[test]
