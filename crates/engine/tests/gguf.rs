@@ -187,6 +187,21 @@ fn bad_tensors_are_refused_by_name() {
 }
 
 #[test]
+fn truncated_tensors_of_every_format_are_refused_by_name() {
+    for kind in GgmlType::all() {
+        let (columns, bytes) = (kind.block_elements(), 3 * kind.block_bytes());
+        let file = Writer::default().info("t", &[columns, 3], kind.number(), 0);
+        Gguf::parse(file.clone().room(bytes as usize).bytes()).unwrap();
+        let words = ["\"t\"", "beyond", &bytes.to_string(), &(bytes - 1).to_string()];
+        refuses(&file.room(bytes as usize - 1), &words);
+        if columns > 1 {
+            let file = Writer::default().info("t", &[columns - 1, 3], kind.number(), 0);
+            refuses(&file.room(1 << 12), &["\"t\"", &columns.to_string()]);
+        }
+    }
+}
+
+#[test]
 fn a_stated_alignment_is_used() {
     let mut writer = Writer::default();
     writer.alignment = Some(4096);

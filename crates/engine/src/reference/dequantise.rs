@@ -12,11 +12,13 @@ use crate::weights::{LoadError, Matrix};
 /// in parts of the largest weight.
 ///
 /// # Errors
-/// The tensor isn't a matrix, holds infinities, or has scales out of bounds.
+/// The tensor holds infinities, or has scales out of bounds.
 pub fn weight_error(tensor: &Tensor<'_>) -> Result<f64, LoadError> {
     let floats = dequantise(tensor)?;
     let (cols, rows) = (tensor.row_len() as usize, tensor.rows() as usize);
-    let matrix = Matrix::pack(tensor, cols, rows)?;
+    // A vector is a matrix of one row.
+    let dims = [cols as u64, rows as u64];
+    let matrix = Matrix::pack(&Tensor { dims: &dims, ..*tensor }, cols, rows)?;
     let unit = 2f64.powi(-matrix.exponent());
     let (mut row, mut largest, mut error) = (vec![0; cols], 0f64, 0f64);
     for (at, floats) in floats.chunks_exact(cols).enumerate() {
