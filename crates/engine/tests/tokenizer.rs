@@ -276,7 +276,7 @@ fn bad_tokenizers_are_refused_by_key() {
     let long = "a".repeat(5_000);
     for (writer, words) in [
         (Writer::default(), ["tokenizer.ggml.model", "no key"]),
-        (Writer::default().str("tokenizer.ggml.model", "llama"), ["gpt2", "llama"]),
+        (Writer::default().str("tokenizer.ggml.model", "bert"), ["gpt2", "bert"]),
         (base().str("tokenizer.ggml.pre", "poro"), ["smollm", "poro"]),
         (base(), ["tokenizer.ggml.tokens", "no key"]),
         (base().u32("tokenizer.ggml.tokens", 1), ["tokenizer.ggml.tokens", "U32"]),

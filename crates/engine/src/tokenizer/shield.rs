@@ -27,6 +27,7 @@
 #[derive(Clone, Debug)]
 pub struct Shield {
     mark: char,
+    /// Control tokens, sorted, without those that begin with another one.
     spellings: Vec<String>,
     /// What control tokens begin with.
     firsts: Vec<char>,
@@ -39,7 +40,7 @@ impl Shield {
         control: &[impl AsRef<str>],
         texts: impl Iterator<Item = &'a str>,
     ) -> Option<Self> {
-        let spellings: Vec<String> = control.iter().map(|s| s.as_ref().to_owned()).collect();
+        let mut spellings: Vec<String> = control.iter().map(|s| s.as_ref().to_owned()).collect();
         let mut used: Vec<char> = texts
             .flat_map(str::chars)
             .chain(spellings.iter().flat_map(|s| s.chars()))
@@ -50,6 +51,8 @@ impl Shield {
         let mut firsts: Vec<char> = spellings.iter().filter_map(|s| s.chars().next()).collect();
         firsts.sort_unstable();
         firsts.dedup();
+        spellings.sort_unstable();
+        spellings.dedup_by(|longer, shorter| longer.starts_with(shorter.as_str()));
         Some(Self { mark, spellings, firsts })
     }
 
@@ -72,11 +75,18 @@ impl Shield {
         self.around(content, |core, out| {
             for (at, char) in core.char_indices() {
                 out.push(char);
-                if self.spellings.iter().any(|s| core[at..].starts_with(s.as_str())) {
+                if self.begins_control(&core[at..]) {
                     out.push(self.mark);
                 }
             }
         })
+    }
+
+    /// Whether a text begins with a control token. If it does, that token is the
+    /// last one sorted before the text, since none begins with another.
+    fn begins_control(&self, text: &str) -> bool {
+        let after = self.spellings.partition_point(|spelling| spelling.as_str() <= text);
+        after > 0 && text.starts_with(self.spellings[after - 1].as_str())
     }
 
     /// Takes the mark out.

@@ -1,22 +1,25 @@
 //! Finds whole tokens in a text before anything is merged: leftmost first,
 //! longest first among those that begin at the same place.
+//!
+//! One automaton looks for all of them at once (Aho and Corasick, 1975), so a
+//! text takes as many steps as it has bytes, whatever the tokens are.
 
-use super::Special;
+use aho_corasick::{AhoCorasick, Input, MatchKind};
 
-/// The tokens to find, by their first byte.
+use super::error::{TokenizerError, broken};
+use super::vocabulary::{KEY_TOKENS, Vocabulary};
+
+/// The most bytes that all control tokens may have together, and all
+/// user-defined ones.
+const MAX_SPECIAL_BYTES: usize = 1 << 20;
+
+/// The tokens to find.
 #[derive(Debug, Default)]
 pub(super) struct Matcher {
-    /// Sorted by spelling.
-    tokens: Vec<Entry>,
-    /// For each first byte the range in `tokens`.
-    ranges: Vec<(u32, u32)>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    spelling: Vec<u8>,
-    token: u32,
-    control: bool,
+    /// `None` if there is nothing to find.
+    automaton: Option<AhoCorasick>,
+    /// In the automaton's order.
+    tokens: Vec<u32>,
 }
 
 /// A piece of a text.
@@ -27,73 +30,61 @@ pub(super) enum Part<'a> {
 }
 
 impl Matcher {
-    /// Control tokens of one character are left out: they couldn't be told from
-    /// that character in a message, so they are never recognised in text.
+    /// For tokens in ascending order; of those that are spelled alike the first
+    /// counts. Tokens that no text can spell, or of fewer characters than
+    /// `shortest`, are left out.
     pub(super) fn new(
-        control: impl Iterator<Item = (Vec<u8>, u32)>,
-        user_defined: impl Iterator<Item = (Vec<u8>, u32)>,
-    ) -> Self {
-        let entry =
-            |control| move |(spelling, token): (Vec<u8>, u32)| Entry { spelling, token, control };
-        let mut tokens: Vec<Entry> = control
-            .filter(|(spelling, _)| characters(spelling) >= 2)
-            .map(entry(true))
-            .chain(user_defined.filter(|(s, _)| characters(s) >= 1).map(entry(false)))
-            .collect();
-        tokens.sort_by(|a, b| a.spelling.cmp(&b.spelling).then(a.token.cmp(&b.token)));
-        let bound = |byte: usize| {
-            tokens.partition_point(|entry| usize::from(entry.spelling[0]) < byte) as u32
-        };
-        let ranges = (0..256).map(|byte| (bound(byte), bound(byte + 1))).collect();
-        Self { tokens, ranges }
+        vocabulary: &Vocabulary,
+        tokens: impl Iterator<Item = u32>,
+        shortest: usize,
+    ) -> Result<Self, TokenizerError> {
+        let tokens: Vec<u32> =
+            tokens.filter(|&t| characters(vocabulary.spelling(t)) >= shortest.max(1)).collect();
+        let bytes: usize = tokens.iter().map(|&token| vocabulary.spelling(token).len()).sum();
+        if bytes > MAX_SPECIAL_BYTES {
+            let expected = "at most 1 MiB of control tokens, and of user-defined ones";
+            return Err(broken(KEY_TOKENS, expected, bytes));
+        }
+        if tokens.is_empty() {
+            return Ok(Self::default());
+        }
+        let automaton = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .build(tokens.iter().map(|&token| vocabulary.spelling(token)))
+            .map_err(|error| broken(KEY_TOKENS, "tokens to search for", error))?;
+        Ok(Self { automaton: Some(automaton), tokens })
     }
 
-    /// The control tokens that can be recognised.
-    pub(super) fn control(&self) -> impl Iterator<Item = u32> {
-        self.tokens.iter().filter(|entry| entry.control).map(|entry| entry.token)
+    /// The tokens that can be found.
+    pub(super) fn tokens(&self) -> &[u32] {
+        &self.tokens
     }
 
     /// Cuts a text at the tokens found in it.
-    pub(super) fn parts<'a>(
-        &'a self,
-        text: &'a str,
-        special: Special,
-    ) -> impl Iterator<Item = Part<'a>> {
-        let mut rest = text;
+    pub(super) fn parts<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Part<'a>> {
+        let mut at = 0;
         let mut found: Option<u32> = None;
         std::iter::from_fn(move || {
             if let Some(token) = found.take() {
                 return Some(Part::Token(token));
             }
-            if rest.is_empty() {
+            if at == text.len() {
                 return None;
             }
-            let (before, token, after) = self.next(rest, special);
-            rest = after;
-            if before.is_empty() {
-                return token.map(Part::Token);
+            let start = at;
+            let input = Input::new(text).range(start..);
+            let Some(hit) = self.automaton.as_ref().and_then(|all| all.find(input)) else {
+                at = text.len();
+                return Some(Part::Text(&text[start..]));
+            };
+            at = hit.end();
+            let token = self.tokens[hit.pattern().as_usize()];
+            if hit.start() == start {
+                return Some(Part::Token(token));
             }
-            found = token;
-            Some(Part::Text(before))
+            found = Some(token);
+            Some(Part::Text(&text[start..hit.start()]))
         })
-    }
-
-    /// The text before the next token, that token, and what comes after it.
-    fn next<'a>(&self, text: &'a str, special: Special) -> (&'a str, Option<u32>, &'a str) {
-        for (at, &byte) in text.as_bytes().iter().enumerate() {
-            let (from, to) = self.ranges.get(usize::from(byte)).copied().unwrap_or_default();
-            let candidates = &self.tokens[from as usize..to as usize];
-            let here = &text.as_bytes()[at..];
-            let longest = candidates
-                .iter()
-                .filter(|entry| special == Special::Parse || !entry.control)
-                .filter(|entry| here.starts_with(&entry.spelling))
-                .max_by_key(|entry| entry.spelling.len());
-            if let Some(entry) = longest {
-                return (&text[..at], Some(entry.token), &text[at + entry.spelling.len()..]);
-            }
-        }
-        (text, None, "")
     }
 }
 
@@ -106,22 +97,27 @@ fn characters(spelling: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    fn matcher() -> Matcher {
-        let own = |pairs: &[(&str, u32)]| {
-            pairs.iter().map(|(s, t)| (s.as_bytes().to_vec(), *t)).collect::<Vec<_>>().into_iter()
-        };
-        Matcher::new(own(&[("<a>", 1), ("<a>b", 2), ("§", 3), ("", 4)]), own(&[("ab", 5)]))
-    }
-
     #[test]
     fn leftmost_then_longest() {
         use Part::{Text, Token};
-        let matcher = matcher();
-        let parts = |text, special| matcher.parts(text, special).collect::<Vec<_>>();
-        assert_eq!(parts("x<a>ab§", Special::Parse), [Text("x"), Token(1), Token(5), Text("§")]);
-        assert_eq!(parts("<a>b<a>", Special::Parse), [Token(2), Token(1)]);
-        assert_eq!(parts("<a>ab", Special::Plain), [Text("<a>"), Token(5)]);
-        assert_eq!(parts("größe", Special::Parse), [Text("größe")]);
-        assert_eq!(parts("", Special::Parse), []);
+        let vocabulary = Vocabulary::of_control(&["<a>", "<a>b", "§", "", "ab", "ab", "b§ü"]);
+        let matcher = Matcher::new(&vocabulary, 0..7, 2).expect("a matcher");
+        assert_eq!(matcher.tokens(), [0, 1, 4, 5, 6]);
+        let parts = |text| matcher.parts(text).collect::<Vec<_>>();
+        assert_eq!(parts("x<a>ab§"), [Text("x"), Token(0), Token(4), Text("§")]);
+        assert_eq!(parts("<a>b<a>"), [Token(1), Token(0)]);
+        assert_eq!(parts("größe"), [Text("größe")]);
+        assert_eq!(parts("b§üß"), [Token(6), Text("ß")]);
+        assert_eq!(parts(""), []);
+        let nothing = Matcher::default();
+        assert_eq!(nothing.parts("x").collect::<Vec<_>>(), [Text("x")]);
+    }
+
+    #[test]
+    fn too_much_to_search_for_is_refused() {
+        let long = "x".repeat(4_000);
+        let vocabulary = Vocabulary::of_control(&vec![long.as_str(); 300]);
+        assert!(Matcher::new(&vocabulary, 0..300, 1).is_err());
+        assert!(Matcher::new(&vocabulary, 0..200, 1).is_ok());
     }
 }
