@@ -90,7 +90,7 @@ pub struct Tokenizer {
 #[derive(Debug)]
 enum Coder {
     ByteLevel(Box<ByteLevel>),
-    SentencePiece(SentencePiece),
+    SentencePiece(Box<SentencePiece>),
 }
 
 impl Tokenizer {
@@ -119,7 +119,8 @@ impl Tokenizer {
 
     fn sentencepiece(file: &Gguf, method: Method) -> Result<Self, TokenizerError> {
         let vocabulary = Vocabulary::read(file, Alphabet::Spaces)?;
-        let coder = Coder::SentencePiece(SentencePiece::read(file, &vocabulary, method)?);
+        let coder = SentencePiece::read(file, &vocabulary, method)?;
+        let coder = Coder::SentencePiece(Box::new(coder));
         // Where files of this kind name no BOS and EOS, these are they.
         let control = |token| Some(token).filter(|&t| vocabulary.kind(t) == Some(Kind::Control));
         let merges = method == Method::Merge;

@@ -23,7 +23,7 @@ pub(super) struct Merger {
     /// By token; in the order of the scores.
     ranks: Vec<u32>,
     /// The tokens of ASCII characters.
-    ascii: [u32; 128],
+    ascii: Box<[u32; 128]>,
     joints: Joints,
     /// The longest piece, in bytes.
     longest: usize,
@@ -81,7 +81,7 @@ impl Merger {
             }
         }
         let token = |code: usize| index.find(vocabulary, &[code as u8]).unwrap_or(NONE);
-        let ascii = std::array::from_fn(token);
+        let ascii = Box::new(std::array::from_fn(token));
         let ranks = scores.iter().map(|&score| rank(score)).collect();
         Ok(Self { index, ranks, ascii, joints, longest })
     }
