@@ -2,9 +2,12 @@
 //! layer after the other over a whole text.
 //!
 //! Which of them a family uses is read from the same table as everywhere; every
-//! number is computed here anew. Deliberately absent: a cache, and speed.
+//! number is computed here anew. Deliberately absent: a cache of keys and values,
+//! and threads.
 
-use super::dequantise::dequantise;
+use std::sync::Arc;
+
+use super::matmul::{Matrices, Weights, dot};
 use super::rope::Rope;
 use crate::architecture::{Activation, Architecture, Pairing};
 use crate::gguf::{Gguf, GgufError};
@@ -13,10 +16,10 @@ use crate::weights::LoadError;
 
 /// A file and the sizes it says it has.
 pub(super) struct Pass<'a> {
-    gguf: &'a Gguf,
+    matrices: Matrices<'a>,
+    head: &'static str,
     family: &'static Architecture,
     shape: Shape,
-    threads: usize,
     epsilon: f32,
     /// The length of windows; 0 without.
     window: usize,
@@ -35,8 +38,7 @@ impl<'a> Pass<'a> {
         gguf: &'a Gguf,
         shape: Shape,
         family: &'static Architecture,
-        threads: usize,
-    ) -> Result<Self, LoadError> {
+        ) -> Result<Self, LoadError> {
         let key = |key: &str| format!("{}.{key}", family.name);
         let number = |name: &str, default: u32| {
             Ok::<_, GgufError>(gguf.optional_u32(&key(name))?.unwrap_or(default) as usize)
@@ -46,13 +48,14 @@ impl<'a> Pass<'a> {
             Ok::<_, GgufError>(gguf.optional_f32(&key(name))?.map_or(default, f64::from))
         };
         let layers = gguf.u32(&key("block_count"))? as usize;
+        let own = gguf.optional_tensor("output.weight").is_some();
         let broad = family.broad == Some(layers);
         let divisor = if broad { shape.width / shape.heads } else { shape.head_dims };
         Ok(Self {
-            gguf,
+            matrices: Matrices::new(gguf),
+            head: if own { "output.weight" } else { "token_embd.weight" },
             family,
             shape,
-            threads,
             epsilon: gguf.f32(&key("attention.layer_norm_rms_epsilon"))?,
             window: number("attention.sliding_window", family.windows.length)?,
             period: number("attention.sliding_window_pattern", family.windows.period)?,
@@ -65,26 +68,21 @@ impl<'a> Pass<'a> {
         })
     }
 
-    /// The matrix that makes logits.
-    pub(super) fn head(&self) -> Result<Weights, LoadError> {
-        let own = self.gguf.optional_tensor("output.weight").is_some();
-        Weights::read(self.gguf, if own { "output.weight" } else { "token_embd.weight" })
-    }
-
     /// Logits of rows that [`Pass::states`] gave.
-    pub(super) fn logits(&self, head: &Weights, rows: &[f32]) -> Vec<f32> {
-        let mut logits = head.multiply(rows, self.threads);
-        logits.iter_mut().for_each(|logit| *logit = soft_cap(*logit, self.caps[1]));
-        logits
+    pub(super) fn logits(&self, rows: &[f32]) -> Result<Vec<f32>, LoadError> {
+        let mut logits = self.matrices.read(self.head)?.multiply(rows);
+        if self.caps[1] != 0.0 {
+            logits.iter_mut().for_each(|logit| *logit = soft_cap(*logit, self.caps[1]));
+        }
+        Ok(logits)
     }
 
     /// Final states of all positions, normalised: what the head multiplies.
     pub(super) fn states(&self, tokens: &[u32]) -> Result<Vec<f32>, LoadError> {
         let width = self.shape.width;
-        let embedding = Weights::read(self.gguf, "token_embd.weight")?;
-        let row = |&token: &u32| embedding.values[token as usize * width..][..width].to_vec();
+        let embedding = self.matrices.read("token_embd.weight")?;
+        let row = |&token: &u32| embedding.row(token as usize).to_vec();
         let mut x: Vec<f32> = tokens.iter().flat_map(row).collect();
-        drop(embedding);
         if self.family.scaled_embedding {
             let scale = (width as f32).sqrt();
             x.iter_mut().for_each(|x| *x *= scale);
@@ -95,19 +93,19 @@ impl<'a> Pass<'a> {
             let fed = self.feed(layer, &x)?;
             add(&mut x, &self.post(layer, "post_ffw_norm", fed)?);
         }
-        Ok(norm(&x, &dequantise(&self.gguf.tensor("output_norm.weight")?)?, self.epsilon))
+        Ok(norm(&x, &self.matrices.read("output_norm.weight")?.values, self.epsilon))
     }
 
-    fn read(&self, layer: usize, part: &str) -> Result<Weights, LoadError> {
-        Weights::read(self.gguf, &format!("blk.{layer}.{part}.weight"))
+    fn read(&self, layer: usize, part: &str) -> Result<Arc<Weights>, LoadError> {
+        self.matrices.read(&format!("blk.{layer}.{part}.weight"))
     }
 
-    fn vector(&self, layer: usize, part: &str) -> Result<Vec<f32>, LoadError> {
-        dequantise(&self.gguf.tensor(&format!("blk.{layer}.{part}"))?)
+    fn vector(&self, layer: usize, part: &str) -> Result<Arc<Weights>, LoadError> {
+        self.matrices.read(&format!("blk.{layer}.{part}"))
     }
 
     fn norm(&self, layer: usize, part: &str, x: &[f32]) -> Result<Vec<f32>, LoadError> {
-        Ok(norm(x, &self.vector(layer, &format!("{part}.weight"))?, self.epsilon))
+        Ok(norm(x, &self.vector(layer, &format!("{part}.weight"))?.values, self.epsilon))
     }
 
     fn post(&self, layer: usize, part: &str, x: Vec<f32>) -> Result<Vec<f32>, LoadError> {
@@ -121,14 +119,15 @@ impl<'a> Pass<'a> {
         let input = self.norm(layer, "attn_norm", x)?;
         let one = |part: &str, first, rows| {
             let weights = if self.family.fused {
-                self.read(layer, "attn_qkv")?.part(first, rows)
+                Arc::new(self.read(layer, "attn_qkv")?.part(first, rows))
             } else {
                 self.read(layer, &format!("attn_{part}"))?
             };
-            let mut out = weights.multiply(&input, self.threads);
+            let mut out = weights.multiply(&input);
             if self.family.biases {
                 let bias = self.vector(layer, &format!("attn_{part}.bias"))?;
-                out.chunks_exact_mut(bias.len()).for_each(|row| add(row, &bias));
+                let bias = &bias.values;
+                out.chunks_exact_mut(bias.len()).for_each(|row| add(row, bias));
             }
             if self.family.head_norms && part != "v" {
                 out = self.norm(layer, &format!("attn_{part}_norm"), &out)?;
@@ -143,7 +142,7 @@ impl<'a> Pass<'a> {
         rotate(&mut k, shape, shape.kv_heads, rope, self.family.pairing);
         let window = if global { usize::MAX } else { self.window };
         let mixed = self.mix(&q, &k, &v, window);
-        Ok(self.read(layer, "attn_output")?.multiply(&mixed, self.threads))
+        Ok(self.read(layer, "attn_output")?.multiply(&mixed))
     }
 
     /// Causal attention over the whole text.
@@ -175,20 +174,20 @@ impl<'a> Pass<'a> {
         let input = self.norm(layer, "ffn_norm", x)?;
         let feed = self.shape.feed;
         let (gate, up) = if self.family.fused {
-            let both = || self.read(layer, "ffn_up");
-            (both()?.part(0, feed), both()?.part(feed, feed))
+            let both = self.read(layer, "ffn_up")?;
+            (Arc::new(both.part(0, feed)), Arc::new(both.part(feed, feed)))
         } else {
             (self.read(layer, "ffn_gate")?, self.read(layer, "ffn_up")?)
         };
-        let mut hidden = gate.multiply(&input, self.threads);
-        let up = up.multiply(&input, self.threads);
+        let mut hidden = gate.multiply(&input);
+        let up = up.multiply(&input);
         for (gate, up) in hidden.iter_mut().zip(&up) {
             *gate = match self.family.activation {
                 Activation::Silu => *gate / (1.0 + (-*gate).exp()),
                 Activation::Gelu => gelu(*gate),
             } * up;
         }
-        Ok(self.read(layer, "ffn_down")?.multiply(&hidden, self.threads))
+        Ok(self.read(layer, "ffn_down")?.multiply(&hidden))
     }
 }
 
@@ -235,68 +234,4 @@ fn rotate(rows: &mut [f32], shape: &Shape, heads: usize, rope: &Rope, pairing: P
             }
         }
     }
-}
-
-/// A dequantised matrix.
-pub(super) struct Weights {
-    values: Vec<f32>,
-    cols: usize,
-    pub(super) rows: usize,
-}
-
-impl Weights {
-    fn read(gguf: &Gguf, name: &str) -> Result<Self, LoadError> {
-        let tensor = gguf.tensor(name)?;
-        let (cols, rows) = (tensor.row_len() as usize, tensor.rows() as usize);
-        Ok(Self { values: dequantise(&tensor)?, cols, rows })
-    }
-
-    /// Only `rows` of them, from `first` on.
-    fn part(self, first: usize, rows: usize) -> Self {
-        let values = self.values[first * self.cols..][..rows * self.cols].to_vec();
-        Self { values, rows, ..self }
-    }
-
-    /// Row-major product of every input row with every weight row.
-    fn multiply(&self, inputs: &[f32], threads: usize) -> Vec<f32> {
-        let count = inputs.len() / self.cols;
-        let mut out = vec![0f32; count * self.rows];
-        let share = self.rows.div_ceil(threads.max(1));
-        let parts: Vec<(usize, Vec<f32>)> = std::thread::scope(|scope| {
-            let work = |first: usize| {
-                let rows = first..(first + share).min(self.rows);
-                let product = rows.flat_map(|row| {
-                    let weights = &self.values[row * self.cols..][..self.cols];
-                    inputs.chunks_exact(self.cols).map(move |input| dot(weights, input))
-                });
-                (first, product.collect())
-            };
-            let handles: Vec<_> = (0..self.rows)
-                .step_by(share)
-                .map(|first| scope.spawn(move || work(first)))
-                .collect();
-            handles.into_iter().filter_map(|handle| handle.join().ok()).collect()
-        });
-        for (first, part) in parts {
-            for (row, values) in part.chunks_exact(count).enumerate() {
-                for (at, &value) in values.iter().enumerate() {
-                    out[at * self.rows + first + row] = value;
-                }
-            }
-        }
-        out
-    }
-}
-
-/// A dot product in 16 lanes, so that it vectorises.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0f32; 16];
-    let (a, b) = (a.chunks_exact(16), b.chunks_exact(16));
-    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a.zip(b) {
-        for (lane, (a, b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
-            *lane += a * b;
-        }
-    }
-    lanes.iter().sum::<f32>() + rest
 }
