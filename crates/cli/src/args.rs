@@ -12,8 +12,29 @@ use peerproof::config::Override;
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) place: Place,
+    /// Inner loops of the engine, instead of the fastest this processor has.
+    #[arg(long, global = true, hide = true, value_enum, env = "PEERPROOF_KERNELS")]
+    pub(crate) kernels: Option<Kernels>,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// Forms of the engine's inner loops; all give the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kernels {
+    Portable,
+    Avx2,
+    Avx512,
+}
+
+impl Kernels {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kernels::Portable => "portable",
+            Kernels::Avx2 => "avx2",
+            Kernels::Avx512 => "avx512",
+        }
+    }
 }
 
 /// Where a node lives and how it is set.
@@ -326,7 +347,7 @@ pub(crate) enum BenchCommand {
         /// How often each figure is measured, in turns.
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
         runs: u32,
-        /// Measure decode and prefill only.
+        /// Measure decode, prefill and batches only.
         #[arg(long)]
         speed_only: bool,
         /// Print JSON.
@@ -338,15 +359,18 @@ pub(crate) enum BenchCommand {
         /// Model to measure: an installed name, or a path of a GGUF file.
         #[arg(long, default_value = peerproof::models::DEFAULT_MODEL)]
         model: String,
-        /// UTF-8 text; a built-in one if none is given.
+        /// UTF-8 text; a novel in the public domain if none is given, which cargo fetches.
         #[arg(long)]
         text: Option<PathBuf>,
-        /// Tokens to compare.
-        #[arg(long, default_value_t = 512)]
+        /// Tokens to compare, rounded up to whole contexts.
+        #[arg(long, default_value_t = 50_000)]
         tokens: usize,
         /// Tokens that share a context.
         #[arg(long, default_value_t = 512)]
         chunk: usize,
+        /// Also write the float model's probabilities, as llama-perplexity --kl-divergence-base reads them.
+        #[arg(long, value_name = "FILE")]
+        base: Option<PathBuf>,
         /// Print JSON.
         #[arg(long)]
         json: bool,

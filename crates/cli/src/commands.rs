@@ -18,7 +18,10 @@ use crate::args::{Cli, Command};
 use node::Role;
 
 pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let Cli { place, command } = cli;
+    let Cli { place, kernels, command } = cli;
+    if let Some(kernels) = kernels {
+        peerproof::bench::choose_kernels(kernels.name())?;
+    }
     match command {
         Command::Demo(args) => return demo::run(&place, &args),
         Command::Up(args) => return node::run(&place, Role::Up, &args),

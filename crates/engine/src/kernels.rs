@@ -25,11 +25,14 @@ mod tests;
 mod tile;
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use crate::weights::Matrix;
 
 pub(crate) use attend::{Cache, MAX_HEAD_DIMS, Query};
 pub(crate) use rows::{Normed, WideNormed};
+
+static CHOSEN: OnceLock<KernelPath> = OnceLock::new();
 
 /// Which form of the inner loops runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,10 +68,19 @@ impl KernelPath {
         paths
     }
 
-    /// The fastest path this processor can run.
+    /// The path that runs unless a caller names one: what [`choose`](Self::choose) set for this
+    /// process, or the fastest that this processor can run.
     #[must_use]
     pub fn best() -> Self {
-        Self::available().pop().unwrap_or(Self::Portable)
+        let fastest = || Self::available().pop().unwrap_or(Self::Portable);
+        CHOSEN.get().copied().unwrap_or_else(fastest)
+    }
+
+    /// Makes this path what [`best`](Self::best) names from then on. A process chooses once,
+    /// at its start; a path that the processor lacks, or a second choice, is not taken.
+    #[must_use]
+    pub fn choose(self) -> bool {
+        self.is_available() && *CHOSEN.get_or_init(|| self) == self
     }
 
     /// Whether this processor can run it.

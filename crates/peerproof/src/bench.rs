@@ -3,8 +3,14 @@
 //! Everything here runs the code that serves and audits, on a model file, and
 //! hands back durations as the clock gave them; a caller repeats, orders and
 //! summarises. [`Subject`] is a model under test, [`InProcess`] asks its engine
-//! without a network in between, and [`quality`] compares the integers with the
-//! float reference. Deliberately absent: statistics, goals and printing.
+//! without a network in between, [`Crowd`] asks it many things at once, and
+//! [`quality()`] compares the integers with the float reference over a text such
+//! as [`novel`]. Deliberately absent: statistics, goals and printing.
+
+mod base;
+mod crowd;
+mod quality;
+mod text;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
@@ -12,15 +18,13 @@ use std::time::{Duration, Instant};
 
 use peerproof_engine::execute::Replayer;
 use peerproof_engine::forward::{Item, Output, Runner};
-use peerproof_engine::gguf::Gguf;
 use peerproof_engine::kernels::KernelPath;
 use peerproof_engine::kv::Kv;
 use peerproof_engine::model::Model;
-use peerproof_engine::reference::compare;
 use peerproof_engine::sample::greedy;
 use peerproof_engine::service::{Event, Generated, Job, Service, ServiceOptions};
-use peerproof_engine::tokenizer::{Special, Tokenizer};
-use peerproof_engine::transformer::{LoadOptions, Transformer};
+use peerproof_engine::tokenizer::Special;
+use peerproof_engine::transformer::LoadOptions;
 use peerproof_identity::Keypair;
 use peerproof_proof::receipt::{self, Place};
 use peerproof_proof::transcript::COMMIT_EVERY;
@@ -31,8 +35,11 @@ use peerproof_wire::{
 
 use crate::home::{random_seed, session_key};
 
-pub use peerproof_engine::bench::Speed;
+pub use crowd::{Crowd, Served};
+pub use peerproof_engine::bench::{Batch, Speed};
 pub use peerproof_engine::reference::Quality;
+pub use quality::{Compared, Scope, quality};
+pub use text::novel;
 
 /// Receipts that a provider is taken to have signed before the one that is measured, so that
 /// it is of an ordinary size.
@@ -50,6 +57,20 @@ pub enum BenchError {
         /// Where it is.
         path: PathBuf,
         /// What is wrong with it.
+        message: String,
+    },
+    /// These kernels can't run.
+    #[error(
+        "the {name} kernels can't run in this process: the processor lacks them, or others were chosen"
+    )]
+    Kernels {
+        /// Their name.
+        name: String,
+    },
+    /// There is no text to measure on.
+    #[error("{message}")]
+    Text {
+        /// Why, and what to do.
         message: String,
     },
     /// The text is too short.
@@ -89,6 +110,18 @@ fn engine<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> BenchError 
 #[must_use]
 pub fn kernels() -> &'static str {
     KernelPath::best().name()
+}
+
+/// Has everything that follows in this process run the kernels of that name.
+///
+/// # Errors
+/// This processor lacks them, there are none of that name, or others have been chosen.
+pub fn choose_kernels(name: &str) -> Result<(), BenchError> {
+    let path = KernelPath::available().into_iter().find(|path| path.name() == name);
+    match path {
+        Some(path) if path.choose() => Ok(()),
+        _ => Err(BenchError::Kernels { name: name.to_owned() }),
+    }
 }
 
 /// A model under test.
@@ -141,6 +174,22 @@ impl Subject {
         let path = KernelPath::best();
         peerproof_engine::bench::speed(self.model.transformer(), threads, path, prompt, decode)
             .map_err(engine("speed"))
+    }
+
+    /// Computes `sequences` prompts and then an answer of each, a token of all at a time.
+    ///
+    /// # Errors
+    /// The tokens don't fit the model.
+    pub fn batch(
+        &self,
+        threads: usize,
+        sequences: usize,
+        prompt: usize,
+        answer: usize,
+    ) -> Result<Batch, BenchError> {
+        let (model, path) = (self.model.transformer(), KernelPath::best());
+        peerproof_engine::bench::batch(model, (threads, path), sequences, (prompt, answer))
+            .map_err(engine("batch"))
     }
 
     /// Decodes twice `pairs` tokens after a prompt of `prompt` tokens, every second one with
@@ -404,33 +453,4 @@ impl InProcess {
         }
         Ok(timed)
     }
-}
-
-/// Compares the integers with the float reference over the first `tokens` of `text`, in chunks
-/// that start with an empty context; `done` hears of every chunk.
-///
-/// # Errors
-/// The file can't be used, or the text is too short.
-pub fn quality(
-    path: &Path,
-    text: &str,
-    (tokens, chunk): (usize, usize),
-    threads: usize,
-    done: &mut dyn FnMut(&Quality),
-) -> Result<Vec<Quality>, BenchError> {
-    let failed = |message: String| BenchError::Model { path: path.to_owned(), message };
-    let gguf = Gguf::open(path).map_err(|e| failed(e.to_string()))?;
-    let model =
-        Transformer::load(&gguf, &LoadOptions::default()).map_err(|e| failed(e.to_string()))?;
-    let model = Arc::new(model);
-    let tokenizer = Tokenizer::from_gguf(&gguf).map_err(|e| failed(e.to_string()))?;
-    let ids = tokenizer.encode(text, Special::Plain).map_err(engine("text"))?;
-    let ids = ids.get(..tokens).ok_or(BenchError::Short { expected: tokens, got: ids.len() })?;
-    let chunks = ids.chunks(chunk.max(2)).filter(|chunk| chunk.len() > 1);
-    let compared = chunks.map(|chunk| {
-        let quality = compare(&gguf, &model, chunk, threads).map_err(engine("comparison"))?;
-        done(&quality);
-        Ok(quality)
-    });
-    compared.collect()
 }

@@ -9,13 +9,14 @@ mod figures;
 mod network;
 mod quality;
 
+use anyhow::Context as _;
 use peerproof::models::Installed;
 
 use super::models::ensure;
 use crate::args::{BenchCommand, Place};
 use figures::Report;
 
-/// Prose of our own, long enough for the default measurement of quality.
+/// Prose of our own, long enough for prompts.
 const TEXT: &str = include_str!("bench/text.txt");
 
 pub(crate) fn run(place: &Place, command: BenchCommand) -> anyhow::Result<()> {
@@ -24,9 +25,15 @@ pub(crate) fn run(place: &Place, command: BenchCommand) -> anyhow::Result<()> {
             let model = installed(place, &model)?;
             (engine::run(&model, runs as usize, speed_only)?, json)
         }
-        BenchCommand::Quality { model, text, tokens, chunk, json } => {
+        BenchCommand::Quality { model, text, tokens, chunk, base, json } => {
             let model = installed(place, &model)?;
-            (quality::run(&model, text.as_deref(), tokens, chunk)?, json)
+            let text = match text {
+                Some(path) => {
+                    std::fs::read_to_string(&path).with_context(|| path.display().to_string())?
+                }
+                None => peerproof::bench::novel(&place.home()?.models())?,
+            };
+            (quality::run(&model, &text, (tokens, chunk), base.as_deref())?, json)
         }
         BenchCommand::Network { model, runs, providers, requests, json } => {
             let crowd = network::Crowd { providers, requests };

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::Context as _;
-use peerproof::bench::{Committing, InProcess, Subject};
+use peerproof::bench::{Committing, Crowd, InProcess, Subject};
 use peerproof::models::Installed;
 use serde_json::{Value, json};
 
@@ -20,12 +20,18 @@ const PREFILLS: [usize; 2] = [128, 512];
 const AUDIT: (usize, u32) = (64, 256);
 /// Tokens of each kind, with commitment and without, a run.
 const PAIRS: usize = 64;
+/// Sequences computed together, and requests at once.
+const BATCHES: [usize; 2] = [8, 32];
+/// Prompt and answer of each.
+const BATCH: (usize, usize) = (128, 64);
 const COLD_PROMPT: &str = "The capital of France is";
 
 pub(super) fn run(model: &Installed, runs: usize, speed_only: bool) -> anyhow::Result<Report> {
     let subject = Subject::open(&model.path)?;
     let mut report = Report::new(model);
     speed(&subject, runs, &mut report)?;
+    batches(&subject, runs, &mut report)?;
+    crowds(model, runs, &mut report)?;
     if !speed_only {
         commitment(&subject, runs, &mut report)?;
         audit(&subject, runs, &mut report)?;
@@ -57,6 +63,51 @@ fn speed(subject: &Subject, runs: usize, report: &mut Report) -> anyhow::Result<
         }
     }
     rows.iter().for_each(|(name, rates)| report.add(Figure::new(name, "tok/s", rates)));
+    Ok(())
+}
+
+/// The forward pass alone: all prompts, then all answers, a token of each at a time.
+fn batches(subject: &Subject, runs: usize, report: &mut Report) -> anyhow::Result<()> {
+    for threads in thread_counts() {
+        for sequences in BATCHES {
+            eprintln!("batch of {sequences}, threads {threads}");
+            let measured = (0..runs)
+                .map(|_| subject.batch(threads, sequences, BATCH.0, BATCH.1))
+                .collect::<Result<Vec<_>, _>>()?;
+            let mut add = |what: &str, of: fn(&peerproof::bench::Batch) -> f64| {
+                let name = format!("batch {sequences}, {what}, threads {threads}");
+                report.add(Figure::new(
+                    name,
+                    "tok/s",
+                    &measured.iter().map(of).collect::<Vec<_>>(),
+                ));
+            };
+            add("prompts and answers", peerproof::bench::Batch::total_rate);
+            add("answers", peerproof::bench::Batch::answer_rate);
+        }
+    }
+    Ok(())
+}
+
+/// The service as it serves: requests at once, sampled and with every step's digests.
+fn crowds(model: &Installed, runs: usize, report: &mut Report) -> anyhow::Result<()> {
+    let (prompt, answer) = BATCH;
+    for requests in BATCHES {
+        eprintln!("{requests} requests at once");
+        let crowd = Crowd::open(&model.path, cores(), requests)?;
+        let served = (0..runs)
+            .map(|_| crowd.ask(TEXT, requests, (prompt, answer as u32)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let rates: Vec<f64> = served.iter().map(peerproof::bench::Served::total_rate).collect();
+        report.add(Figure::new(
+            format!("{requests} requests, prompts and answers"),
+            "tok/s",
+            &rates,
+        ));
+        let firsts: Vec<f64> =
+            served.iter().flat_map(|served| &served.first_tokens).map(|t| ms(*t)).collect();
+        report.add(Figure::new(format!("{requests} requests, first token"), "ms", &firsts));
+    }
     Ok(())
 }
 
@@ -189,6 +240,7 @@ fn one_start(file: &Path) -> anyhow::Result<Value> {
         .args(["bench", "cold"])
         .arg(file)
         .args(["--threads", &cores().to_string()])
+        .env("PEERPROOF_KERNELS", peerproof::bench::kernels())
         .stdout(Stdio::piped())
         .spawn()
         .context("starting a process")?;

@@ -2,52 +2,47 @@
 
 use std::path::Path;
 
-use anyhow::Context as _;
-use peerproof::bench::{Quality, quality};
+use peerproof::bench::{Quality, Scope, quality};
 use peerproof::models::Installed;
 
+use super::cores;
 use super::figures::{Figure, Report};
-use super::{TEXT, cores};
 
 pub(super) fn run(
     model: &Installed,
-    text: Option<&Path>,
-    tokens: usize,
-    chunk: usize,
+    text: &str,
+    (tokens, context): (usize, usize),
+    base: Option<&Path>,
 ) -> anyhow::Result<Report> {
-    let own =
-        text.map(|path| std::fs::read_to_string(path).with_context(|| path.display().to_string()));
-    let text = own.transpose()?;
-    let text = text.as_deref().unwrap_or(TEXT);
     let mut done = 0;
-    let mut progress = |quality: &Quality| {
-        done += quality.tokens;
+    let mut progress = |of: usize, so_far: &Quality| {
+        done += 1;
         eprintln!(
-            "{done} tokens: perplexity {:.3}, reference {:.3}",
-            quality.perplexity, quality.reference_perplexity
+            "context {done} of {of}: perplexity {:.3}, reference {:.3}, divergence {:.2e}",
+            so_far.perplexity, so_far.reference_perplexity, so_far.divergence
         );
     };
-    let parts = quality(&model.path, text, (tokens, chunk), cores(), &mut progress)?;
+    let scope = Scope { text, tokens, context, threads: cores(), base };
+    let compared = quality(&model.path, &scope, &mut progress)?;
     let mut report = Report::new(model);
-    let predicted: usize = parts.iter().map(|part| part.tokens).sum();
-    let mean = |of: fn(&Quality) -> f64| {
-        parts.iter().map(|part| of(part) * part.tokens as f64).sum::<f64>() / predicted as f64
-    };
-    let perplexity = mean(|part| part.perplexity.ln()).exp();
-    let reference = mean(|part| part.reference_perplexity.ln()).exp();
-    let change = 100.0 * (perplexity / reference - 1.0);
-    let divergence: Vec<f64> = parts.iter().map(|part| part.divergence).collect();
-    report.add(Figure::new("tokens predicted", "", &[predicted as f64]));
-    report.add(Figure::new("perplexity, float reference", "", &[reference]));
-    report.add(Figure::new("perplexity", "", &[perplexity]));
-    report.add(Figure::new("change of perplexity", "%", &[change]));
-    report.add(Figure::new("change of perplexity, either way", "%", &[change.abs()]).at_most(0.2));
-    report.add(Figure::new("divergence (KL), mean", "nats", &[mean(|part| part.divergence)]));
+    summary(&mut report, "", &compared.all);
+    let divergence: Vec<f64> = compared.contexts.iter().map(|part| part.divergence).collect();
     report.add(Figure::new("divergence (KL), by context", "nats", &divergence));
-    report.add(Figure::new(
-        "same most probable token",
-        "%",
-        &[100.0 * mean(|part| part.same_best)],
-    ));
+    summary(&mut report, "second halves: ", &compared.second_half);
     Ok(report)
+}
+
+fn summary(report: &mut Report, which: &str, quality: &Quality) {
+    let mut add = |what: &str, unit, value: f64| {
+        report.add(Figure::new(format!("{which}{what}"), unit, &[value]));
+    };
+    let change = 100.0 * quality.perplexity_change();
+    add("tokens predicted", "", quality.tokens as f64);
+    add("perplexity, float reference", "", quality.reference_perplexity);
+    add("perplexity", "", quality.perplexity);
+    add("change of perplexity", "%", change);
+    add("divergence (KL), mean", "nats", quality.divergence);
+    add("same most probable token", "%", 100.0 * quality.same_best);
+    let either = format!("{which}change of perplexity, either way");
+    report.add(Figure::new(either, "%", &[change.abs()]).at_most(0.2));
 }
