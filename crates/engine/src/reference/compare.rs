@@ -164,7 +164,7 @@ impl<'a> Comparer<'a> {
         let Some((_, targets)) = tokens.split_first().filter(|(_, rest)| !rest.is_empty()) else {
             return Err(CompareError::Short(tokens.len()));
         };
-        let model = Arc::clone(self.&reference.model);
+        let model = Arc::clone(&self.reference.model);
         let (vocabulary, width) = (model.vocabulary(), model.shape().width);
         let mut kv = Kv::new(&model, tokens.len());
         let items: Vec<Item> =

@@ -38,7 +38,7 @@ impl<'a> Pass<'a> {
         gguf: &'a Gguf,
         shape: Shape,
         family: &'static Architecture,
-        ) -> Result<Self, LoadError> {
+    ) -> Result<Self, LoadError> {
         let key = |key: &str| format!("{}.{key}", family.name);
         let number = |name: &str, default: u32| {
             Ok::<_, GgufError>(gguf.optional_u32(&key(name))?.unwrap_or(default) as usize)
