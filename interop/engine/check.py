@@ -164,6 +164,7 @@ def check_tables():
 
 def table_bytes(name):
     whole = {"exp": tables.EXP, "wide-exp": tables.WIDE, "logistic": tables.SIG[:1024]}
+    whole["gelu"] = tables.GELU[:1024]
     if name in whole:
         return whole[name].astype("<u4").tobytes()
     kind, base, dimensions, positions = name.split("-")

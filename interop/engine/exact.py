@@ -82,16 +82,19 @@ def canonical(rows, exponent):
     return out, np.where(zero, 127, np.asarray(exponent, dtype=np.int64) - by)
 
 
-def product(rows, matrix, bound):
-    """rows times the transposed matrix of float64 whole numbers, exactly.
+def product(rows, matrix):
+    """Rows times the transposed weights of a `Matrix`, exactly.
 
-    `bound` is the largest sum of magnitudes over a row of the matrix, so
+    `matrix.bound` is the largest sum of magnitudes over a row of it, so
     |row| · bound limits every partial sum in whatever order it is made.
     """
-    top = largest(rows)
-    if top * bound >= 2**53:
-        raise Overflow(f"a product may reach {top * bound}")
-    return (rows.astype(np.float64) @ matrix.T).astype(np.int64)
+    if largest(rows) * matrix.bound < 2**53:
+        return (rows.astype(np.float64) @ matrix.rows.T).astype(np.int64)
+    if largest(rows) * matrix.bound >= 2**62 or matrix.bound >= 2**45:
+        raise Overflow(f"a product may reach {largest(rows) * matrix.bound}")
+    low = rows & 255
+    high, low = ((part.astype(np.float64) @ matrix.rows.T) for part in (rows >> 8, low))
+    return (high.astype(np.int64) << 8) + low.astype(np.int64)
 
 
 def dot(left, right):

@@ -46,32 +46,50 @@ def sig_table():
     return [rounded(2**24 / (1 + context.exp(context.mpf(i) / 64))) for i in range(1025)]
 
 
+def gelu_table():
+    slope, cubic = 2 * context.sqrt(2 / context.pi), context.mpf(44715) / 1000000
+    xs = (context.mpf(i) / 64 for i in range(1025))
+    return [rounded(2**24 / (1 + context.exp(slope * (x + cubic * x**3)))) for x in xs]
+
+
 def exact(value):
     """A float as the mpmath number it is."""
     fraction = Fraction(value)
     return context.mpf(fraction.numerator) / fraction.denominator
 
 
-def frequencies(base, dimensions, divisors=()):
-    """f_i for each rotated pair, as mpmath numbers."""
+def frequencies(base, dimensions):
+    """F_i of each rotated pair, as mpmath numbers."""
+    powers = (context.mpf(-2 * i) / dimensions for i in range(dimensions // 2))
+    return [exact(base) ** power for power in powers]
+
+
+def yarn(turns, base, dimensions, factor, original, fast, slow):
+    """What `yarn` makes of the frequencies."""
+    def turn(beta):
+        ratio = original / (2 * context.pi * exact(beta))
+        return dimensions * context.ln(ratio) / (2 * context.ln(exact(base)))
+
+    low = max(0, int(context.floor(turn(fast))))
+    high = min(dimensions - 1, int(context.ceil(turn(slow))))
+    d = max(1, high - low)
     out = []
-    for i in range(dimensions // 2):
-        value = exact(base) ** (context.mpf(-2 * i) / dimensions)
-        for divisor in divisors:
-            value /= exact(divisor if isinstance(divisor, (int, float)) else divisor[i])
-        out.append(value)
+    for i, f in enumerate(turns):
+        j = min(d, max(0, i - low))
+        out.append(f * (context.mpf(d - j) / d + j / (d * exact(factor))))
     return out
 
 
-def rope_table(turns, positions):
+def rope_table(turns, positions, magnitude=1):
     """COS and SIN as int64 arrays of positions × pairs."""
+    size = to_fixed(context.mpf(magnitude))
     cos, sin = [], []
     for turn in turns:
         one = (to_fixed(context.cos(turn)), to_fixed(context.sin(turn)))
         a, b = 1 << FIXED, 0
         column = []
         for _ in range(positions):
-            column.append((fixed_round(a, FIXED - 14), fixed_round(b, FIXED - 14)))
+            column.append(tuple(fixed_round(part * size >> FIXED, FIXED - 14) for part in (a, b)))
             a, b = (a * one[0] - b * one[1]) >> FIXED, (a * one[1] + b * one[0]) >> FIXED
         cos.append([c for c, _ in column])
         sin.append([s for _, s in column])
@@ -92,3 +110,4 @@ def score_factor(head):
 EXP = np.array(exp_table() + [0], dtype=np.int64)
 WIDE = np.array(wide_table(), dtype=np.int64)
 SIG = np.array(sig_table() + [0], dtype=np.int64)
+GELU = np.array(gelu_table() + [0], dtype=np.int64)
