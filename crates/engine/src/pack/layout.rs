@@ -104,6 +104,7 @@ impl Packing {
     ];
 
     /// How its blocks are laid out.
+    #[inline(always)]
     pub(crate) const fn layout(self) -> Layout {
         const PLAIN: Layout = Layout {
             columns: 32,
@@ -136,38 +137,46 @@ impl Packing {
     }
 
     /// The largest weight of a tensor is brought below two to this power.
+    #[inline(always)]
     pub(crate) const fn magnitude_bits(self) -> i32 {
         self.layout().magnitude_bits()
     }
 }
 
+// Kernels hold layouts as constants: inlined, all of these are constants as well.
 impl Layout {
     /// The largest weight is brought below two to this power: a scale of two
     /// levels needs more bits, or the upper level would keep too few.
+    #[inline(always)]
     pub(crate) const fn magnitude_bits(&self) -> i32 {
         if self.two_levels() { 25 } else { 19 }
     }
 
+    #[inline(always)]
     pub(crate) const fn two_levels(&self) -> bool {
         matches!(self.levels, Levels::Bytes | Levels::Nibbles)
     }
 
     /// Stretches of a block.
+    #[inline(always)]
     pub(crate) const fn stretches(&self) -> usize {
         self.columns / self.stretch
     }
 
     /// Where the high plane starts.
+    #[inline(always)]
     pub(crate) const fn high_at(&self) -> usize {
         2 * self.columns * self.low
     }
 
     /// Where the scales of the stretches start, 16 bytes each.
+    #[inline(always)]
     pub(crate) const fn stretches_at(&self) -> usize {
         self.high_at() + 2 * self.columns * self.high
     }
 
     /// Where the minimums of the stretches start, if they have bytes of their own.
+    #[inline(always)]
     pub(crate) const fn stretch_minimums_at(&self) -> usize {
         match self.levels {
             Levels::None | Levels::One => self.stretches_at(),
@@ -176,17 +185,20 @@ impl Layout {
     }
 
     /// Where the block's scales start.
+    #[inline(always)]
     pub(crate) const fn scale_at(&self) -> usize {
         let separate = matches!(self.levels, Levels::Bytes) && self.minimum;
         self.stretch_minimums_at() + if separate { 16 * self.stretches() } else { 0 }
     }
 
     /// Where the block's minimums start, if it has them.
+    #[inline(always)]
     pub(crate) const fn minimum_at(&self) -> usize {
         self.scale_at() + if matches!(self.levels, Levels::None) { 0 } else { 32 }
     }
 
     /// Bytes of a block.
+    #[inline(always)]
     pub(crate) const fn bytes(&self) -> usize {
         self.minimum_at() + if self.minimum { 32 } else { 0 }
     }

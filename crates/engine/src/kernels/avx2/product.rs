@@ -159,7 +159,9 @@ impl Lanes for Avx2 {
     unsafe fn prefetch(from: *const u8, bytes: usize) {
         for line in (0..bytes).step_by(64) {
             // A hint; the address may lie beyond the matrix.
-            _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(PREFETCH_BYTES + line).cast());
+            _mm_prefetch::<_MM_HINT_T0>(
+                from.wrapping_add(PREFETCH_BYTES).wrapping_add(line).cast(),
+            );
         }
     }
 }
