@@ -6,8 +6,9 @@ mod products;
 
 use super::*;
 use crate::arith::cap::Cap;
+use crate::arith::half::Exact;
 use crate::arith::tables::tables;
-use crate::arith::{ZERO_EXPONENT, rescale, round_shift};
+use crate::arith::{ZERO_EXPONENT, inverse_root, norm_epsilon, rescale, round_shift};
 
 /// A small generator of test numbers (splitmix64).
 struct Random(u64);
@@ -77,6 +78,48 @@ fn normalisation_is_the_same_on_every_path_at_any_size() {
             }
         }
     }
+}
+
+#[test]
+fn wide_rows_are_normalised_by_their_definition_on_every_path() {
+    let mut random = Random(8);
+    let epsilon = Exact::from_f32(1e-6f32.to_bits()).unwrap();
+    for (len, bits, exponent) in [
+        (16usize, 61u32, 70),
+        (64, 57, 33),
+        (256, 31, 12),
+        (256, 30, -40),
+        (640, 12, 20),
+        (640, 3, 9),
+        (2048, 44, 127),
+        (96, 1, 150),
+    ] {
+        let limit = 1i64 << bits;
+        let mut row: Vec<i64> =
+            (0..len).map(|_| random.next() as i64 % limit).map(|v| v - v % 3).collect();
+        (row[0], row[1]) = (limit - 1, 1 - limit);
+        let gain: Vec<i32> = (0..len).map(|_| random.below(1 << 20) as i32 - (1 << 19)).collect();
+        let drop = (bits as i32 - 30).max(0);
+        let shift = |v: i64, s: u32| if s == 0 { v } else { (v + (1 << (s - 1))) >> s };
+        let x: Vec<i64> = row.iter().map(|&v| shift(v, drop as u32)).collect();
+        let squares: u128 = x.iter().map(|&x| (i128::from(x) * i128::from(x)) as u128).sum();
+        let added = norm_epsilon(epsilon, len, 2 * (exponent - drop));
+        let (root, k) = inverse_root(len as u64, squares + added);
+        let unit = |x: i64| (i128::from(x) * i128::from(root) + (1 << (k - 21))) >> (k - 20);
+        let want: Vec<i64> =
+            x.iter().zip(&gain).map(|(&x, &g)| unit(x) as i64 * i64::from(g)).collect();
+        for path in KernelPath::available() {
+            let mut got = row.clone();
+            let normed = WideNormed { gain: &gain, epsilon };
+            Kernels::new(path).unwrap().norm_wide(&mut got, exponent, &normed);
+            assert!(got == want, "{path:?} {len} {bits} {exponent}");
+        }
+    }
+    // A row of zeros stays one.
+    let mut zeros = vec![0i64; 64];
+    let normed = WideNormed { gain: &[1 << 18; 64], epsilon };
+    Kernels::new(KernelPath::best()).unwrap().norm_wide(&mut zeros, 127, &normed);
+    assert!(zeros.iter().all(|&v| v == 0));
 }
 
 /// `limit · tanh(v / limit)` by the words of the specification.
