@@ -6,9 +6,9 @@
 //! that the processor lacks can't be named: [`KernelPath::available`] is the
 //! only way to more than [`KernelPath::Portable`].
 //!
-//! The product with a matrix is written twice: in [`portable`] in plain Rust for
-//! whatever [`Layout`](crate::pack::Layout) says, and in [`tile`] over vectors of
-//! sixteen rows, which [`avx2`] and [`avx512`] fill with instructions.
+//! The product with a matrix is written twice: in `portable` in plain Rust for
+//! whatever `Layout` says, and in `tile` over vectors of
+//! sixteen rows, which `avx2` and `avx512` fill with instructions.
 
 #![deny(clippy::float_arithmetic)]
 

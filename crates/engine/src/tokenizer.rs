@@ -3,7 +3,7 @@
 //! A text goes through three sieves: control tokens (`<|im_end|>` and the like)
 //! are cut out where the caller allows it, then user-defined tokens, which count
 //! in any text; what is left goes to the file's own kind of tokenizer, byte-level
-//! BPE ([`byte_level`]) or SentencePiece ([`sentencepiece`]). Neither has control
+//! BPE (`byte_level`) or SentencePiece (`sentencepiece`). Neither has control
 //! tokens among its pieces, so no plain text can ever become one: they are
 //! recognised only under [`Special::Parse`], which is for rendered chat templates
 //! whose message contents went through [`Shield`].
