@@ -94,6 +94,23 @@ def climb(index, leaves, leaf, path):
     return tagged("peerproof root v1", u32(leaves) + result)
 
 
+def i32(value):
+    return value.to_bytes(4, "little", signed=True)
+
+
+def rules(rules):
+    if rules is None:
+        return b""
+    message = bytes([1]) + u32(rules["min_p_q16"]) + u32(rules["repetition_q16"])
+    message += i32(rules["presence_q16"]) + i32(rules["frequency_q16"])
+    message += u64(len(rules["bias"]))
+    message += b"".join(u32(token) + i32(bias) for token, bias in rules["bias"])
+    if rules["constraint"] is None:
+        return message + bytes([0])
+    kind, text = rules["constraint"]
+    return message + bytes([kind]) + sized(text.encode())
+
+
 def sampling_seed(request):
     prompt = request["prompt"]
     if "chat" in prompt:
@@ -109,6 +126,7 @@ def sampling_seed(request):
     for name in ("temperature_q16", "top_k", "top_p_q16", "max_tokens"):
         message += u32(request[name])
     message += u64(len(request["stop"])) + stops + bytes.fromhex(request["public_nonce"])
+    message += rules(request.get("rules"))
     return tagged("peerproof sampling seed v1", message)
 
 

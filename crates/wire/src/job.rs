@@ -12,9 +12,13 @@ mod frames;
 mod offer;
 mod opening;
 mod receipt;
+mod sampling;
 
 pub use failure::{Failure, FailureCode};
-pub use frames::{Accepted, Commitment, Delivered, LogProof, ProviderFrame, RouterFrame, Tokens};
-pub use offer::{ChatMessage, Level, Offer, Prompt, Sampling, client_nonce_hash};
+pub use frames::{
+    Accepted, Commitment, Delivered, LogProof, ProviderFrame, RouterFrame, TokenLogprobs, Tokens,
+};
+pub use offer::{ChatMessage, Level, Offer, Prompt, client_nonce_hash};
 pub use opening::{Challenge, Drawn, Leaf, Opening, Openings};
 pub use receipt::{Receipt, Stop};
+pub use sampling::{Constraint, LogitBias, Sampling};

@@ -66,9 +66,9 @@ pub use evidence::{
     AcceptedAnswer, Equivocation, Evidence, LogBody, LogEntry, Observation, WrongAnswer,
 };
 pub use job::{
-    Accepted, Challenge, ChatMessage, Commitment, Delivered, Drawn, Failure, FailureCode, Leaf,
-    Level, LogProof, Offer, Opening, Openings, Prompt, ProviderFrame, Receipt, RouterFrame,
-    Sampling, Stop, Tokens,
+    Accepted, Challenge, ChatMessage, Commitment, Constraint, Delivered, Drawn, Failure,
+    FailureCode, Leaf, Level, LogProof, LogitBias, Offer, Opening, Openings, Prompt, ProviderFrame,
+    Receipt, RouterFrame, Sampling, Stop, TokenLogprobs, Tokens,
 };
 pub use signed::{Envelope, Signed, Statement};
 

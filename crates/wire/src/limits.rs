@@ -16,7 +16,7 @@ limits! {
     /// A frame on a stream, without its length prefix; also any message on its own.
     MAX_FRAME_BYTES: usize = 1 << 20;
     /// The payload of a signed offer.
-    MAX_OFFER_BYTES: usize = 528 << 10;
+    MAX_OFFER_BYTES: usize = 600 << 10;
     /// The payload of a signed receipt.
     MAX_RECEIPT_BYTES: usize = 600;
     /// The payload of a signed verdict.
@@ -46,6 +46,20 @@ limits! {
     MAX_TOP_K: u32 = 1 << 24;
     /// Highest top-p, 1.0 with 16 fractional bits.
     MAX_TOP_P_Q16: u32 = 1 << 16;
+    /// Highest min-p, 1.0 with 16 fractional bits.
+    MAX_MIN_P_Q16: u32 = 1 << 16;
+    /// Highest repetition penalty, 16.0 with 16 fractional bits.
+    MAX_REPETITION_Q16: u32 = 16 << 16;
+    /// Largest presence or frequency penalty, 2.0 with 16 fractional bits, on either side of zero.
+    MAX_PENALTY_Q16: u32 = 2 << 16;
+    /// Tokens with a bias of their own.
+    MAX_LOGIT_BIASES: usize = 300;
+    /// Largest bias, 100.0 with 16 fractional bits, on either side of zero.
+    MAX_LOGIT_BIAS_Q16: u32 = 100 << 16;
+    /// Text of a constraint: a schema or an expression.
+    MAX_CONSTRAINT_BYTES: usize = 64 << 10;
+    /// Likeliest tokens reported at each place of an answer.
+    MAX_TOP_LOGPROBS: usize = 20;
     /// Longest deadline of a job: one hour.
     MAX_DEADLINE_MS: u64 = 3_600_000;
 

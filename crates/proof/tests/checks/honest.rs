@@ -4,7 +4,7 @@ use peerproof_proof::audit::{audit, recompute};
 use peerproof_proof::challenge::verify_openings;
 use peerproof_proof::receipt::verify_bindings;
 use peerproof_proof::{sampling_seed, verdict};
-use peerproof_wire::{ChatMessage, Offer, Outcome, Prompt, Sampling, Stop};
+use peerproof_wire::{ChatMessage, Constraint, LogitBias, Offer, Outcome, Prompt, Sampling, Stop};
 
 use crate::support::{NONCE, Served, Toy, auditor, long_offer, offer, provider, serve, sign};
 
@@ -86,21 +86,33 @@ fn the_seed_is_the_same_for_another_router_level_deadline_and_client_nonce() {
 #[test]
 fn the_seed_covers_everything_else() {
     let one = sampling_seed(&offer());
-    let changes: [fn(&mut Offer); 11] = [
-        |offer| offer.model_id = peerproof_wire::ModelId::from_bytes([0; 32]),
-        |offer| offer.prompt = Prompt::Text("what is true".into()),
-        |offer| offer.prompt = Prompt::Tokens(vec![1]),
-        |offer| {
+    let biased = |token, bias_q16| vec![LogitBias { token, bias_q16 }];
+    let changes: [&dyn Fn(&mut Offer); 22] = [
+        &|offer| offer.model_id = peerproof_wire::ModelId::from_bytes([0; 32]),
+        &|offer| offer.prompt = Prompt::Text("what is true".into()),
+        &|offer| offer.prompt = Prompt::Tokens(vec![1]),
+        &|offer| {
             let content = "what is true?".into();
             offer.prompt = Prompt::Chat(vec![ChatMessage { role: "user".into(), content }]);
         },
-        |offer| offer.sampling.temperature_q16 += 1,
-        |offer| offer.sampling.top_k += 1,
-        |offer| offer.sampling.top_p_q16 -= 1,
-        |offer| offer.max_tokens += 1,
-        |offer| offer.stop = vec!["ab".into()],
-        |offer| offer.stop = vec!["a".into(), "b".into()],
-        |offer| offer.public_nonce[31] ^= 1,
+        &|offer| offer.sampling.temperature_q16 += 1,
+        &|offer| offer.sampling.top_k += 1,
+        &|offer| offer.sampling.top_p_q16 -= 1,
+        &|offer| offer.max_tokens += 1,
+        &|offer| offer.stop = vec!["ab".into()],
+        &|offer| offer.stop = vec!["a".into(), "b".into()],
+        &|offer| offer.public_nonce[31] ^= 1,
+        &|offer| offer.sampling.min_p_q16 = 1,
+        &|offer| offer.sampling.repetition_q16 = 1,
+        &|offer| offer.sampling.presence_q16 = 1,
+        &|offer| offer.sampling.presence_q16 = -1,
+        &|offer| offer.sampling.frequency_q16 = 1,
+        &|offer| offer.sampling.bias = biased(0, 1),
+        &|offer| offer.sampling.bias = biased(1, 1),
+        &|offer| offer.sampling.bias = biased(0, -1),
+        &|offer| offer.sampling.constraint = Some(Constraint::JsonObject),
+        &|offer| offer.sampling.constraint = Some(Constraint::JsonSchema("{}".into())),
+        &|offer| offer.sampling.constraint = Some(Constraint::Regex("{}".into())),
     ];
     let mut seeds = vec![one];
     for change in changes {

@@ -215,7 +215,7 @@ pub(crate) fn offer() -> Offer {
     Offer {
         model_id: MODEL,
         prompt: Prompt::Text("what is true?".into()),
-        sampling: Sampling { temperature_q16: 1 << 16, top_k: 0, top_p_q16: 1 << 16 },
+        sampling: Sampling { temperature_q16: 1 << 16, ..Sampling::GREEDY },
         max_tokens: 70,
         stop: vec![],
         level: Level::Full,

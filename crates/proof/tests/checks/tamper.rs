@@ -157,11 +157,13 @@ fn every_token_of_a_case() {
 
 #[test]
 fn every_field_of_the_offer_behind_a_case() {
-    let alterations: [fn(&mut Offer); 10] = [
+    let alterations: [fn(&mut Offer); 12] = [
         |offer| offer.model_id = ModelId::from_bytes([0; 32]),
         |offer| offer.prompt = peerproof_wire::Prompt::Text("other".into()),
         |offer| offer.sampling.temperature_q16 += 1,
         |offer| offer.sampling.top_k += 1,
+        |offer| offer.sampling.frequency_q16 -= 1,
+        |offer| offer.sampling.logprobs = Some(0),
         |offer| offer.max_tokens += 1,
         |offer| offer.stop.push("x".into()),
         |offer| offer.level = peerproof_wire::Level::Receipt,

@@ -15,7 +15,9 @@ use peerproof_proof::receipt::{output_hash, text_hash};
 use peerproof_proof::seed::draw;
 use peerproof_proof::transcript::Transcript;
 use peerproof_proof::{Tree, closing_hash, leaf_hash, logits_digest, sampling_seed, state_digest};
-use peerproof_wire::{ChatMessage, Digest, Drawn, Leaf, Offer, Prompt, Sampling, Signed, Stop};
+use peerproof_wire::{
+    ChatMessage, Constraint, Digest, Drawn, Leaf, LogitBias, Offer, Prompt, Sampling, Signed, Stop,
+};
 use serde_json::{Value, json};
 
 use crate::support::{Toy, auditor, offer, serve, sign};
@@ -114,7 +116,20 @@ fn seeds() -> Value {
         Prompt::Tokens(vec![1, 2, 70_000]),
         Prompt::Chat(vec![message("system", ""), message("user", "naïve ✓")]),
     ];
-    let seeds = prompts.map(|prompt| {
+    let rules = Sampling {
+        min_p_q16: 3_277,
+        repetition_q16: 72_090,
+        presence_q16: -32_768,
+        frequency_q16: 16_384,
+        bias: vec![LogitBias { token: 7, bias_q16: -6_553_600 }],
+        ..Sampling::GREEDY
+    };
+    let schema = r#"{"type":"object"}"#.to_owned();
+    let schema = Sampling { constraint: Some(Constraint::JsonSchema(schema)), ..Sampling::GREEDY };
+    let plain = prompts.clone().map(|prompt| (prompt, Sampling::GREEDY));
+    let [text, tokens, _] = prompts;
+    let asked = plain.into_iter().chain([(text, rules), (tokens, schema)]);
+    let seeds = asked.map(|(prompt, rules)| {
         let prompt_json = match &prompt {
             Prompt::Text(text) => json!({ "text": text }),
             Prompt::Tokens(ids) => json!({ "tokens": ids }),
@@ -122,7 +137,8 @@ fn seeds() -> Value {
                 "chat": messages.iter().map(|one| [&one.role, &one.content]).collect::<Vec<_>>()
             }),
         };
-        let sampling = Sampling { temperature_q16: 45_875, top_k: 40, top_p_q16: 62_259 };
+        let (temperature_q16, top_k, top_p_q16) = (45_875, 40, 62_259);
+        let sampling = Sampling { temperature_q16, top_k, top_p_q16, ..rules.clone() };
         let stop = vec!["\n\n".to_owned(), "END".into()];
         let offer = Offer { prompt, sampling, stop, max_tokens: 99, ..offer() };
         let seed = sampling_seed(&offer);
@@ -133,6 +149,7 @@ fn seeds() -> Value {
             "temperature_q16": offer.sampling.temperature_q16,
             "top_k": offer.sampling.top_k,
             "top_p_q16": offer.sampling.top_p_q16,
+            "rules": rules_json(&offer.sampling),
             "max_tokens": offer.max_tokens,
             "stop": offer.stop,
             "public_nonce": hex(&Digest::from_bytes(offer.public_nonce)),
@@ -140,7 +157,24 @@ fn seeds() -> Value {
             "draws": (0..4).map(|index| draw(&seed, index).to_string()).collect::<Vec<_>>(),
         })
     });
-    seeds.to_vec().into()
+    seeds.collect::<Vec<_>>().into()
+}
+
+/// The rules that enter the seed only if one of them is on.
+fn rules_json(sampling: &Sampling) -> Value {
+    let (temperature_q16, top_k, top_p_q16) = (45_875, 40, 62_259);
+    if *sampling == (Sampling { temperature_q16, top_k, top_p_q16, ..Sampling::GREEDY }) {
+        return Value::Null;
+    }
+    let bias = |bias: &LogitBias| json!([bias.token, bias.bias_q16]);
+    json!({
+        "min_p_q16": sampling.min_p_q16,
+        "repetition_q16": sampling.repetition_q16,
+        "presence_q16": sampling.presence_q16,
+        "frequency_q16": sampling.frequency_q16,
+        "bias": sampling.bias.iter().map(bias).collect::<Vec<_>>(),
+        "constraint": sampling.constraint.as_ref().map(|it| json!([it.kind(), it.text()])),
+    })
 }
 
 fn challenges() -> Value {

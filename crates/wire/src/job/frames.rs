@@ -61,6 +61,21 @@ pub struct Tokens {
     pub text: String,
     /// The transcript so far, every so often.
     pub commitment: Option<Commitment>,
+    /// One for each token, if the offer asks for them.
+    pub logprobs: Vec<TokenLogprobs>,
+}
+
+/// How likely a token of the answer was, and what else was likely there.
+///
+/// A value is the negative natural logarithm of a probability with 16
+/// fractional bits, as section 8 of the arithmetic's specification computes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenLogprobs {
+    /// Of the token that was chosen.
+    pub chosen_q16: u32,
+    /// The likeliest tokens and their values, the likeliest first; at most
+    /// [`limits::MAX_TOP_LOGPROBS`].
+    pub top: Vec<(u32, u32)>,
 }
 
 /// The root over a transcript's first leaves.
@@ -220,6 +235,7 @@ impl Codec for Tokens {
                 leaves: commitment.leaves,
                 root: commitment.root.as_bytes().to_vec(),
             }),
+            logprobs: self.logprobs.iter().map(TokenLogprobs::to_proto).collect(),
         }
     }
 
@@ -235,6 +251,11 @@ impl Codec for Tokens {
             tokens: proto.tokens,
             text: proto.text,
             commitment: commitment.transpose()?,
+            logprobs: proto
+                .logprobs
+                .into_iter()
+                .map(TokenLogprobs::from_proto)
+                .collect::<Result<_, _>>()?,
         })
     }
 
@@ -248,6 +269,8 @@ impl Codec for Tokens {
             limits::MAX_ANSWER_TOKENS.into(),
         )?;
         count("tokens.text", self.text.len(), limits::MAX_TEXT_PER_FRAME_BYTES)?;
+        count("tokens.logprobs", self.logprobs.len(), self.tokens.len())?;
+        self.logprobs.iter().try_for_each(TokenLogprobs::check)?;
         match self.commitment {
             Some(commitment) => within(
                 "tokens.commitment.leaves",
@@ -257,6 +280,27 @@ impl Codec for Tokens {
             ),
             None => Ok(()),
         }
+    }
+}
+
+impl TokenLogprobs {
+    fn to_proto(&self) -> proto::TokenLogprobs {
+        let (tokens, values_q16) = self.top.iter().copied().unzip();
+        proto::TokenLogprobs { chosen_q16: self.chosen_q16, tokens, values_q16 }
+    }
+
+    fn from_proto(proto: proto::TokenLogprobs) -> Result<Self, WireError> {
+        let (tokens, values) = (proto.tokens, proto.values_q16);
+        if tokens.len() != values.len() {
+            let (expected, got) = (tokens.len(), values.len());
+            return Err(WireError::Length { place: "tokens.logprobs.values_q16", expected, got });
+        }
+        Ok(Self { chosen_q16: proto.chosen_q16, top: tokens.into_iter().zip(values).collect() })
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        count("tokens.logprobs.tokens", self.top.len(), limits::MAX_TOP_LOGPROBS)?;
+        self.top.iter().try_for_each(|(id, _)| check::token("tokens.logprobs.tokens", *id))
     }
 }
 

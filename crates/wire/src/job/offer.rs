@@ -2,8 +2,9 @@
 
 use peerproof_identity::Domain;
 
-use crate::check::{self, at_most, count, line, not_empty, within};
+use crate::check::{self, count, line, not_empty, within};
 use crate::codec::Codec;
+use crate::job::Sampling;
 use crate::shape::{self, Shape};
 use crate::signed::Statement;
 use crate::{ARITHMETIC, Digest, ModelId, PROTOCOL, WireError, limits, proto};
@@ -50,29 +51,6 @@ pub struct ChatMessage {
     pub role: String,
     /// What was said.
     pub content: String,
-}
-
-/// How the next token is drawn. Fixed point with 16 fractional bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Sampling {
-    /// 0 is greedy; at most [`limits::MAX_TEMPERATURE_Q16`].
-    pub temperature_q16: u32,
-    /// Draw among this many likeliest tokens; 0 is off.
-    pub top_k: u32,
-    /// Draw among the likeliest tokens up to this probability, 1 to 65536; 65536 is off.
-    pub top_p_q16: u32,
-}
-
-impl Sampling {
-    /// Always the likeliest token.
-    pub const GREEDY: Self =
-        Self { temperature_q16: 0, top_k: 0, top_p_q16: limits::MAX_TOP_P_Q16 };
-}
-
-impl Default for Sampling {
-    fn default() -> Self {
-        Self::GREEDY
-    }
 }
 
 /// How an answer is to be checked.
@@ -127,7 +105,7 @@ impl Codec for Offer {
         Ok(Self {
             model_id: check::model_id("offer.model_id", &proto.model_id)?,
             prompt: Prompt::from_proto(check::required("offer.prompt", proto.prompt)?),
-            sampling: Sampling::from_proto(check::required("offer.sampling", proto.sampling)?),
+            sampling: Sampling::from_proto(check::required("offer.sampling", proto.sampling)?)?,
             max_tokens: proto.max_tokens,
             stop: proto.stop,
             level: Level::from_proto(proto.level)?,
@@ -210,34 +188,6 @@ impl ChatMessage {
 
     fn from_proto(proto: proto::ChatMessage) -> Self {
         Self { role: proto.role, content: proto.content }
-    }
-}
-
-impl Sampling {
-    fn to_proto(self) -> proto::Sampling {
-        proto::Sampling {
-            temperature_q16: self.temperature_q16,
-            top_k: self.top_k,
-            top_p_q16: self.top_p_q16,
-        }
-    }
-
-    fn from_proto(proto: proto::Sampling) -> Self {
-        Self {
-            temperature_q16: proto.temperature_q16,
-            top_k: proto.top_k,
-            top_p_q16: proto.top_p_q16,
-        }
-    }
-
-    fn check(self) -> Result<(), WireError> {
-        at_most(
-            "offer.sampling.temperature_q16",
-            self.temperature_q16.into(),
-            limits::MAX_TEMPERATURE_Q16.into(),
-        )?;
-        at_most("offer.sampling.top_k", self.top_k.into(), limits::MAX_TOP_K.into())?;
-        within("offer.sampling.top_p_q16", self.top_p_q16.into(), 1, limits::MAX_TOP_P_Q16.into())
     }
 }
 

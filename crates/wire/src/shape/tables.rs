@@ -33,6 +33,21 @@ shapes! {
         1 "offer.sampling.temperature_q16" Number,
         2 "offer.sampling.top_k" Number,
         3 "offer.sampling.top_p_q16" Number,
+        4 "offer.sampling.min_p_q16" Number,
+        5 "offer.sampling.repetition_q16" Number,
+        6 "offer.sampling.presence_q16" Number,
+        7 "offer.sampling.frequency_q16" Number,
+        8 "offer.sampling.bias" Many(limits::MAX_LOGIT_BIASES, &LOGIT_BIAS),
+        9 "offer.sampling.constraint" One(&CONSTRAINT),
+        10 "offer.sampling.logprobs" Number,
+    }
+    LOGIT_BIAS "offer.sampling.bias" {
+        1 "offer.sampling.bias.token" Number,
+        2 "offer.sampling.bias.bias_q16" Number,
+    }
+    CONSTRAINT "offer.sampling.constraint" {
+        1 "offer.sampling.constraint.kind" Number,
+        2 "offer.sampling.constraint.text" Text(limits::MAX_CONSTRAINT_BYTES),
     }
     CHAT_MESSAGE "offer.chat.message" {
         1 "offer.chat.role" Text(limits::MAX_ROLE_BYTES),
@@ -89,6 +104,12 @@ shapes! {
         2 "tokens.tokens" Numbers(limits::MAX_TOKENS_PER_FRAME),
         3 "tokens.text" Text(limits::MAX_TEXT_PER_FRAME_BYTES),
         4 "tokens.commitment" One(&COMMITMENT),
+        5 "tokens.logprobs" Many(limits::MAX_TOKENS_PER_FRAME, &TOKEN_LOGPROBS),
+    }
+    TOKEN_LOGPROBS "tokens.logprobs" {
+        1 "tokens.logprobs.chosen_q16" Number,
+        2 "tokens.logprobs.tokens" Numbers(limits::MAX_TOP_LOGPROBS),
+        3 "tokens.logprobs.values_q16" Numbers(limits::MAX_TOP_LOGPROBS),
     }
     RECEIPT "receipt" {
         1 "receipt.protocol" Number,
@@ -298,7 +319,7 @@ mod tests {
         for message in schemas.file.iter().flat_map(|file| &file.message_type) {
             let fields = message.field.iter().map(|field| {
                 let kind = match field.r#type.unwrap() {
-                    4 | 8 | 13 | 14 => "number".into(),
+                    4 | 8 | 13 | 14 | 17 => "number".into(),
                     9 => "text".into(),
                     11 => constant_name(field.type_name().rsplit('.').next().unwrap()),
                     12 => "bytes".into(),

@@ -96,6 +96,32 @@ fn check_offer(bounds: &mut Bounds) {
         .check("MAX_TEMPERATURE_Q16", |n| offer_with(|it| it.sampling.temperature_q16 = n as u32));
     bounds.check("MAX_TOP_K", |n| offer_with(|it| it.sampling.top_k = n as u32));
     bounds.check("MAX_TOP_P_Q16", |n| offer_with(|it| it.sampling.top_p_q16 = n as u32));
+    let sampled =
+        |change: fn(&mut Sampling, u64)| move |n| offer_with(|it| change(&mut it.sampling, n));
+    bounds.check("MAX_MIN_P_Q16", sampled(|it, n| it.min_p_q16 = n as u32));
+    bounds.check("MAX_REPETITION_Q16", sampled(|it, n| it.repetition_q16 = n as u32));
+    bounds.check("MAX_PENALTY_Q16", sampled(|it, n| it.presence_q16 = n as i32));
+    bounds.check("MAX_PENALTY_Q16", sampled(|it, n| it.presence_q16 = -(n as i32)));
+    bounds.check("MAX_PENALTY_Q16", sampled(|it, n| it.frequency_q16 = n as i32));
+    bounds.check("MAX_PENALTY_Q16", sampled(|it, n| it.frequency_q16 = -(n as i32)));
+    bounds.check("MAX_TOP_LOGPROBS", sampled(|it, n| it.logprobs = Some(n as u32)));
+    let biases = |count: u64, bias_q16| -> Vec<LogitBias> {
+        (0..count as u32).map(|token| LogitBias { token, bias_q16 }).collect()
+    };
+    bounds.check("MAX_LOGIT_BIASES", |n| offer_with(|it| it.sampling.bias = biases(n, -1)));
+    bounds.check("MAX_LOGIT_BIAS_Q16", |n| {
+        offer_with(|it| it.sampling.bias = biases(2, -(n as i32)))
+    });
+    bounds.check("MAX_TOKEN_ID", |n| {
+        let bias = vec![LogitBias { token: n as u32, bias_q16: 1 }];
+        offer_with(|it| it.sampling.bias = bias.clone())
+    });
+    bounds.check("MAX_CONSTRAINT_BYTES", |n| {
+        offer_with(|it| it.sampling.constraint = Some(Constraint::JsonSchema(text(n))))
+    });
+    bounds.check("MAX_CONSTRAINT_BYTES", |n| {
+        offer_with(|it| it.sampling.constraint = Some(Constraint::Regex(text(n))))
+    });
     bounds.check("MAX_DEADLINE_MS", |n| offer_with(|it| it.deadline_ms = n));
 }
 
@@ -103,6 +129,11 @@ fn check_job(bounds: &mut Bounds) {
     let tokens = samples::tokens();
     bounds.check("MAX_TOKENS_PER_FRAME", |n| Tokens {
         tokens: vec![limits::MAX_TOKEN_ID; n as usize],
+        ..tokens.clone()
+    });
+    bounds.check("MAX_TOP_LOGPROBS", |n| Tokens {
+        tokens: vec![9],
+        logprobs: vec![TokenLogprobs { chosen_q16: 1, top: vec![(9, 1); n as usize] }],
         ..tokens.clone()
     });
     bounds.check("MAX_TEXT_PER_FRAME_BYTES", |n| Tokens { text: text(n), ..tokens.clone() });
@@ -220,6 +251,14 @@ fn the_largest_messages_fit_their_frames() {
             it.prompt = prompt.clone();
             it.max_tokens = limits::MAX_ANSWER_TOKENS;
             it.stop = vec![text(limits::MAX_STOP_STRING_BYTES as u64); limits::MAX_STOP_STRINGS];
+            it.sampling.bias = (0..limits::MAX_LOGIT_BIASES as u32)
+                .map(|at| LogitBias {
+                    token: limits::MAX_TOKEN_ID - 300 + at,
+                    bias_q16: -6_553_600,
+                })
+                .collect();
+            let schema = text(limits::MAX_CONSTRAINT_BYTES as u64);
+            it.sampling.constraint = Some(Constraint::JsonSchema(schema));
         });
         let offer = Signed::sign(&samples::router_key(), offer).unwrap();
         let open = RouterFrame::Open { offer: offer.clone(), resume: answer.clone() };
@@ -234,6 +273,18 @@ fn the_largest_messages_fit_their_frames() {
         leaf_hashes: vec![samples::digest(1); limits::MAX_LEAF_HASHES],
     };
     ProviderFrame::Openings(openings).encode().unwrap();
+    let logprobs = TokenLogprobs {
+        chosen_q16: u32::MAX,
+        top: vec![(limits::MAX_TOKEN_ID, u32::MAX); limits::MAX_TOP_LOGPROBS],
+    };
+    let tokens = Tokens {
+        start: 1,
+        tokens: vec![limits::MAX_TOKEN_ID; limits::MAX_TOKENS_PER_FRAME],
+        text: text(limits::MAX_TEXT_PER_FRAME_BYTES as u64),
+        logprobs: vec![logprobs; limits::MAX_TOKENS_PER_FRAME],
+        ..samples::tokens()
+    };
+    ProviderFrame::Tokens(tokens).encode().unwrap();
 }
 
 fn check_largest_evidence(case: Case) {
@@ -287,6 +338,37 @@ fn values_below_their_least_are_refused() {
     check(&unchained, chain);
     let escape = Failure { message: "\u{1b}[2J".into(), ..samples::failure() };
     check(&escape, "failure.message: expected printable text, got control character '\\u{1b}'");
+}
+
+/// Biases in another order, or two of one token, would be other bytes for the same rule.
+#[test]
+fn biases_stand_in_order() {
+    for (tokens, got) in [([5, 5], 5), ([5, 4], 4)] {
+        let bias = tokens.map(|token| LogitBias { token, bias_q16: 1 }).to_vec();
+        let offer = offer_with(|it| it.sampling.bias = bias.clone());
+        let expected = WireError::TooSmall { place: "offer.sampling.bias.token", least: 6, got };
+        assert_eq!(Offer::decode(&encode_unchecked(&offer)), Err(expected));
+    }
+    let zero = vec![LogitBias { token: 5, bias_q16: 0 }];
+    assert!(offer_with(|it| it.sampling.bias = zero.clone()).encode().is_err());
+}
+
+/// More logprobs than tokens, or values without tokens.
+#[test]
+fn logprobs_belong_to_tokens() {
+    let logprobs = vec![samples::token_logprobs(); 2];
+    let frame = Tokens { tokens: vec![1], logprobs, ..Tokens::default() };
+    assert!(matches!(
+        Tokens::decode(&encode_unchecked(&frame)),
+        Err(WireError::OverLimit { place: "tokens.logprobs", limit: 1, got: 2 })
+    ));
+    let mut proto = samples::tokens().to_proto();
+    let odd = proto::TokenLogprobs { chosen_q16: 1, tokens: vec![1], values_q16: vec![] };
+    proto.logprobs = vec![odd];
+    assert!(matches!(
+        Tokens::decode(&proto.encode_to_vec()),
+        Err(WireError::Length { place: "tokens.logprobs.values_q16", expected: 1, got: 0 })
+    ));
 }
 
 /// A resume longer than the answer may become.

@@ -80,7 +80,7 @@ proptest! {
     ) {
         let offer = Offer {
             prompt: Prompt::Text(text),
-            sampling: Sampling { temperature_q16, top_k, top_p_q16 },
+            sampling: Sampling { temperature_q16, top_k, top_p_q16, ..samples::sampling() },
             stop, max_tokens, deadline_ms, public_nonce,
             ..samples::offer()
         };
@@ -93,7 +93,9 @@ proptest! {
         ids in prop::collection::vec(0..=limits::MAX_TOKEN_ID, 1..100),
         text: String,
     ) {
-        let frame = ProviderFrame::Tokens(Tokens { start, tokens: ids, text, commitment: None });
+        let logprobs = vec![samples::token_logprobs(); ids.len() / 2];
+        let frame = Tokens { start, tokens: ids, text, commitment: None, logprobs };
+        let frame = ProviderFrame::Tokens(frame);
         prop_assert_eq!(ProviderFrame::decode(&frame.encode().unwrap()).unwrap(), frame);
     }
 

@@ -65,7 +65,12 @@ pub(super) fn offer() -> Offer {
             ChatMessage::new("system", "Answer in one word."),
             ChatMessage::new("user", "Capital of France?\nÉcris-le."),
         ]),
-        sampling: Sampling { temperature_q16: 52_429, top_k: 40, top_p_q16: 62_259 },
+        sampling: Sampling {
+            temperature_q16: 52_429,
+            top_k: 40,
+            top_p_q16: 62_259,
+            ..Sampling::GREEDY
+        },
         max_tokens: 256,
         stop: vec!["\n\n".into(), "###".into()],
         level: Level::Sampled,
@@ -73,6 +78,27 @@ pub(super) fn offer() -> Offer {
         client_nonce_hash: client_nonce_hash(&[0x52; 32]),
         deadline_ms: 60_000,
     }
+}
+
+/// Every rule of sampling at once.
+pub(super) fn sampling() -> Sampling {
+    Sampling {
+        min_p_q16: 3_277,
+        repetition_q16: 72_090,
+        presence_q16: -32_768,
+        frequency_q16: 16_384,
+        bias: vec![
+            LogitBias { token: 0, bias_q16: -6_553_600 },
+            LogitBias { token: 504, bias_q16: 98_304 },
+        ],
+        constraint: Some(Constraint::JsonSchema(r#"{"type":"object"}"#.into())),
+        logprobs: Some(5),
+        ..offer().sampling
+    }
+}
+
+pub(super) fn token_logprobs() -> TokenLogprobs {
+    TokenLogprobs { chosen_q16: 45_426, top: vec![(504, 45_426), (9, 45_427)] }
 }
 
 pub(super) fn receipt() -> Receipt {
@@ -165,6 +191,7 @@ pub(super) fn tokens() -> Tokens {
         tokens: vec![504, 1, 300, 70_000],
         text: "Paris é".into(),
         commitment: Some(Commitment { leaves: 66, root: digest(0x64) }),
+        logprobs: vec![],
     }
 }
 
@@ -276,12 +303,17 @@ fn statements() -> Vec<Sample> {
         level: Level::Full,
         ..offer()
     };
+    let ruled = Offer { sampling: sampling(), ..offer() };
+    let json = Sampling { constraint: Some(Constraint::JsonObject), ..sampling() };
+    let json = Offer { sampling: Sampling { logprobs: Some(0), ..json }, ..offer() };
     let first = Receipt { number: 1, previous: None, stop: Stop::StopString, ..receipt() };
     let unasked = Verdict { draw: None, ..verdict(Outcome::Pass) };
     vec![
         sample("offer", &offer()),
         sample("offer-text", &text),
         sample("offer-tokens", &token_ids),
+        sample("offer-rules", &ruled),
+        sample("offer-json", &json),
         sample("receipt", &receipt()),
         sample("receipt-first", &first),
         sample("verdict-pass", &unasked),
@@ -296,6 +328,8 @@ fn statements() -> Vec<Sample> {
 
 fn job() -> Vec<Sample> {
     let resumed = RouterFrame::Open { offer: signed_offer(), resume: vec![504, 1] };
+    let logprobs = vec![token_logprobs(), TokenLogprobs::default()];
+    let likely = Tokens { tokens: vec![504, 1], logprobs, ..Tokens::default() };
     let quiet = Tokens { tokens: vec![9], ..Tokens::default() };
     vec![
         sample("router-open", &resumed),
@@ -304,6 +338,7 @@ fn job() -> Vec<Sample> {
         sample("provider-accepted", &ProviderFrame::Accepted(accepted())),
         sample("provider-tokens", &ProviderFrame::Tokens(tokens())),
         sample("provider-tokens-plain", &ProviderFrame::Tokens(quiet)),
+        sample("provider-tokens-logprobs", &ProviderFrame::Tokens(likely)),
         sample("provider-delivered", &ProviderFrame::Delivered(delivered())),
         sample("provider-openings", &ProviderFrame::Openings(openings())),
         sample("provider-failure", &ProviderFrame::Failure(failure())),
