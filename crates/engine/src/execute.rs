@@ -10,14 +10,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use peerproof_proof::{DrawnStep, Ending, Execute, Step, logits_digest, state_digest};
-use peerproof_wire::{Digest, ModelId, Offer, Sampling};
+use peerproof_proof::{Ending, Execute, Step};
+use peerproof_wire::{Digest, ModelId, Offer};
 
-use crate::forward::{ForwardError, Item, Output, Runner};
+use crate::draws::Draws;
+use crate::forward::{ForwardError, Item, Runner};
 use crate::kernels::KernelPath;
 use crate::kv::Kv;
 use crate::model::{Model, PromptError};
-use crate::sample;
 use crate::stop::Answer;
 
 /// Items given to the forward pass at once.
@@ -41,45 +41,6 @@ pub enum ReplayError {
     /// The forward pass refuses the tokens.
     #[error(transparent)]
     Forward(#[from] ForwardError),
-}
-
-/// What a job's steps are made with.
-#[derive(Clone, Debug)]
-pub(crate) struct Draws {
-    key: Digest,
-    seed: Digest,
-    sampling: sample::Sampling,
-}
-
-impl Draws {
-    pub(crate) fn new(key: Digest, seed: Digest, sampling: &Sampling) -> Self {
-        let Sampling { temperature_q16, top_k, top_p_q16 } = *sampling;
-        Self { key, seed, sampling: sample::Sampling { temperature_q16, top_k, top_p_q16 } }
-    }
-
-    /// The step at `position`, where `token` was read. `prompt` is the length of
-    /// the prompt: its last position is the first that draws.
-    pub(crate) fn step(
-        &self,
-        position: usize,
-        prompt: usize,
-        token: u32,
-        out: &Output<'_>,
-    ) -> Step {
-        let index = (position + 1).checked_sub(prompt);
-        let drawn = index.zip(out.logits).map(|(index, logits)| self.drawn(index as u64, logits));
-        Step { position: position as u32, token, state: state_digest(&self.key, out.state), drawn }
-    }
-
-    fn drawn(&self, index: u64, logits: &[i32]) -> DrawnStep {
-        let greedy = self.sampling.temperature_q16 == 0;
-        let draw = if greedy { 0 } else { sample::draw(self.seed.as_bytes(), index) };
-        DrawnStep {
-            logits: logits_digest(&self.key, logits),
-            draw,
-            next: sample::choose(logits, &self.sampling, draw),
-        }
-    }
 }
 
 /// Replays answers for an auditor. One replay runs at a time; further callers wait.
@@ -139,7 +100,7 @@ impl Execute for Replayer {
         self.check_model(offer)?;
         let read = answer.len().saturating_sub(1);
         self.model.check_fit(prompt, read as u32)?;
-        let draws = Draws::new(*key, *seed, &offer.sampling);
+        let mut draws = Draws::new(*key, *seed, &offer.sampling, prompt);
         let tokens: Vec<u32> = prompt.iter().chain(&answer[..read]).copied().collect();
         let item = |(position, &token): (usize, &u32)| Item {
             sequence: 0,
@@ -153,7 +114,7 @@ impl Execute for Replayer {
         for (at, batch) in items.chunks(BATCH).enumerate() {
             runner.forward(&mut [&mut kv], batch, &mut |index, output| {
                 let position = at * BATCH + index;
-                on_step(draws.step(position, prompt.len(), tokens[position], &output));
+                on_step(draws.step(position, tokens[position], &output));
             })?;
         }
         Ok(())

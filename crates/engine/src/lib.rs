@@ -33,11 +33,13 @@
 mod architecture;
 pub mod arith;
 pub mod bench;
+mod draws;
 pub mod execute;
 pub mod forward;
 pub mod gguf;
 pub mod kernels;
 pub mod kv;
+pub mod logprobs;
 pub mod model;
 mod pack;
 mod pool;

@@ -1,36 +1,108 @@
-//! From logits to a token, in integers: greedy, or a draw by temperature, top-k
-//! and top-p.
+//! From logits to a token, in integers: the rules that change logits, then a
+//! greedy choice or a draw by temperature, top-k, top-p and min-p.
 //!
-//! A draw is a 64-bit number that follows from the job's seed and the step;
-//! nobody chooses it. The tokens that may be chosen are found first, each with
-//! an integer weight; the draw then falls into the cumulative table of the
-//! weights in the order of token numbers. Deliberately absent: floats, state,
-//! randomness of our own.
+//! The order is fixed: repetition, frequency and presence penalties, biases,
+//! the mask of a constraint ([`adjust`]); then weights, top-k, top-p, min-p and
+//! the draw ([`choose`], [`choose_adjusted`]). A draw is a 64-bit number that
+//! follows from the job's seed and the step; nobody chooses it. The tokens that
+//! may be chosen are found first, each with an integer weight; the draw then
+//! falls into the cumulative table of the weights in the order of token numbers.
+//! `docs/spec/arithmetic.md`, section 8, is the definition. Deliberately absent:
+//! floats, state, randomness of our own, and what a constraint allows.
 
 #![deny(clippy::float_arithmetic)]
+
+use std::collections::BTreeMap;
+
+pub use peerproof_wire::{LogitBias, Sampling};
 
 use crate::arith::LOGIT_BITS;
 use crate::arith::tables::tables;
 
 /// `round(log2(e) · 2^48)`.
-const LOG2_E_48: u64 = 0x1_7154_7652_B830;
+pub(crate) const LOG2_E_48: u64 = 0x1_7154_7652_B830;
 /// Fraction bits of a weight's logarithm.
 const STEP_BITS: u32 = 10;
+/// Fraction bits of a logit that rules may have changed.
+const RULE_BITS: u32 = 16;
 /// 1 at 2^-16.
 const ONE_Q16: u32 = 1 << 16;
 /// How many of the best tokens are looked at first for top-p.
 const FIRST_LOOK: usize = 64;
+/// The adjusted logit of a token that must not be chosen.
+pub const FORBIDDEN: i64 = i64::MIN;
 
-/// How a token is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sampling {
-    /// Temperature at 2^-16; 0 chooses greedily.
-    pub temperature_q16: u32,
-    /// Only the `top_k` best tokens; 0 for all.
-    pub top_k: u32,
-    /// Only the best tokens that together reach this share, at 2^-16; 0 and
-    /// 65,536 and more for all.
-    pub top_p_q16: u32,
+/// The tokens that penalties look at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// How many times each token stands in the answer; 0 for tokens that stand
+    /// in the prompt alone.
+    times: BTreeMap<u32, u32>,
+}
+
+impl History {
+    /// The history of an answer that has not begun.
+    #[must_use]
+    pub fn of_prompt(prompt: &[u32]) -> Self {
+        Self { times: prompt.iter().map(|&token| (token, 0)).collect() }
+    }
+
+    /// A token of the answer.
+    pub fn push(&mut self, token: u32) {
+        *self.times.entry(token).or_default() += 1;
+    }
+}
+
+/// Whether a penalty looks at the tokens so far.
+#[must_use]
+pub fn has_penalties(sampling: &Sampling) -> bool {
+    let Sampling { repetition_q16, presence_q16, frequency_q16, .. } = *sampling;
+    (repetition_q16, presence_q16, frequency_q16) != (0, 0, 0)
+}
+
+/// The logits at 2^-16 after penalties, biases and mask, into `out`. Bit `t` of
+/// `allowed` (32 to a word, the lowest first) says whether token `t` may be
+/// chosen; tokens beyond its end may not.
+pub fn adjust(
+    logits: &[i32],
+    sampling: &Sampling,
+    history: &History,
+    allowed: Option<&[u32]>,
+    out: &mut Vec<i64>,
+) {
+    out.clear();
+    out.extend(logits.iter().map(|&logit| logit.at_rule_bits()));
+    for (&token, &times) in &history.times {
+        if let Some(logit) = out.get_mut(token as usize) {
+            *logit = penalised(*logit, times, sampling);
+        }
+    }
+    for LogitBias { token, bias_q16 } in &sampling.bias {
+        if let Some(logit) = out.get_mut(*token as usize) {
+            *logit += i64::from(*bias_q16);
+        }
+    }
+    let Some(allowed) = allowed else { return };
+    for (at, tokens) in out.chunks_mut(32).enumerate() {
+        let bits = allowed.get(at).copied().unwrap_or(0);
+        for (bit, logit) in tokens.iter_mut().enumerate() {
+            if bits >> bit & 1 == 0 {
+                *logit = FORBIDDEN;
+            }
+        }
+    }
+}
+
+/// A logit of a token that stands in the prompt, or `times` times in the answer.
+fn penalised(logit: i64, times: u32, sampling: &Sampling) -> i64 {
+    // |logit| < 2^38; the quotient stays below 2^54, the product below 2^59.
+    let logit = match i64::from(sampling.repetition_q16) {
+        0 => logit,
+        penalty if logit > 0 => (logit << 16).div_euclid(penalty),
+        penalty => (logit * penalty) >> 16,
+    };
+    let present = if times > 0 { i64::from(sampling.presence_q16) } else { 0 };
+    logit - present - i64::from(times) * i64::from(sampling.frequency_q16)
 }
 
 /// The draw of a step: the first 8 bytes, little-endian, of BLAKE3 over the
@@ -51,42 +123,85 @@ pub fn greedy(logits: &[i32]) -> u32 {
     logits.iter().position(|&logit| logit == best).unwrap_or(0) as u32
 }
 
-/// The chosen token. `draw` is not looked at when choosing greedily.
+/// The chosen token where no rule changes logits. `draw` is not looked at when
+/// choosing greedily.
 #[must_use]
 pub fn choose(logits: &[i32], sampling: &Sampling, draw: u64) -> u32 {
-    if sampling.temperature_q16 == 0 || logits.is_empty() {
-        return greedy(logits);
+    choose_from(logits, sampling, draw).unwrap_or(0)
+}
+
+/// The chosen token of logits made by [`adjust`]; `None` if all are forbidden.
+#[must_use]
+pub fn choose_adjusted(adjusted: &[i64], sampling: &Sampling, draw: u64) -> Option<u32> {
+    choose_from(adjusted, sampling, draw)
+}
+
+fn choose_from<L: Logit>(logits: &[L], sampling: &Sampling, draw: u64) -> Option<u32> {
+    let first = *logits.first()?;
+    let best = logits.iter().fold(first, |best, &logit| best.max(logit));
+    if best.at_rule_bits() == FORBIDDEN {
+        return None;
+    }
+    if sampling.temperature_q16 == 0 {
+        return logits.iter().position(|&logit| logit == best).map(|token| token as u32);
     }
     let scale = u128::from(LOG2_E_48 / u64::from(sampling.temperature_q16));
-    let best = highest(logits);
     let mut kept: Vec<Candidate> = Vec::with_capacity(logits.len());
     for (token, &logit) in logits.iter().enumerate() {
-        let weight = weight((i64::from(best) - i64::from(logit)) as u64, scale);
+        let logit = logit.at_rule_bits();
+        if logit == FORBIDDEN {
+            continue;
+        }
+        let weight = weight((best.at_rule_bits() - logit) as u64, scale);
         if weight > 0 {
             kept.push(Candidate { logit, token: token as u32, weight });
         }
     }
     keep_top_k(&mut kept, sampling.top_k as usize);
     keep_top_p(&mut kept, sampling.top_p_q16);
+    // The best token weighs 2^31.
+    let least = u64::from(sampling.min_p_q16) << 15;
+    kept.retain(|candidate| u64::from(candidate.weight) >= least);
     kept.sort_unstable_by_key(|candidate| candidate.token);
-    pick(&kept, draw)
+    Some(pick(&kept, draw))
 }
 
 fn highest(logits: &[i32]) -> i32 {
     logits.iter().fold(i32::MIN, |best, &logit| best.max(logit))
 }
 
+/// A logit of either fineness.
+trait Logit: Copy + Ord {
+    /// At 2^-16.
+    fn at_rule_bits(self) -> i64;
+}
+
+impl Logit for i32 {
+    #[inline(always)]
+    fn at_rule_bits(self) -> i64 {
+        const { assert!(LOGIT_BITS <= RULE_BITS as i32) };
+        i64::from(self) << (RULE_BITS as i32 - LOGIT_BITS)
+    }
+}
+
+impl Logit for i64 {
+    #[inline(always)]
+    fn at_rule_bits(self) -> i64 {
+        self
+    }
+}
+
 /// A token that may be chosen.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
-    logit: i32,
+    logit: i64,
     token: u32,
     weight: u32,
 }
 
 impl Candidate {
     /// The best first, the lowest number first among equals.
-    fn rank(&self) -> (std::cmp::Reverse<i32>, u32) {
+    fn rank(&self) -> (std::cmp::Reverse<i64>, u32) {
         (std::cmp::Reverse(self.logit), self.token)
     }
 }
@@ -94,9 +209,8 @@ impl Candidate {
 /// `2^31 · 2^-(gap · log2(e) / temperature)`, by the table of powers.
 #[inline(always)]
 fn weight(gap: u64, scale: u128) -> u32 {
-    // scale is log2(e) / temperature at 2^-32, gap at 2^-10: so are the steps.
-    const { assert!(LOGIT_BITS == STEP_BITS as i32) };
-    let steps = (u128::from(gap) * scale) >> 32;
+    // scale is log2(e) / temperature at 2^-32, gap at 2^-16, the steps at 2^-10.
+    let steps = (u128::from(gap) * scale) >> (32 + RULE_BITS - STEP_BITS);
     if steps >= 32 << STEP_BITS {
         return 0;
     }
@@ -173,9 +287,9 @@ mod tests {
         let mut all: Vec<Candidate> = (0u32..)
             .zip(logits)
             .map(|(token, &logit)| Candidate {
-                logit,
+                logit: logit.at_rule_bits(),
                 token,
-                weight: weight((best - logit) as u64, scale),
+                weight: weight((best - logit) as u64 * 64, scale),
             })
             .collect();
         all.sort_by_key(Candidate::rank);
@@ -191,6 +305,9 @@ mod tests {
             });
             all.truncate(end.map_or(all.len(), |end| end + 1));
         }
+        let most = all.iter().map(|c| u64::from(c.weight)).max().unwrap();
+        let share = u64::from(sampling.min_p_q16);
+        all.retain(|c| u64::from(c.weight) * 65_536 >= most * share);
         all.sort_by_key(|c| c.token);
         pick(&all, draw)
     }
@@ -200,8 +317,22 @@ mod tests {
         let logits = logits(5_000, 9_000);
         for temperature_q16 in [1, 20_000, 65_536, 200_000] {
             for top_k in [0, 1, 2, 40, 4_999, 9_999] {
-                for top_p_q16 in [0, 1, 30_000, 62_259, 65_535, 65_536] {
-                    let sampling = Sampling { temperature_q16, top_k, top_p_q16 };
+                for (top_p_q16, min_p_q16) in [
+                    (0, 0),
+                    (1, 65_536),
+                    (30_000, 0),
+                    (62_259, 3_277),
+                    (65_535, 20_000),
+                    (65_536, 1),
+                    (65_536, 65_536),
+                ] {
+                    let sampling = Sampling {
+                        temperature_q16,
+                        top_k,
+                        top_p_q16,
+                        min_p_q16,
+                        ..Sampling::GREEDY
+                    };
                     for step in 0..4 {
                         let draw = draw(&[3; 32], step);
                         assert_eq!(
@@ -241,5 +372,86 @@ mod tests {
         // The ends of the range of draws reach the ends of the table.
         assert_eq!(choose(&[710, 0], &sampling, 0), 0);
         assert_eq!(choose(&[710, 0], &sampling, u64::MAX), 1);
+    }
+
+    fn adjusted(logits: &[i32], sampling: &Sampling, prompt: &[u32], answer: &[u32]) -> Vec<i64> {
+        let mut history = History::of_prompt(prompt);
+        answer.iter().for_each(|&token| history.push(token));
+        let mut out = Vec::new();
+        adjust(logits, sampling, &history, None, &mut out);
+        out
+    }
+
+    #[test]
+    fn penalties_are_taken_in_their_order() {
+        let logits = [1024, -1024, 512, 7];
+        let none = adjusted(&logits, &Sampling::GREEDY, &[0], &[1, 1]);
+        assert_eq!(none, [65_536, -65_536, 32_768, 448]);
+        // Halved if positive, doubled if negative, wherever the token stood.
+        let repetition = Sampling { repetition_q16: 2 << 16, ..Sampling::GREEDY };
+        assert_eq!(adjusted(&logits, &repetition, &[0], &[1, 1]), [32_768, -131_072, 32_768, 448]);
+        // Toward minus infinity on either side.
+        let third = Sampling { repetition_q16: 3 << 16, ..Sampling::GREEDY };
+        assert_eq!(adjusted(&[1, -1], &third, &[0, 1], &[]), [21, -192]);
+        let odd = Sampling { repetition_q16: 65_537, ..Sampling::GREEDY };
+        assert_eq!(adjusted(&[1, -1], &odd, &[0, 1], &[]), [63, -65]);
+        // Presence and frequency know the answer only.
+        let all = Sampling { presence_q16: 100, frequency_q16: 10, ..repetition };
+        assert_eq!(adjusted(&logits, &all, &[0], &[1, 1]), [32_768, -131_192, 32_768, 448]);
+        let bias = vec![LogitBias { token: 1, bias_q16: 7 }, LogitBias { token: 99, bias_q16: 1 }];
+        let biased = Sampling { bias, ..all };
+        assert_eq!(adjusted(&logits, &biased, &[0, 9], &[1, 1]), [32_768, -131_185, 32_768, 448]);
+    }
+
+    #[test]
+    fn extreme_rules_stay_within_their_width() {
+        for repetition_q16 in [1, 1 << 20] {
+            for (logit, penalty) in [(i32::MAX, -131_072), (-i32::MAX, 131_072)] {
+                let (presence_q16, frequency_q16) = (penalty, penalty);
+                let rules =
+                    Sampling { repetition_q16, presence_q16, frequency_q16, ..Sampling::GREEDY };
+                let changed = penalised(logit.at_rule_bits(), u32::MAX, &rules);
+                assert!(changed.unsigned_abs() < 1 << 60, "{changed}");
+                let sampling = Sampling { temperature_q16: 1, ..rules };
+                assert_eq!(
+                    choose_adjusted(&[changed, -changed], &sampling, 5),
+                    Some(u32::from(changed < 0))
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_mask_leaves_what_it_allows() {
+        let logits = logits(100, 9_000);
+        let mut out = Vec::new();
+        let sampling = Sampling { temperature_q16: 1 << 22, ..Sampling::GREEDY };
+        let mask = [1 << 7, 0, 1 << 3];
+        adjust(&logits, &sampling, &History::default(), Some(&mask), &mut out);
+        let seen: std::collections::BTreeSet<_> =
+            (0..64).map(|step| choose_adjusted(&out, &sampling, draw(&[4; 32], step))).collect();
+        assert_eq!(seen, [Some(7), Some(67)].into());
+        for none in [&[][..], &[0, 0, 0]] {
+            adjust(&logits, &sampling, &History::default(), Some(none), &mut out);
+            assert_eq!(choose_adjusted(&out, &sampling, 1), None);
+            assert_eq!(choose_adjusted(&out, &Sampling::GREEDY, 1), None);
+        }
+    }
+
+    /// Without a rule, both roads lead to the same token.
+    #[test]
+    fn rules_that_are_off_change_nothing() {
+        let logits = logits(3_000, 9_000);
+        for temperature_q16 in [0, 1, 40_000, 1 << 23] {
+            for top_p_q16 in [1, 60_000, 65_536] {
+                let sampling = Sampling { temperature_q16, top_p_q16, ..Sampling::GREEDY };
+                for step in 0..8 {
+                    let draw = draw(&[8; 32], step);
+                    let other =
+                        choose_adjusted(&adjusted(&logits, &sampling, &[1], &[2]), &sampling, draw);
+                    assert_eq!(other, Some(choose(&logits, &sampling, draw)));
+                }
+            }
+        }
     }
 }

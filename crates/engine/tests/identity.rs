@@ -196,7 +196,7 @@ fn choices_are_the_pinned_ones() {
     for (temperature_q16, top_k, top_p_q16) in
         [(0, 0, 0), (65_536, 0, 0), (52_429, 40, 62_259), (131_072, 0, 32_768)]
     {
-        let sampling = Sampling { temperature_q16, top_k, top_p_q16 };
+        let sampling = Sampling { temperature_q16, top_k, top_p_q16, ..Sampling::GREEDY };
         let tokens: Vec<String> = (0..8)
             .map(|step| choose(&logits, &sampling, draw(&[7; 32], step)).to_string())
             .collect();

@@ -21,7 +21,9 @@ static MODEL: LazyLock<Arc<Model>> =
 
 static SERVICE: LazyLock<Service> = LazyLock::new(|| service(&ServiceOptions::default()));
 
-const SAMPLED: Sampling = Sampling { temperature_q16: 60_000, top_k: 40, top_p_q16: 62_000 };
+fn sampled() -> Sampling {
+    Sampling { temperature_q16: 60_000, top_k: 40, top_p_q16: 62_000, ..Sampling::GREEDY }
+}
 
 fn service(options: &ServiceOptions) -> Service {
     let options = ServiceOptions { threads: 2, ..*options };
@@ -114,7 +116,7 @@ fn events_come_in_order_and_cover_every_position() {
 
 #[test]
 fn company_changes_nothing() {
-    let story = Job { sampling: SAMPLED, ..job(&Prompt::Text("Once upon a time".into()), 12) };
+    let story = Job { sampling: sampled(), ..job(&Prompt::Text("Once upon a time".into()), 12) };
     let long = job(&Prompt::Text("All work and no play. ".repeat(20)), 6);
     let jobs = [capital(10), story, long, capital(3)];
     let alone: Vec<Generated> =
@@ -138,7 +140,7 @@ fn the_seed_decides_what_is_drawn() {
     let prompt = Prompt::Text("My favourite colour is".into());
     let drawn = |seed: u8| {
         let job =
-            Job { seed: Digest::from_bytes([seed; 32]), sampling: SAMPLED, ..job(&prompt, 12) };
+            Job { seed: Digest::from_bytes([seed; 32]), sampling: sampled(), ..job(&prompt, 12) };
         SERVICE.generate(job).unwrap().tokens
     };
     assert_eq!(drawn(1), drawn(1));
@@ -147,7 +149,7 @@ fn the_seed_decides_what_is_drawn() {
 
 #[test]
 fn an_answer_goes_on_elsewhere_with_the_identical_token() {
-    let job = Job { sampling: SAMPLED, ..capital(12) };
+    let job = Job { sampling: sampled(), ..capital(12) };
     let whole = SERVICE.generate(job.clone()).unwrap();
     for taken in [1, whole.tokens.len() / 2, whole.tokens.len()] {
         let resume = whole.tokens[..taken].to_vec();
@@ -311,7 +313,7 @@ fn offer(prompt: Prompt) -> Offer {
     Offer {
         model_id: MODEL.id(),
         prompt,
-        sampling: SAMPLED,
+        sampling: sampled(),
         max_tokens: 12,
         stop: vec!["zzz".into()],
         level: Level::Full,
@@ -324,7 +326,7 @@ fn offer(prompt: Prompt) -> Offer {
 #[test]
 fn a_replay_gives_every_step_of_the_answer() {
     let offer = offer(chat("Name a fruit."));
-    let job = Job { sampling: SAMPLED, ..job(&offer.prompt, offer.max_tokens) };
+    let job = Job { sampling: sampled(), ..job(&offer.prompt, offer.max_tokens) };
     let answer = SERVICE.generate(job.clone()).unwrap();
     let replayer = Replayer::new(Arc::clone(&MODEL), 2).unwrap();
     assert_eq!(replayer.model_id(), MODEL.id());

@@ -133,7 +133,7 @@ impl Common {
                 jobs.push(JobSpec {
                     model: self.model.clone(),
                     prompt: prompt.clone(),
-                    sampling: self.sampling,
+                    sampling: self.sampling.clone(),
                     max_tokens: self.max_tokens,
                     stop: self.stop.clone(),
                     seed: self.seed.map(|seed| seed.wrapping_add(choice as i64)),
@@ -168,7 +168,7 @@ fn sampling(fields: &Fields<'_>) -> Result<Sampling, ApiError> {
         Some(k) => u32::try_from(k)
             .map_err(|_| ApiError::invalid("top_k", "a whole number; 0 or -1 is off"))?,
     };
-    Ok(Sampling { temperature_q16, top_k, top_p_q16 })
+    Ok(Sampling { temperature_q16, top_k, top_p_q16, ..Sampling::GREEDY })
 }
 
 fn max_tokens(fields: &Fields<'_>) -> Result<Option<u32>, ApiError> {

@@ -359,7 +359,7 @@ fn generate(
         seed: sampling_seed(offer),
         prompt,
         resume: Vec::new(),
-        sampling: offer.sampling,
+        sampling: offer.sampling.clone(),
         max_tokens: offer.max_tokens,
         stop: Vec::new(),
     };

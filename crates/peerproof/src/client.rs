@@ -9,6 +9,7 @@
 
 use std::fmt;
 
+pub use peerproof_wire::{Constraint, LogitBias, Sampling};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
@@ -68,22 +69,6 @@ pub struct ChatMessage {
     pub role: String,
     /// The text.
     pub content: String,
-}
-
-/// Sampling in 16-bit fixed point: what is signed and replayed is an integer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sampling {
-    /// Temperature × 65,536; 0 is greedy.
-    pub temperature_q16: u32,
-    /// Keep the k most likely tokens; 0 is off.
-    pub top_k: u32,
-    /// Keep the smallest set with this mass × 65,536; 65,536 is off.
-    pub top_p_q16: u32,
-}
-
-impl Sampling {
-    /// The most likely token every time.
-    pub const GREEDY: Sampling = Sampling { temperature_q16: 0, top_k: 0, top_p_q16: 65_536 };
 }
 
 /// How an answer is checked.

@@ -5,7 +5,7 @@
 //! per position; everything else (hashing, committing, comparing, blaming)
 //! happens on this side and is the same for provider and auditor.
 
-use peerproof_wire::{Digest, ModelId, Offer, Stop};
+use peerproof_wire::{Digest, ModelId, Offer, Stop, TokenLogprobs};
 
 /// What the model did at one position of prompt or answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +27,10 @@ pub struct DrawnStep {
     pub logits: Digest,
     /// The random number of this draw; 0 when sampling is greedy.
     pub draw: u64,
-    /// The token that the logits and the draw determine.
+    /// The token that the logits, the offer's rules and the draw determine.
     pub next: u32,
+    /// How likely it was, if the offer asks; no leaf holds it.
+    pub logprobs: Option<TokenLogprobs>,
 }
 
 /// Text and end of an answer, as the tokens and the offer determine them.

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::execute::Draws;
+use crate::draws::Draws;
 use crate::forward::Output;
 use crate::stop::Answer;
 use crate::tokenizer::Tokenizer;
@@ -29,10 +29,11 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn new(job: Job, sink: Sink) -> Self {
         let (prompt, readable) = (job.prompt.len(), positions(&job));
+        let draws = Draws::new(job.key, job.seed, &job.sampling, &job.prompt);
         let mut feed = job.prompt;
         feed.extend_from_slice(&job.resume);
         Self {
-            draws: Draws::new(job.key, job.seed, &job.sampling),
+            draws,
             prompt,
             readable,
             given: feed.len(),
@@ -81,7 +82,7 @@ impl Run {
         if self.over || self.wrong_from.is_some() {
             return;
         }
-        let step = self.draws.step(position, self.prompt, self.feed[position], output);
+        let step = self.draws.step(position, self.feed[position], output);
         let Some(token) = step.drawn.as_ref().map(|drawn| drawn.next) else {
             return self.tell(Event::Prompt { step });
         };

@@ -49,7 +49,7 @@ fn the_plainest_request_has_openai_defaults() {
     let job = &asked.jobs[0];
     assert_eq!(asked.jobs.len(), 1);
     assert!(!asked.stream && !asked.include_usage);
-    let sampling = Sampling { temperature_q16: 65_536, top_k: 0, top_p_q16: 65_536 };
+    let sampling = Sampling { temperature_q16: 65_536, ..Sampling::GREEDY };
     assert_eq!(job.sampling, sampling);
     assert_eq!((job.max_tokens, job.seed), (None, None));
     assert_eq!(job.verification.level, Level::Sampled);

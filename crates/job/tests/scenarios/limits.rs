@@ -37,7 +37,7 @@ fn closes(outs: &[router::Out]) -> bool {
 
 fn frame(start: u32, tokens: usize, text: usize) -> ProviderFrame {
     let tokens =
-        Tokens { start, tokens: vec![1; tokens], text: "x".repeat(text), commitment: None };
+        Tokens { start, tokens: vec![1; tokens], text: "x".repeat(text), ..Tokens::default() };
     ProviderFrame::Tokens(tokens)
 }
 
@@ -88,7 +88,7 @@ fn commitments_grow_and_cover_no_more_than_there_is() {
     let commit = |start, leaves| {
         let root = Digest::from_bytes([1; 32]);
         let commitment = Some(Commitment { leaves, root });
-        let tokens = Tokens { start, tokens: vec![1], text: String::new(), commitment };
+        let tokens = Tokens { start, tokens: vec![1], commitment, ..Tokens::default() };
         router::In::Frame(LaneId(0), ProviderFrame::Tokens(tokens))
     };
     let (mut job, _) = running(3);

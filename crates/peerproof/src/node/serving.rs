@@ -394,7 +394,7 @@ fn start(
         seed: sampling_seed(offer),
         prompt,
         resume,
-        sampling: offer.sampling,
+        sampling: offer.sampling.clone(),
         max_tokens: offer.max_tokens,
         stop: offer.stop.clone(),
     };

@@ -60,7 +60,7 @@ impl Auditor {
 fn case(router: &Router, change: impl FnOnce(&mut peerproof_wire::Receipt)) -> Case {
     let provider = Arc::new(Keypair::from_seed(&random()));
     let offer = router.offer(|_| {});
-    let mut honest = compute(&provider, &offer, &[], offer.sampling);
+    let mut honest = compute(&provider, &offer, &[], offer.sampling.clone());
     change(&mut honest.receipt);
     let tokens = honest.frames.iter().flat_map(|f| f.tokens.clone()).collect();
     Case { offer, receipt: Signed::sign(&provider, honest.receipt).unwrap(), tokens }

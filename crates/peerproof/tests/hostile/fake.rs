@@ -161,7 +161,13 @@ pub(super) fn compute(
                 ids.push(token);
                 let due = ids.len().is_multiple_of(COMMIT_EVERY);
                 let commitment = due.then(|| transcript.commitment());
-                frames.push(Tokens { start: index, tokens: vec![token], text, commitment });
+                frames.push(Tokens {
+                    start: index,
+                    tokens: vec![token],
+                    text,
+                    commitment,
+                    ..Tokens::default()
+                });
             }
             Event::Finished { stop, text, .. } => end = Some((stop, text)),
             Event::Started => {}
@@ -253,7 +259,7 @@ async fn play(mut stream: FrameStream, key: Arc<Keypair>, script: Script) {
     let Ok(Some(frame)) = stream.recv().await else { return };
     let Ok(RouterFrame::Open { offer, resume }) = RouterFrame::decode(&frame) else { return };
     let acting = tokio::task::spawn_blocking(move || {
-        let sampling = offer.sampling;
+        let sampling = offer.sampling.clone();
         script(compute(&key, &offer, &resume, sampling))
     });
     let mut moves: VecDeque<Move> = acting.await.unwrap().into();

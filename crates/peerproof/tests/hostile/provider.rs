@@ -350,7 +350,12 @@ fn control_tokens_as_text() {
         ];
         for prompt in prompts {
             let name = format!("{prompt:?}").chars().take(60).collect::<String>();
-            let sampling = Sampling { temperature_q16: 8_388_608, top_k: 1 << 24, top_p_q16: 1 };
+            let sampling = Sampling {
+                temperature_q16: 8_388_608,
+                top_k: 1 << 24,
+                top_p_q16: 1,
+                ..Sampling::GREEDY
+            };
             let offer = router.offer(|offer| (offer.prompt, offer.sampling) = (prompt, sampling));
             let mut stream = router.stream().await;
             router.open(&mut stream, &offer, &[]).await;

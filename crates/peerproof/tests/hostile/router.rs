@@ -80,7 +80,7 @@ const TOKENS: u32 = 10;
 fn question(level: Level) -> JobSpec {
     let mut spec =
         JobSpec::new(&model().id, Prompt::Text("Once upon a time, in a city by the sea,".into()));
-    spec.sampling = Sampling { temperature_q16: 65_536, top_k: 0, top_p_q16: 65_536 };
+    spec.sampling = Sampling { temperature_q16: 65_536, ..Sampling::GREEDY };
     spec.seed = Some(11);
     spec.max_tokens = Some(TOKENS);
     spec.verification.level = level;
@@ -368,7 +368,7 @@ fn receipts_that_belong_to_something_else() {
             let mut old = honest.offer.statement().clone();
             old.public_nonce = random();
             let old = Signed::sign(&Keypair::from_seed(&[56; 32]), old).unwrap();
-            let old = compute(&honest.key, &old, &[], old.sampling);
+            let old = compute(&honest.key, &old, &[], old.sampling.clone());
             *delivery = deliver(&honest.key, old.receipt);
         }),
         delivery("another place in the log", log, |_, delivery| delivery.log.index = 0),
@@ -416,7 +416,7 @@ fn wrong_answers() {
             let mut offer = honest.offer.statement().clone();
             offer.public_nonce = [1; 32];
             let offer = Signed::sign(&Keypair::from_seed(&[58; 32]), offer).unwrap();
-            let mut other = compute(&honest.key, &offer, &[], offer.sampling);
+            let mut other = compute(&honest.key, &offer, &[], offer.sampling.clone());
             other.accepted = honest.accepted.clone();
             other.receipt.offer_id = honest.offer.id();
             other.with_receipt(other.receipt.clone())
@@ -425,7 +425,7 @@ fn wrong_answers() {
             // Tokens are right, the leaves were made for another router's offer.
             let offer = honest.offer.statement().clone();
             let offer = Signed::sign(&Keypair::from_seed(&[59; 32]), offer).unwrap();
-            let copied = compute(&honest.key, &offer, &[], offer.sampling);
+            let copied = compute(&honest.key, &offer, &[], offer.sampling.clone());
             let mut receipt = copied.receipt;
             receipt.offer_id = honest.offer.id();
             honest.with_receipt(receipt)

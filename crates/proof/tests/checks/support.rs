@@ -111,7 +111,7 @@ impl Toy {
             let draw = self.draw(offer, seed, step);
             let best = (0..VOCABULARY).max_by_key(|token| logits[*token as usize]).unwrap();
             let next = (best + (draw % 5) as u32) % VOCABULARY;
-            DrawnStep { logits: logits_digest(key, &logits), draw, next }
+            DrawnStep { logits: logits_digest(key, &logits), draw, next, logprobs: None }
         });
         Step { position, token: read[read.len() - 1], state: state_digest(key, &row), drawn }
     }

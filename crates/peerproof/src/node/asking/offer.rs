@@ -51,11 +51,7 @@ pub(in crate::node) fn prepare(
     let offer = Offer {
         model_id,
         prompt: prompt(spec.prompt),
-        sampling: peerproof_wire::Sampling {
-            temperature_q16: spec.sampling.temperature_q16,
-            top_k: spec.sampling.top_k,
-            top_p_q16: spec.sampling.top_p_q16,
-        },
+        sampling: spec.sampling,
         max_tokens: spec.max_tokens.unwrap_or(ask.max_tokens),
         stop: spec.stop,
         level: match level {
