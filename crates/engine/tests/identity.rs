@@ -13,7 +13,10 @@ use peerproof_engine::forward::{Item, Runner};
 use peerproof_engine::gguf::Gguf;
 use peerproof_engine::kernels::KernelPath;
 use peerproof_engine::kv::Kv;
-use peerproof_engine::sample::{Sampling, choose, draw};
+use peerproof_engine::logprobs;
+use peerproof_engine::sample::{
+    History, LogitBias, Sampling, adjust, choose, choose_adjusted, draw,
+};
 use peerproof_engine::transformer::{LoadOptions, Transformer};
 use support::real_model;
 
@@ -175,6 +178,8 @@ fn tables_are_the_pinned_ones() {
     lines += &line("wide-exp", tables.wide_exp.iter().flat_map(|v| v.to_le_bytes()).collect());
     lines += &line("logistic", tables.logistic.iter().flat_map(|v| v[0].to_le_bytes()).collect());
     lines += &line("gelu", tables.gelu.iter().flat_map(|v| v[0].to_le_bytes()).collect());
+    let ln = logprobs::ln_table().iter().flat_map(|v| v.to_le_bytes()).collect();
+    lines += &line("ln", ln);
     for base in [10_000f32, 100_000.0, 500_000.0, 1_000_000.0] {
         let base_exact = Exact::from_f32(base.to_bits()).unwrap();
         let frequency = |i| fixed::frequency(base_exact, i, 64, &[]).unwrap();
@@ -202,5 +207,76 @@ fn choices_are_the_pinned_ones() {
             .collect();
         lines += &format!("{temperature_q16} {top_k} {top_p_q16}: {}\n", tokens.join(" "));
     }
+    lines += &ruled_choices(&logits);
     check_vector("choices.txt", &lines);
+}
+
+/// Choices under every rule, the chosen tokens joining the answer; and what
+/// would be reported of the raw logits.
+fn ruled_choices(logits: &[i32]) -> String {
+    let mut lines = "# temperature top-k top-p min-p repetition presence frequency bias(token:value,...): \
+         tokens of steps 0..12, prompt 1040 2617 17, answer so far 2459 2459, each token joining it\n"
+        .to_owned();
+    let bias = |pairs: &[(u32, i32)]| -> Vec<LogitBias> {
+        pairs.iter().map(|&(token, bias_q16)| LogitBias { token, bias_q16 }).collect()
+    };
+    let (hot, off) = (Sampling { temperature_q16: 65_536, ..Sampling::GREEDY }, Sampling::GREEDY);
+    let rules = [
+        Sampling { repetition_q16: 72_090, ..off.clone() },
+        Sampling { repetition_q16: 45_000, ..off.clone() },
+        Sampling { presence_q16: 131_072, ..off.clone() },
+        Sampling { frequency_q16: 20_000, ..off.clone() },
+        Sampling { frequency_q16: -3_000, ..off.clone() },
+        Sampling { bias: bias(&[(17, 655_360), (1040, -6_553_600)]), ..off },
+        Sampling { min_p_q16: 19_661, ..hot.clone() },
+        Sampling { min_p_q16: 65_536, ..hot.clone() },
+        Sampling {
+            repetition_q16: 85_197,
+            presence_q16: 32_768,
+            frequency_q16: 6_554,
+            ..hot.clone()
+        },
+        Sampling {
+            temperature_q16: 98_304,
+            top_k: 50,
+            top_p_q16: 60_000,
+            min_p_q16: 3_277,
+            repetition_q16: 70_000,
+            presence_q16: -5_000,
+            frequency_q16: 9_999,
+            bias: bias(&[(0, 400_000), (17, 300_001), (4095, -7)]),
+            ..hot
+        },
+    ];
+    for sampling in rules {
+        let mut history = History::of_prompt(&[1040, 2617, 17]);
+        history.push(2459);
+        history.push(2459);
+        let mut adjusted = Vec::new();
+        let tokens: Vec<String> = (0..12)
+            .map(|step| {
+                adjust(logits, &sampling, &history, None, &mut adjusted);
+                let token = choose_adjusted(&adjusted, &sampling, draw(&[7; 32], step)).unwrap();
+                history.push(token);
+                token.to_string()
+            })
+            .collect();
+        let Sampling { temperature_q16, top_k, top_p_q16, min_p_q16, .. } = sampling;
+        let Sampling { repetition_q16, presence_q16, frequency_q16, ref bias, .. } = sampling;
+        let pairs: Vec<String> =
+            bias.iter().map(|b| format!("{}:{}", b.token, b.bias_q16)).collect();
+        let pairs = if pairs.is_empty() { "-".to_owned() } else { pairs.join(",") };
+        lines += &format!(
+            "{temperature_q16} {top_k} {top_p_q16} {min_p_q16} {repetition_q16} {presence_q16} \
+             {frequency_q16} {pairs}: {}\n",
+            tokens.join(" ")
+        );
+    }
+    lines += "# token: its reported value, then the likeliest tokens with theirs\n";
+    for token in [0, 17, 1040, 4095] {
+        let report = logprobs::report(logits, token, 5);
+        let top: Vec<String> = report.top.iter().map(|(t, value)| format!("{t}:{value}")).collect();
+        lines += &format!("{token}: {} {}\n", report.chosen_q16, top.join(" "));
+    }
+    lines
 }
