@@ -57,7 +57,7 @@ pub(crate) struct Parameters {
 
 impl From<Sampling> for Parameters {
     fn from(sampling: Sampling) -> Self {
-        let Sampling { temperature_q16, top_k, top_p_q16 } = sampling;
+        let Sampling { temperature_q16, top_k, top_p_q16, .. } = sampling;
         Self { temperature_q16, top_k, top_p_q16 }
     }
 }
@@ -65,7 +65,7 @@ impl From<Sampling> for Parameters {
 impl From<Parameters> for Sampling {
     fn from(parameters: Parameters) -> Self {
         let Parameters { temperature_q16, top_k, top_p_q16 } = parameters;
-        Self { temperature_q16, top_k, top_p_q16 }
+        Self { temperature_q16, top_k, top_p_q16, ..Self::GREEDY }
     }
 }
 

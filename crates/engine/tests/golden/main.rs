@@ -124,7 +124,7 @@ fn entry(service: &Service, golden: &Golden, cut: &prompts::Cut, tokens: usize) 
     let prompt = prompt.get(..tokens)?;
     let mut entry = Entry {
         seed: named(&format!("seed {}", golden.prompts.len())),
-        sampling: cut.sampling.into(),
+        sampling: cut.sampling.clone().into(),
         prompt: prompt.to_vec(),
         answer: vec![],
         text: String::new(),

@@ -82,6 +82,11 @@ pub(crate) fn cuts() -> impl Iterator<Item = Cut> {
     CUTS.iter().map(move |&(text, tokens, temperature, top_k, top_p)| Cut {
         text,
         tokens,
-        sampling: Sampling { temperature_q16: q16(temperature), top_k, top_p_q16: q16(top_p) },
+        sampling: Sampling {
+            temperature_q16: q16(temperature),
+            top_k,
+            top_p_q16: q16(top_p),
+            ..Sampling::GREEDY
+        },
     })
 }

@@ -115,6 +115,7 @@ pub(crate) fn leaf(
             temperature_q16: entry.sampling.temperature_q16,
             top_k: entry.sampling.top_k,
             top_p_q16: entry.sampling.top_p_q16,
+            ..sample::Sampling::GREEDY
         };
         let draw = match sampling.temperature_q16 {
             0 => 0,
