@@ -389,12 +389,12 @@ fn a_replay_of_something_else_is_refused() {
 
 #[test]
 fn other_architectures_are_refused_by_name() {
-    let writer = support::Writer::default().str("general.architecture", "gemma3");
+    let writer = support::Writer::default().str("general.architecture", "mamba");
     let file = peerproof_engine::gguf::Gguf::parse(writer.bytes()).unwrap();
     let error = Model::from_gguf(&file, &LoadOptions::default()).map(drop).unwrap_err();
     assert!(matches!(error, ModelError::Architecture { .. }));
     let message = error.to_string();
-    assert!(message.contains("llama") && message.contains("gemma3"), "{message}");
+    assert!(message.contains("llama") && message.contains("mamba"), "{message}");
 }
 
 #[test]
