@@ -111,7 +111,7 @@ mod tests {
     /// The same in floats.
     fn float(logits: &[i32], token: usize) -> f64 {
         let real = |logit: i32| f64::from(logit) / 1024.0;
-        let best = logits.iter().copied().max().unwrap();
+        let best = logits.iter().copied().max().expect("a vocabulary");
         let sum: f64 = logits.iter().map(|&l| (real(l) - real(best)).exp()).sum();
         real(best) - real(logits[token]) + sum.ln()
     }

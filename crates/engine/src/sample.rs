@@ -305,7 +305,7 @@ mod tests {
             });
             all.truncate(end.map_or(all.len(), |end| end + 1));
         }
-        let most = all.iter().map(|c| u64::from(c.weight)).max().unwrap();
+        let most = all.iter().map(|c| u64::from(c.weight)).max().expect("a candidate");
         let share = u64::from(sampling.min_p_q16);
         all.retain(|c| u64::from(c.weight) * 65_536 >= most * share);
         all.sort_by_key(|c| c.token);
