@@ -13,6 +13,15 @@ def llama(path):
         yield f"{what}, threads {run['n_threads']}", run["avg_ts"]
 
 
+def batch(path):
+    for line in path.read_text().splitlines():
+        if line.startswith("{"):
+            run = json.loads(line)
+            what = f"batch {run['pl']}", f"threads {run['n_threads']}"
+            yield f"{what[0]}, prompts and answers, {what[1]}", run["speed"]
+            yield f"{what[0]}, answers, {what[1]}", run["speed_tg"]
+
+
 def peerproof(path):
     for figure in json.loads(path.read_text())["figures"]:
         yield figure["name"], figure["median"]
@@ -20,21 +29,27 @@ def peerproof(path):
 
 def gather(folder, name, read):
     rates = {}
-    for path in sorted(folder.glob(f"{name}-*.json")):
+    for path in sorted(folder.glob(name)):
         for what, rate in read(path):
             rates.setdefault(what, []).append(rate)
     return rates
 
 
+def spread(values):
+    return f"{statistics.median(values):.1f} ({min(values):.1f} … {max(values):.1f})"
+
+
 def main():
     folder = pathlib.Path(sys.argv[1])
-    theirs, ours = gather(folder, "llama", llama), gather(folder, "peerproof", peerproof)
-    print(f"{'tokens/s, medians':26} {'llama.cpp':>10} {'peerproof':>10} {'ratio':>7} {'goal':>6}")
+    theirs = gather(folder, "llama-*.json", llama) | gather(folder, "batch-*.jsonl", batch)
+    ours = gather(folder, "peerproof-*.json", peerproof)
+    print(f"{'tokens/s, medians':42} {'llama.cpp':>26} {'peerproof':>26} {'ratio':>6}  goal")
     for what in sorted(ours.keys() & theirs.keys()):
-        a, b = statistics.median(theirs[what]), statistics.median(ours[what])
+        a, b = theirs[what], ours[what]
+        ratio = statistics.median(b) / statistics.median(a)
         goal = 1.3 if what.startswith("decode") else 2.0
-        met = "met" if b / a >= goal else "missed"
-        print(f"{what:26} {a:10.1f} {b:10.1f} {b / a:7.2f} {'≥ ' + str(goal):>6} {met}")
+        met = "met" if ratio >= goal else "missed"
+        print(f"{what:42} {spread(a):>26} {spread(b):>26} {ratio:6.2f}  ≥ {goal}: {met}")
 
 
 if __name__ == "__main__":

@@ -1,48 +1,44 @@
 #!/bin/sh
-# Runs llama.cpp and Peerproof on one GGUF file in turns, and prints the ratios of their medians.
+# Runs llama.cpp and Peerproof on the same GGUF file in turns, and prints the ratios of their
+# medians: one prompt, one answer, and 8 and 32 of both at once.
 #
-#   benches/peers/run.sh [MODEL.gguf]
+#   benches/peers/run.sh [--quick] [MODEL.gguf]
 #
-# ROUNDS       how often each is measured (default 5)
-# LLAMA_BENCH  a llama-bench to use instead of building one
+# ROUNDS  how often each is measured (default 5; --quick: 1)
+# LLAMA   a folder with llama-bench and llama-batched-bench, instead of building them
 #
-# Without LLAMA_BENCH, llama.cpp is built from the source package of llama-cpp-python for this
-# very processor, once, in the user's cache. Needs cargo, python3 with pip, cmake and a C++ compiler.
+# Needs cargo, python3 with pip, cmake and a C++ compiler.
 set -eu
 
-VERSION=0.3.36
+HERE=$(cd "$(dirname "$0")" && pwd)
+ROOT=$(cd "$HERE/../.." && pwd)
+. "$HERE/llama.sh"
+[ "${1:-}" != --quick ] || { ROUNDS=1; shift; }
 ROUNDS=${ROUNDS:-5}
-CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/peerproof
 MODEL=${1:-$CACHE/models/smollm2-135m.gguf}
-ROOT=$(cd "$(dirname "$0")/../.." && pwd)
 
-build_llama_bench() {
-    folder=$CACHE/peers/llama-cpp-$VERSION
-    LLAMA_BENCH=$folder/build/bin/llama-bench
-    [ -x "$LLAMA_BENCH" ] && return
-    mkdir -p "$folder"
-    python3 -m pip download --no-deps --no-binary llama-cpp-python \
-        -d "$folder" "llama-cpp-python==$VERSION" >&2
-    tar -xzf "$folder"/llama_cpp_python-*.tar.gz -C "$folder" --strip-components 1
-    cmake -S "$folder/vendor/llama.cpp" -B "$folder/build" -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \
-        -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF >&2
-    cmake --build "$folder/build" --target llama-bench -j "$(nproc)" >&2
-}
-
-[ -f "$MODEL" ] || { echo "no $MODEL; run: peerproof models pull smollm2-135m" >&2; exit 1; }
-[ -n "${LLAMA_BENCH:-}" ] || build_llama_bench
+[ -f "$MODEL" ] || { echo "no $MODEL; run: peerproof models pull" >&2; exit 1; }
+build_llama llama-bench llama-batched-bench
 (cd "$ROOT" && cargo build --release --quiet -p peerproof-cli)
 PEERPROOF=${CARGO_TARGET_DIR:-$ROOT/target}/release/peerproof
 
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
+# What is quiet when it works and says why when it doesn't.
+measure() {
+    out=$1
+    shift
+    "$@" >"$out" 2>"$results/log" || { cat "$results/log" >&2; exit 1; }
+}
 round=1
 while [ "$round" -le "$ROUNDS" ]; do
     echo "round $round of $ROUNDS" >&2
-    "$LLAMA_BENCH" -m "$MODEL" -p 128,512 -n 128 -t 1,2 -r 1 -o json >"$results/llama-$round.json" 2>"$results/log" \
-        || { cat "$results/log" >&2; exit 1; }
-    "$PEERPROOF" bench engine --model "$MODEL" --speed-only --runs 1 --json >"$results/peerproof-$round.json" 2>"$results/log" \
-        || { cat "$results/log" >&2; exit 1; }
+    measure "$results/llama-$round.json" "$LLAMA/llama-bench" -m "$MODEL" -p 128,512 -n 128 -t 1,2 -r 1 -o json
+    for threads in 1 2; do
+        measure "$results/batch-$round-$threads.jsonl" "$LLAMA/llama-batched-bench" -m "$MODEL" -c 8192 \
+            -npp 128 -ntg 64 -npl 8,32 -t "$threads" -tb "$threads" --output-format jsonl
+    done
+    measure "$results/peerproof-$round.json" "$PEERPROOF" bench engine --model "$MODEL" --speed-only --runs 1 --json
     round=$((round + 1))
 done
-python3 "$(dirname "$0")/ratios.py" "$results"
+python3 "$HERE/ratios.py" "$results"
