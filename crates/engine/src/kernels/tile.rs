@@ -298,9 +298,10 @@ unsafe fn add_dense<L: Lanes, const T: usize>(
     }
 }
 
-/// Defines, in a path's module, `sweep` and the tiles it calls.
+/// Defines, in a path's module, `sweep` and the tiles it calls: of as many
+/// activation rows as listed, 1 being the last.
 macro_rules! define_sweep {
-    ($lanes:ty, $features:literal) => {
+    ($lanes:ty, $features:literal, $widths:tt) => {
         #[target_feature(enable = $features)]
         fn tile<const PACKING: usize, const T: usize>(
             blocks: &[u8],
@@ -312,9 +313,9 @@ macro_rules! define_sweep {
             unsafe { $crate::kernels::tile::tile::<$lanes, PACKING, T>(blocks, acts, row, out) }
         }
 
-        /// The tiles of a packing for 8, 4, 2 and 1 rows.
-        fn tiles(packing: Packing) -> [Tile; 4] {
-            define_sweep!(@ packing, Dense Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Iq4Nl Q2K Q3K Q4K Q5K Q6K)
+        /// The tiles of a packing, each with its activation rows, the widest first.
+        fn tiles(packing: Packing) -> [(usize, Tile); 4] {
+            define_sweep!(@ packing, $widths, Dense Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Iq4Nl Q2K Q3K Q4K Q5K Q6K)
         }
 
         #[target_feature(enable = $features)]
@@ -331,12 +332,9 @@ macro_rules! define_sweep {
                 let mut row = rows.start;
                 while row < rows.end {
                     let left = rows.end - row;
-                    let (tile, count) = match left {
-                        1 => (tiles[3], 1),
-                        2..4 => (tiles[2], 2),
-                        4..8 => (tiles[1], 4),
-                        _ => (tiles[0], 8),
-                    };
+                    let [.., narrowest] = tiles;
+                    let fitting = tiles.into_iter().find(|tile| tile.0 <= left);
+                    let (count, tile) = fitting.unwrap_or(narrowest);
                     let mut out = [[0i64; 16]; MAX_TILE];
                     // SAFETY: the tiles are compiled for this function's features.
                     unsafe { tile(blocks, acts, row, &mut out) };
@@ -348,15 +346,13 @@ macro_rules! define_sweep {
             }
         }
     };
-    (@ $packing:expr, $($name:ident)*) => {
+    (@ $packing:expr, $widths:tt, $($name:ident)*) => {
         match $packing {
-            $(Packing::$name => [
-                tile::<{ Packing::$name as usize }, 8>,
-                tile::<{ Packing::$name as usize }, 4>,
-                tile::<{ Packing::$name as usize }, 2>,
-                tile::<{ Packing::$name as usize }, 1>,
-            ],)*
+            $(Packing::$name => define_sweep!(@@ $name, $widths),)*
         }
+    };
+    (@@ $name:ident, [$($width:literal)*]) => {
+        [$(($width, tile::<{ Packing::$name as usize }, $width>),)*]
     };
 }
 pub(super) use define_sweep;

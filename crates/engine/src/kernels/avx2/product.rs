@@ -12,7 +12,8 @@ use crate::weights::Matrix;
 /// How far ahead a single row asks for weights.
 const PREFETCH_BYTES: usize = 4096;
 
-define_sweep!(Avx2, "avx2");
+// Four rows: the inner sums of more would not fit sixteen registers.
+define_sweep!(Avx2, "avx2", [4 3 2 1]);
 
 enum Avx2 {}
 

@@ -11,7 +11,7 @@ use crate::weights::Matrix;
 /// How far ahead a single row asks for weights.
 const PREFETCH_BYTES: usize = 4096;
 
-define_sweep!(Avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");
+define_sweep!(Avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", [8 4 2 1]);
 
 enum Avx512 {}
 
