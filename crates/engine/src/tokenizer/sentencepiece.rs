@@ -120,12 +120,12 @@ impl SentencePiece {
 
     fn normalise<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
+        if self.join_spaces {
+            let words = text.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>();
+            text = Cow::Owned(words.join(" ").trim_end_matches(SPACE).to_owned());
+        }
         if text.contains(SPACE) {
             text = Cow::Owned(text.replace(SPACE, " "));
-        }
-        if self.join_spaces {
-            let words: Vec<&str> = text.split(' ').filter(|word| !word.is_empty()).collect();
-            text = Cow::Owned(words.join(" "));
         }
         if self.space_first && !text.is_empty() {
             text = Cow::Owned([" ", &text].concat());

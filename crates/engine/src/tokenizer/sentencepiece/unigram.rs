@@ -1,15 +1,15 @@
 //! The best cut: of all ways to spell a text in pieces, the one with the greatest
 //! sum of scores (Viterbi, 1967), in one walk from left to right.
 //!
-//! Sums are 32-bit floats, rounded after every addition and compared before, as
-//! the SentencePiece library does it; among equals the piece that begins first
+//! Sums are 32-bit floats, rounded after every addition, as the SentencePiece
+//! library does it; among equals the piece that begins first
 //! stays. The scores are a model of language, no part of the arithmetic: nothing
 //! but the choice of tokens follows from them.
 
 use super::super::error::{TokenizerError, broken};
 use super::super::index::NONE;
-use super::super::vocabulary::{KEY_TOKENS, Kind, Vocabulary};
-use super::Sink;
+use super::super::vocabulary::{KEY_TOKENS, Kind, SPACE, Vocabulary};
+use super::{KEY_SCORES, Sink};
 
 /// What an unknown character costs beyond the worst piece.
 const UNKNOWN_PENALTY: f32 = 10.0;
@@ -22,7 +22,6 @@ pub(super) struct Lattice {
     /// By token.
     scores: Vec<f32>,
     least: f32,
-    greatest: f32,
 }
 
 /// The best way to a place in the text.
@@ -49,8 +48,10 @@ impl Lattice {
         }
         let normal = || vocabulary.of_kind(Kind::Normal).map(|token| scores[token as usize]);
         let least = normal().fold(f32::MAX, f32::min);
-        let greatest = normal().fold(f32::MIN, f32::max);
-        Ok(Self { order, least, greatest, scores })
+        if let Some(above) = normal().find(|&score| score > 0.0) {
+            return Err(broken(KEY_SCORES, "scores of at most 0", above));
+        }
+        Ok(Self { order, least, scores })
     }
 
     /// Gives the pieces of a text to `sink`.
@@ -62,12 +63,12 @@ impl Lattice {
             let score = ways[at].map_or(0.0, |way| way.score);
             let mut spelled = false;
             for (end, token) in self.pieces(vocabulary, text.as_bytes(), at) {
-                let piece = self.score(vocabulary, token, end - at);
+                let piece = self.score(vocabulary, token);
                 offer(&mut ways[end], score, piece, Way { score, start: at as u32, token });
                 spelled |= end - at == char.len_utf8();
             }
             if !spelled {
-                let piece = f64::from(self.least - UNKNOWN_PENALTY);
+                let piece = self.least - UNKNOWN_PENALTY;
                 let way = Way { score, start: at as u32, token: NONE };
                 offer(&mut ways[at + char.len_utf8()], score, piece, way);
             }
@@ -75,11 +76,17 @@ impl Lattice {
         self.give(text, &ways, sink);
     }
 
-    /// User-defined pieces are to win over whatever else would spell them.
-    fn score(&self, vocabulary: &Vocabulary, token: u32, bytes: usize) -> f64 {
+    /// User-defined pieces win over whatever else would spell them, for no other
+    /// score is above zero; longer ones win over shorter ones.
+    fn score(&self, vocabulary: &Vocabulary, token: u32) -> f32 {
         match vocabulary.kind(token) {
-            Some(Kind::UserDefined) => f64::from(bytes as f32 * self.greatest) - 0.1,
-            _ => f64::from(self.scores[token as usize]),
+            Some(Kind::UserDefined) => {
+                let spelling = vocabulary.spelling(token);
+                let spaces = spelling.iter().filter(|&&byte| byte == b' ').count();
+                let bytes = spelling.len() + (SPACE.len() - 1) * spaces;
+                (0.1 * (bytes - 1) as f64) as f32
+            }
+            _ => self.scores[token as usize],
         }
     }
 
@@ -123,9 +130,9 @@ impl Lattice {
 }
 
 /// Takes a way if it is better than the one so far.
-fn offer(best: &mut Option<Way>, before: f32, piece: f64, way: Way) {
-    let score = piece + f64::from(before);
-    if best.is_none_or(|best| score > f64::from(best.score)) {
-        *best = Some(Way { score: score as f32, ..way });
+fn offer(best: &mut Option<Way>, before: f32, piece: f32, way: Way) {
+    let score = before + piece;
+    if best.is_none_or(|best| score > best.score) {
+        *best = Some(Way { score, ..way });
     }
 }
