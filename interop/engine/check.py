@@ -28,7 +28,7 @@ from blake3 import blake3
 
 import leaves as proof
 import tables
-from choose import choose, draw
+from choose import History, Rules, draw, report
 from forward import Model, Sequence
 from gguf import Gguf
 
@@ -49,6 +49,8 @@ class Answer:
         self.offer = bytes.fromhex(golden["offer"])
         self.seed = bytes.fromhex(entry["seed"])
         self.golden = entry["answer"][:tokens]
+        self.rules = Rules.of(entry["sampling"])
+        self.history = History(entry["prompt"])
         self.sequence = Sequence(layers)
         self.answer, self.leaves = [], []
 
@@ -67,10 +69,10 @@ class Answer:
             self.compare(position, state, drawn)
 
     def drawn(self, logits):
-        sampling = self.entry["sampling"]
-        number = draw(self.seed, len(self.answer)) if sampling["temperature_q16"] else 0
-        following = choose(logits, sampling, number)
+        number = draw(self.seed, len(self.answer)) if self.rules.temperature_q16 else 0
+        following = self.rules.choose(logits, self.history, number)
         self.answer.append(following)
+        self.history.push(following)
         return proof.logits_digest(self.offer, logits), number, following
 
     def compare(self, position, state, drawn):
@@ -164,7 +166,7 @@ def check_tables():
 
 def table_bytes(name):
     whole = {"exp": tables.EXP, "wide-exp": tables.WIDE, "logistic": tables.SIG[:1024]}
-    whole["gelu"] = tables.GELU[:1024]
+    whole |= {"gelu": tables.GELU[:1024], "ln": tables.LN}
     if name in whole:
         return whole[name].astype("<u4").tobytes()
     kind, base, dimensions, positions = name.split("-")
@@ -175,16 +177,37 @@ def table_bytes(name):
 
 
 def check_choices():
+    """Each row of choices.txt, whose comments say what its parts are."""
     i = np.arange(4096, dtype=np.int64)
     logits = i * 7919 % 10007 - i % 13 * 300
     for line in pinned("choices.txt"):
-        parameters, expected = line.split(":")
-        names = ("temperature_q16", "top_k", "top_p_q16")
-        sampling = dict(zip(names, map(int, parameters.split())))
-        got = [choose(logits, sampling, draw(bytes([7] * 32), step)) for step in range(8)]
-        if got != list(map(int, expected.split())):
-            raise Differs(f"choices of {parameters}: {got}, expected{expected}")
+        asked, expected = line.split(": ")
+        got = row_of_choices(logits, asked.split())
+        if got != expected:
+            raise Differs(f"choices of {asked}: {got}, expected {expected}")
     return len(pinned("choices.txt"))
+
+
+def row_of_choices(logits, asked):
+    if len(asked) == 1:
+        chosen, likeliest = report(logits, int(asked[0]), 5)
+        return " ".join([str(chosen), *(f"{token}:{value}" for token, value in likeliest)])
+    if len(asked) == 3:
+        return drawn_in_turn(logits, Rules(*map(int, asked)), History([]), 8)
+    pairs = [] if asked[7] == "-" else asked[7].split(",")
+    bias = [tuple(map(int, pair.split(":"))) for pair in pairs]
+    history = History([1040, 2617, 17])
+    history.push(2459)
+    history.push(2459)
+    return drawn_in_turn(logits, Rules(*map(int, asked[:7]), bias), history, 12)
+
+
+def drawn_in_turn(logits, rules, history, steps):
+    tokens = []
+    for step in range(steps):
+        tokens.append(rules.choose(logits, history, draw(bytes([7] * 32), step)))
+        history.push(tokens[-1])
+    return " ".join(map(str, tokens))
 
 
 def arguments():

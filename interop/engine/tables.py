@@ -52,6 +52,10 @@ def gelu_table():
     return [rounded(2**24 / (1 + context.exp(slope * (x + cubic * x**3)))) for x in xs]
 
 
+def ln_table():
+    return [rounded(2**24 * context.log1p(context.mpf(i) / 1024)) for i in range(1025)]
+
+
 def exact(value):
     """A float as the mpmath number it is."""
     fraction = Fraction(value)
@@ -111,3 +115,4 @@ EXP = np.array(exp_table() + [0], dtype=np.int64)
 WIDE = np.array(wide_table(), dtype=np.int64)
 SIG = np.array(sig_table() + [0], dtype=np.int64)
 GELU = np.array(gelu_table() + [0], dtype=np.int64)
+LN = np.array(ln_table(), dtype=np.int64)

@@ -13,8 +13,9 @@
 //!     --ignored explain --nocapture
 //! ```
 //!
-//! The second writes the files again (of one model, if PEERPROOF_MODEL names it); the third prints the digests that the
-//! Python implementation prints where it differs, at position 70 of prompt 3.
+//! PEERPROOF_MODEL names one model, if not all are meant. The second writes the
+//! files again; the third prints the digests that the Python implementation prints
+//! where it differs, at position 70 of prompt 3.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -110,7 +111,13 @@ fn everything() {
             }
         }
     }
-    MODELS.iter().for_each(|name| check(name, &runs));
+    asked_for().for_each(|name| check(name, &runs));
+}
+
+/// All models, or the one that PEERPROOF_MODEL names.
+fn asked_for() -> impl Iterator<Item = &'static str> {
+    let only = std::env::var("PEERPROOF_MODEL").ok();
+    MODELS.into_iter().filter(move |&name| only.as_deref().is_none_or(|only| only == name))
 }
 
 fn named(name: &str) -> String {
@@ -150,8 +157,7 @@ fn entry(service: &Service, golden: &Golden, cut: &prompts::Cut, tokens: usize) 
 #[test]
 #[ignore = "writes the golden files"]
 fn regenerate() {
-    let only = std::env::var("PEERPROOF_MODEL").ok();
-    for name in MODELS.into_iter().filter(|&name| only.as_deref().is_none_or(|only| only == name)) {
+    for name in asked_for() {
         let model = model(name);
         let mut golden = Golden {
             model: model.id().to_string(),
