@@ -247,6 +247,24 @@ def check_seed(run):
          run.plain.choices[0].message.content)
 
 
+def check_rules(run):
+    """Penalties, biases and min-p change the answer as they say."""
+    words = {"model": run.model, "prompt": "la la la la la la la la", "max_tokens": 12, "temperature": 0}
+
+    def text(**extra):
+        return run.client.completions.create(**{**words, **extra}).choices[0].text
+
+    plain = text()
+    same("rules that are off", text(presence_penalty=0, frequency_penalty=0, logit_bias={},
+                                    extra_body={"repetition_penalty": 1, "min_p": 0}), plain)
+    holds("frequency_penalty", text(frequency_penalty=2) != plain)
+    holds("presence_penalty", text(presence_penalty=2) != plain)
+    holds("repetition_penalty", text(extra_body={"repetition_penalty": 1.5}) != plain)
+    wanted = text(logit_bias={"504": 100}, max_tokens=3)
+    same("logit_bias repeats one token", len(set(wanted[i * len(wanted) // 3:(i + 1) * len(wanted) // 3] for i in range(3))), 1)
+    same("min_p of 1 is greedy", text(temperature=1, extra_body={"min_p": 1}), plain)
+
+
 def check_choices(run):
     """n gives that many choices; the first is what n=1 gives."""
     options = {"temperature": 1.0, "seed": 11}
@@ -309,7 +327,8 @@ def check_errors(run):
     refused("JSON mode", bad, unsupported, "response_format",
             lambda: run.chat(response_format={"type": "json_object"}))
     refused("logprobs", bad, unsupported, "logprobs", lambda: run.chat(logprobs=True))
-    refused("penalties", bad, unsupported, "frequency_penalty", lambda: run.chat(frequency_penalty=1))
+    refused("penalties", bad, value, "frequency_penalty", lambda: run.chat(frequency_penalty=3))
+    refused("biases", bad, value, "logit_bias.7", lambda: run.chat(logit_bias={"7": 101}))
     image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]
     refused("an image", bad, unsupported, "messages[0].content[0].type", lambda: run.chat(messages=image))
     refused("a misspelt check", bad, unsupported, "verification.levle",
@@ -421,6 +440,7 @@ CHECKS = [
     check_limits,
     check_stop,
     check_seed,
+    check_rules,
     check_choices,
     check_messages,
     check_completions,

@@ -12,6 +12,7 @@ mod completion;
 mod fields;
 mod options;
 mod refused;
+mod sampling;
 
 use peerproof::client::{JobSpec, Preference, Prompt, Sampling, Verification};
 use serde_json::{Map, Value};
@@ -115,7 +116,7 @@ impl Common {
     fn parse(fields: &Fields<'_>, default: &Verification) -> Result<Common, ApiError> {
         Ok(Common {
             model: model(fields)?,
-            sampling: sampling(fields)?,
+            sampling: sampling::parse(fields)?,
             max_tokens: max_tokens(fields)?,
             stop: stop(fields)?,
             seed: fields.integer("seed")?,
@@ -124,8 +125,8 @@ impl Common {
         })
     }
 
-    /// One job for each choice. Choices of one prompt take consecutive seeds:
-    /// the first is what the same request with `n: 1` gives.
+    /// One job for each choice. Choices of one prompt share a seed and differ
+    /// in their number: the first is what the same request with `n: 1` gives.
     fn jobs(self, prompts: Vec<Prompt>, choices_per_prompt: usize) -> Vec<JobSpec> {
         let mut jobs = Vec::with_capacity(prompts.len() * choices_per_prompt);
         for prompt in prompts {
@@ -136,7 +137,8 @@ impl Common {
                     sampling: self.sampling.clone(),
                     max_tokens: self.max_tokens,
                     stop: self.stop.clone(),
-                    seed: self.seed.map(|seed| seed.wrapping_add(choice as i64)),
+                    seed: self.seed,
+                    choice: choice as u32,
                     verification: self.verification.clone(),
                     preference: self.preference.clone(),
                 });
@@ -156,19 +158,6 @@ fn model(fields: &Fields<'_>) -> Result<String, ApiError> {
         }
         Some(name) => Ok(name.to_owned()),
     }
-}
-
-/// OpenAI's ranges and defaults, in 16-bit fixed point, rounded to nearest.
-fn sampling(fields: &Fields<'_>) -> Result<Sampling, ApiError> {
-    let temperature_q16 = fields.q16("temperature", 2)?.unwrap_or(1 << 16);
-    // A mass of zero has no smallest set; the least positive mass keeps one token.
-    let top_p_q16 = fields.q16("top_p", 1)?.unwrap_or(1 << 16).max(1);
-    let top_k = match fields.integer("top_k")? {
-        None | Some(-1) => 0,
-        Some(k) => u32::try_from(k)
-            .map_err(|_| ApiError::invalid("top_k", "a whole number; 0 or -1 is off"))?,
-    };
-    Ok(Sampling { temperature_q16, top_k, top_p_q16, ..Sampling::GREEDY })
 }
 
 fn max_tokens(fields: &Fields<'_>) -> Result<Option<u32>, ApiError> {

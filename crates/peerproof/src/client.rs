@@ -28,6 +28,9 @@ pub struct JobSpec {
     pub stop: Vec<String>,
     /// Makes the answer reproducible; `None` draws a fresh nonce.
     pub seed: Option<i64>,
+    /// Which of several answers to one request, counted from 0: with one seed
+    /// each has draws of its own.
+    pub choice: u32,
     /// How the answer is checked.
     pub verification: Verification,
     /// Who may answer.
@@ -45,6 +48,7 @@ impl JobSpec {
             max_tokens: None,
             stop: Vec::new(),
             seed: None,
+            choice: 0,
             verification: Verification::default(),
             preference: Preference::default(),
         }

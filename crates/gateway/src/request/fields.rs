@@ -69,6 +69,19 @@ impl<'a> Fields<'a> {
         Ok(number.map(|number| (number * 65_536.0).round() as u32))
     }
 
+    /// A number within these bounds, times 65,536, rounded to nearest.
+    pub(super) fn signed_q16(
+        &self,
+        name: &str,
+        least: f64,
+        most: f64,
+    ) -> Result<Option<i32>, ApiError> {
+        let wanted = format!("a number from {least} to {most}");
+        let in_range = |number: &f64| (least..=most).contains(number);
+        let number = self.typed(name, &wanted, |value| value.as_f64().filter(in_range))?;
+        Ok(number.map(|number| (number * 65_536.0).round() as i32))
+    }
+
     pub(super) fn object(&self, name: &str) -> Result<Option<Fields<'a>>, ApiError> {
         self.present(name).map(|value| Fields::inner(value, self.path(name))).transpose()
     }

@@ -26,14 +26,8 @@ enum Neutral {
 use Neutral::{Empty, False, Never, One, TextFormat, TextOnly, Words, Zero};
 
 const BOTH: &[(&str, Neutral)] = &[
-    ("frequency_penalty", Zero),
-    ("presence_penalty", Zero),
-    ("repetition_penalty", One),
-    ("repeat_penalty", One),
     ("length_penalty", One),
-    ("logit_bias", Empty),
     ("response_format", TextFormat),
-    ("min_p", Zero),
     ("top_a", Zero),
     ("typical_p", One),
     ("min_tokens", Zero),

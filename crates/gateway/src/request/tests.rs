@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test states what must hold")]
 
-use peerproof::client::Level;
+use peerproof::client::{Level, LogitBias};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -139,11 +139,6 @@ fn what_would_change_the_answer_is_refused_by_name() {
         (json!({"response_format": {"type": "json_object"}}), "response_format"),
         (json!({"logprobs": true}), "logprobs"),
         (json!({"top_logprobs": 2}), "top_logprobs"),
-        (json!({"logit_bias": {"50256": -100}}), "logit_bias"),
-        (json!({"frequency_penalty": 0.5}), "frequency_penalty"),
-        (json!({"presence_penalty": -1}), "presence_penalty"),
-        (json!({"min_p": 0.05}), "min_p"),
-        (json!({"repetition_penalty": 1.1}), "repetition_penalty"),
         (json!({"modalities": ["text", "audio"]}), "modalities"),
         (json!({"verification": {"levle": "full"}}), "verification.levle"),
         (json!({"verification": {"on_fail": "warn"}}), "verification.on_fail"),
@@ -213,13 +208,82 @@ fn prompts_are_text_or_tokens_one_or_several() {
 }
 
 #[test]
-fn choices_take_consecutive_seeds_from_the_given_one() {
+fn choices_share_a_seed_and_count() {
     let asked = text(json!({"prompt": ["a", "b"], "n": 3, "seed": 7})).unwrap();
-    let seeds: Vec<i64> = asked.jobs.iter().map(|job| job.seed.unwrap()).collect();
-    assert_eq!(seeds, [7, 8, 9, 7, 8, 9]);
+    let drawn = asked.jobs.iter().map(|job| (job.seed, job.choice));
+    let wanted = [0, 1, 2, 0, 1, 2].map(|choice| (Some(7), choice));
+    assert_eq!(drawn.collect::<Vec<_>>(), wanted);
     assert_eq!(asked.choices_per_prompt, 3);
-    let asked = chat(json!({"n": 2, "seed": i64::MAX})).unwrap();
-    assert_eq!(asked.jobs[1].seed, Some(i64::MIN));
+}
+
+#[test]
+fn every_rule_of_sampling_becomes_an_integer() {
+    let asked = chat(json!({
+        "temperature": 0.7, "top_k": 40, "top_p": 0.9, "min_p": 0.05,
+        "presence_penalty": -2, "frequency_penalty": 0.3, "repetition_penalty": 1.1,
+        "logit_bias": {"50256": -100, "7": 0.5, "9": 0, "8": 0.000_001},
+    }));
+    let wanted = Sampling {
+        temperature_q16: 45_875,
+        top_k: 40,
+        top_p_q16: 58_982,
+        min_p_q16: 3_277,
+        presence_q16: -131_072,
+        frequency_q16: 19_661,
+        repetition_q16: 72_090,
+        bias: vec![
+            LogitBias { token: 7, bias_q16: 32_768 },
+            LogitBias { token: 50_256, bias_q16: -6_553_600 },
+        ],
+        ..Sampling::GREEDY
+    };
+    assert_eq!(asked.unwrap().jobs[0].sampling, wanted);
+}
+
+#[test]
+fn a_rule_that_does_nothing_is_off() {
+    let plain = chat(json!({})).unwrap().jobs.remove(0).sampling;
+    for extra in [
+        json!({"repetition_penalty": 1, "repeat_penalty": 1.0}),
+        json!({"min_p": 0, "presence_penalty": 0, "frequency_penalty": -0.0}),
+        json!({"logit_bias": {"5": 0}}),
+        json!({"logit_bias": []}),
+        json!({"logit_bias": {}}),
+    ] {
+        assert_eq!(chat(extra.clone()).unwrap().jobs[0].sampling, plain, "{extra}");
+    }
+    let named = chat(json!({"repeat_penalty": 0.5})).unwrap();
+    assert_eq!(named.jobs[0].sampling.repetition_q16, 32_768);
+}
+
+#[test]
+fn a_rule_out_of_its_range_is_blamed_by_name() {
+    let many: Map<String, Value> = (0..301).map(|id| (id.to_string(), json!(1))).collect();
+    for (extra, param) in [
+        (json!({"min_p": 1.01}), "min_p"),
+        (json!({"min_p": -0.1}), "min_p"),
+        (json!({"presence_penalty": 2.01}), "presence_penalty"),
+        (json!({"frequency_penalty": -2.01}), "frequency_penalty"),
+        (json!({"frequency_penalty": "1"}), "frequency_penalty"),
+        (json!({"repetition_penalty": 0}), "repetition_penalty"),
+        (json!({"repetition_penalty": 0.000_001}), "repetition_penalty"),
+        (json!({"repeat_penalty": 16.5}), "repeat_penalty"),
+        (json!({"repetition_penalty": 1.1, "repeat_penalty": 1.2}), "repetition_penalty"),
+        (json!({"top_k": 16_777_217}), "top_k"),
+        (json!({"logit_bias": 5}), "logit_bias"),
+        (json!({"logit_bias": [[5, 1]]}), "logit_bias"),
+        (json!({"logit_bias": {"five": 1}}), "logit_bias"),
+        (json!({"logit_bias": {"+5": 1}}), "logit_bias"),
+        (json!({"logit_bias": {"5": 1, "05": 1}}), "logit_bias"),
+        (json!({"logit_bias": {"16777216": 1}}), "logit_bias"),
+        (json!({"logit_bias": {"5": 100.5}}), "logit_bias.5"),
+        (json!({"logit_bias": {"5": "1"}}), "logit_bias.5"),
+        (json!({"logit_bias": many}), "logit_bias"),
+    ] {
+        let wanted = (param.to_owned(), "invalid_value".to_owned());
+        assert_eq!(blame(chat(extra.clone())), wanted, "{extra}");
+        assert_eq!(blame(text(extra.clone())), wanted, "{extra}");
+    }
 }
 
 #[test]

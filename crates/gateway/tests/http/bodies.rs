@@ -66,10 +66,10 @@ async fn several_choices_keep_their_places_and_count_the_prompt_once() {
         for (i, job) in jobs.iter().enumerate().rev() {
             job.answer(&[&format!("text {i}")]).await;
         }
-        jobs.iter().map(|job| job.spec.seed.unwrap()).collect::<Vec<i64>>()
+        jobs.iter().map(|job| (job.spec.seed, job.spec.choice)).collect::<Vec<_>>()
     };
-    let (answer, seeds) = tokio::join!(gateway.post("/v1/completions", ask), script);
-    assert_eq!(seeds, [5, 6, 5, 6]);
+    let (answer, drawn) = tokio::join!(gateway.post("/v1/completions", ask), script);
+    assert_eq!(drawn, [(Some(5), 0), (Some(5), 1), (Some(5), 0), (Some(5), 1)]);
     let body = answer.json();
     assert_eq!(body["object"], "text_completion");
     for i in 0..4 {

@@ -60,7 +60,7 @@ pub(in crate::node) fn prepare(
             Level::Full => WireLevel::Full,
             Level::KOfN => WireLevel::KOfN,
         },
-        public_nonce: spec.seed.map_or_else(random_seed, nonce_of_seed),
+        public_nonce: spec.seed.map_or_else(random_seed, |seed| nonce_of_seed(seed, spec.choice)),
         client_nonce_hash: client_nonce_hash(&client_nonce),
         deadline_ms: ask.deadline_ms,
     };
@@ -90,9 +90,15 @@ fn prompt(prompt: Prompt) -> peerproof_wire::Prompt {
     }
 }
 
-/// The public nonce of a user's seed: the same seed gives the same answer from anyone.
-fn nonce_of_seed(seed: i64) -> [u8; 32] {
-    blake3::derive_key("peerproof public nonce of a user's seed v1", &seed.to_le_bytes())
+/// The public nonce of a user's seed: the same seed gives the same answer from
+/// anyone. Further choices of a request hash their number too, so no choice of
+/// one seed is a choice of another.
+fn nonce_of_seed(seed: i64, choice: u32) -> [u8; 32] {
+    let mut bytes = seed.to_le_bytes().to_vec();
+    if choice > 0 {
+        bytes.extend_from_slice(&choice.to_le_bytes());
+    }
+    blake3::derive_key("peerproof public nonce of a user's seed v1", &bytes)
 }
 
 fn parse_peer(parameter: &str, peer: &str) -> Result<PeerId, AskError> {
