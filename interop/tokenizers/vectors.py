@@ -12,7 +12,9 @@ Needs what requirements.txt names. Called with the model files that
 built from the GGUF file's own vocabulary, SmolLM2's those of the tokenizers library on the
 file's vocabulary and merges with the published split. The small models (small-*.json) are
 trained here, on the texts below, and carry their vocabularies with them; training isn't
-repeated by `check`, only encoding is.
+repeated by `check`, only encoding is. byte-level.json is one small byte-level vocabulary,
+merged across all borders of words so that every rule of splitting gives other ids, under
+every rule; where OpenAI's tiktoken can run a rule its ids must be the same.
 """
 
 import io
@@ -23,8 +25,9 @@ import struct
 import sys
 
 import sentencepiece
+import tiktoken
 from sentencepiece import sentencepiece_model_pb2 as proto
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 HERE = pathlib.Path(__file__).resolve().parents[2] / "vectors/engine/tokenizer"
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -179,13 +182,118 @@ def small(name, method, prefix, bytes_too, join=False):
     }
 
 
+# The rules of splitting as the models' own tokenizer.json files have them.
+ENDINGS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+LETTERS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
+LARGE = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
+SMALL = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+CL100K = rf"{ENDINGS}|{LETTERS}|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{SPACES}"
+QWEN2 = CL100K.replace("{1,3}", "")
+O200K = (
+    rf"{LARGE}*{SMALL}+{ENDINGS}?|{LARGE}+{SMALL}*{ENDINGS}?"
+    rf"|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{SPACES}"
+)
+TEKKEN = O200K.replace(f"{ENDINGS}?", "").replace("{1,3}", "")
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+# Name in the file: pattern, whole words first, whether tiktoken runs it too.
+RULES = {
+    "gpt-2": (GPT2, False, True),
+    "smollm": (None, False, False),
+    "llama-bpe": (CL100K, True, True),
+    "dbrx": (CL100K, False, True),
+    "qwen2": (QWEN2, False, False),
+    "gpt-4o": (O200K, False, True),
+    "tekken": (TEKKEN, True, True),
+}
+CONTROL_TOKENS = ["<|im_start|>", "<|im_end|>", "<|im_", "[INST]"]
+WHOLE_WORDS = [" jumps", "Hello", "xyz"]
+CHATS = [
+    "<|im_start|>user\nHello world<|im_end|>\n<|im_start|>assistant\n",
+    "<|im_start|><|im_end|><|im_", "a<|im_start|", "x [INST] y[INST]z [INST", " <|im_end|> \n <|im_end|>\n\n",
+    "2026<|im_end|>11 'll<|im_end|>'ll", "e\u0301<|im_end|>\u0301", "<|IM_END|>\U0001F980<|im_end|>\U0001F980",
+]
+
+
+def bare(pattern, whole_words, vocabulary, merges):
+    """The tokenizers library's tokenizer under a rule; None is SmolLM's."""
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=whole_words))
+    if pattern in (GPT2, None):
+        words = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
+        digits = [pre_tokenizers.Digits(individual_digits=True)] if pattern is None else []
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(digits + words)
+    else:
+        split = pre_tokenizers.Split(Regex(pattern), "isolated")
+        words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, words])
+    if pattern == QWEN2:
+        tokenizer.normalizer = normalizers.NFC()
+    tokenizer.add_special_tokens([AddedToken(text, normalized=False) for text in CONTROL_TOKENS])
+    return tokenizer
+
+
+def byte_level():
+    """Every rule of splitting, over one vocabulary."""
+    path = HERE / "byte-level.json"
+    if sys.argv[1] == "check":
+        old = json.loads(path.read_text())
+        tokens, merges = old["tokens"], [tuple(merge.split(" ")) for merge in old["merges"]]
+    else:
+        trainer = trainers.BpeTrainer(
+            vocab_size=1100, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        )
+        learner = Tokenizer(models.BPE())
+        learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        learner.train_from_iterator(ALL * 2, trainer)
+        model = json.loads(learner.to_str())["model"]
+        tokens = sorted(model["vocab"], key=model["vocab"].get)
+        merges = [tuple(merge) for merge in model["merges"]]
+        tokens += [word.replace(" ", "\u0120") for word in WHOLE_WORDS if word not in tokens]
+    vocabulary = {token: id for id, token in enumerate(tokens)}
+    texts = TEXTS + random_texts(50)
+    rules = {}
+    for name, (pattern, whole_words, openai) in RULES.items():
+        tokenizer = bare(pattern, whole_words, vocabulary, merges)
+        rules[name] = [tokenizer.encode(text).ids for text in texts]
+        rules[f"{name} chat"] = [tokenizer.encode(text).ids for text in CHATS]
+        if openai:
+            same(name, pattern, tokens, merges, texts)
+    return {
+        "tokens": tokens + CONTROL_TOKENS, "control": len(CONTROL_TOKENS), "chats": CHATS,
+        "merges": [" ".join(merge) for merge in merges], "texts": texts, **rules,
+    }
+
+
+def same(name, pattern, tokens, merges, texts):
+    """Exits where tiktoken splits or merges otherwise; for tokens that are merges only."""
+    alphabet = {c: b for b, c in bytes_to_characters().items()}
+    merged = tokens[: 256 + len(merges)]
+    ranks = {bytes(alphabet[c] for c in token): id for id, token in enumerate(merged)}
+    encoding = tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+    tokenizer = bare(pattern, False, {token: id for id, token in enumerate(merged)}, merges)
+    tokenizer = Tokenizer.from_str(tokenizer.to_str())
+    for text in texts:
+        if any(control in text for control in CONTROL_TOKENS):
+            continue
+        ours, theirs = tokenizer.encode(text).ids, encoding.encode(text)
+        if ours != theirs:
+            sys.exit(f"{name}: {text!r}: tokenizers {ours}, tiktoken {theirs}")
+
+
+def bytes_to_characters():
+    """GPT-2's alphabet."""
+    itself = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in itself]
+    return {byte: chr(byte) for byte in itself} | {byte: chr(256 + at) for at, byte in enumerate(others)}
+
+
 def written(vectors):
     """One text a line."""
-    lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in vectors.items() if k not in ("texts", "pieces")]
-    for key in ("pieces", "texts"):
-        if key in vectors:
-            rows = ",\n".join(json.dumps(row, ensure_ascii=True) for row in vectors[key])
-            lines.append(f'"{key}": [\n{rows}\n]')
+    rows_of = [key for key, value in vectors.items() if isinstance(value, list)]
+    lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in vectors.items() if k not in rows_of]
+    for key in rows_of:
+        rows = ",\n".join(json.dumps(row, ensure_ascii=True) for row in vectors[key])
+        lines.append(f'"{key}": [\n{rows}\n]')
     return "{" + ",\n".join(lines) + "}\n"
 
 
@@ -195,6 +303,7 @@ def main():
     all_vectors = {
         "gemma3-270m": gemma(sys.argv[2]),
         "smollm2-135m": smollm2(sys.argv[3]),
+        "byte-level": byte_level(),
         "small-bpe": small("small-bpe", 2, True, True),
         "small-bpe-without-bytes": small("small-bpe-without-bytes", 2, False, False),
         "small-unigram": small("small-unigram", 1, True, True),

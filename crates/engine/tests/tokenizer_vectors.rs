@@ -4,8 +4,10 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
 use peerproof_engine::gguf::Gguf;
-use peerproof_engine::tokenizer::{Special, TextDecoder, Tokenizer};
+use peerproof_engine::tokenizer::{Special, TextDecoder, Tokenizer, TokenizerError};
 use serde::Deserialize;
 use support::{F32, Writer, words};
 
@@ -95,6 +97,84 @@ fn small_vocabularies_agree() {
     assert!(!check("small-bpe-without-bytes", &small("small-bpe-without-bytes"), ""));
     assert!(check("small-unigram", &small("small-unigram"), " "));
     assert!(!check("small-unigram-joined", &small("small-unigram-joined"), " "));
+}
+
+/// One byte-level vocabulary under every rule of splitting.
+#[derive(Deserialize)]
+struct ByteLevel {
+    tokens: Vec<String>,
+    merges: Vec<String>,
+    /// So many tokens at the end are control tokens.
+    control: usize,
+    texts: Vec<String>,
+    chats: Vec<String>,
+    /// By the rule's name; of the chats, by the name and " chat".
+    #[serde(flatten)]
+    rules: BTreeMap<String, Vec<Vec<u32>>>,
+}
+
+impl ByteLevel {
+    fn tokenizer(&self, rule: &str) -> Result<Tokenizer, TokenizerError> {
+        let mut kinds = vec![1; self.tokens.len()];
+        kinds[self.tokens.len() - self.control..].fill(3);
+        let writer = Writer::default()
+            .str("tokenizer.ggml.model", "gpt2")
+            .str("tokenizer.ggml.pre", rule)
+            .strings("tokenizer.ggml.tokens", &self.tokens)
+            .strings("tokenizer.ggml.merges", &self.merges)
+            .i32s("tokenizer.ggml.token_type", &kinds);
+        Tokenizer::from_gguf(&Gguf::parse(writer.bytes()).expect("a file"))
+    }
+
+    /// Every name of a rule gives the ids of `rule`.
+    fn check(&self, rule: &str, names: &[&str]) {
+        for name in names {
+            let tokenizer = self.tokenizer(name).expect("a tokenizer");
+            let special =
+                [(&self.texts, "", Special::Plain), (&self.chats, " chat", Special::Parse)];
+            for (texts, suffix, special) in special {
+                let expected = &self.rules[&[rule, suffix].concat()];
+                assert_eq!(texts.len(), expected.len());
+                for (text, expected) in texts.iter().zip(expected) {
+                    // The library takes control tokens out of any text.
+                    if special == Special::Plain && text.contains("<|im_") {
+                        continue;
+                    }
+                    let tokens = tokenizer.encode(text, special).expect("tokens");
+                    assert_eq!(&tokens, expected, "{name}: {text:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_rule_of_splitting_agrees() {
+    let vectors: ByteLevel = read("byte-level");
+    assert!(vectors.texts.len() >= 80 && vectors.chats.len() >= 8);
+    let rules = [
+        ("gpt-2", &["gpt-2", "default"][..]),
+        ("smollm", &["smollm", "starcoder"]),
+        ("llama-bpe", &["llama-bpe", "llama-v3", "llama3"]),
+        ("dbrx", &["dbrx"]),
+        ("qwen2", &["qwen2", "deepseek-r1-qwen"]),
+        ("gpt-4o", &["gpt-4o"]),
+        ("tekken", &["tekken"]),
+    ];
+    for (rule, names) in rules {
+        vectors.check(rule, names);
+        // No other rule would pass for this one.
+        let same = rules.iter().filter(|(other, _)| vectors.rules[*other] == vectors.rules[rule]);
+        assert_eq!(same.count(), 1, "{rule}");
+    }
+    // What the engine calls known is here: the refusal of another name lists them.
+    let message = vectors.tokenizer("chatglm-bpe").map(drop).expect_err("a refusal").to_string();
+    let known = rules.iter().map(|(_, names)| names.len()).sum::<usize>();
+    assert_eq!(message.matches(", ").count(), known, "{message}");
+    assert!(message.contains("chatglm-bpe"), "{message}");
+    for name in rules.iter().flat_map(|(_, names)| *names) {
+        assert!(message.contains(name), "{message:?} lacks {name}");
+    }
 }
 
 #[test]

@@ -21,11 +21,17 @@ pub enum Split {
     Llama3,
     /// Qwen 2's: as Llama 3's with single digits, after Unicode composition.
     Qwen2,
+    /// Phi 4's: as Llama 3's, but words are always merged.
+    Dbrx,
+    /// GPT-4o's: words also end where capitals begin; numbers in threes.
+    Gpt4o,
+    /// Mistral's since Nemo: as GPT-4o's with single digits and no contractions.
+    Tekken,
 }
 
 /// The names that files use. `default` and a missing name stand in files made
 /// before the key existed, whose tokenizers split as GPT-2 did.
-const NAMES: [(&str, Split); 9] = [
+const NAMES: [(&str, Split); 12] = [
     ("smollm", Split::SmolLm),
     ("starcoder", Split::SmolLm),
     ("llama-bpe", Split::Llama3),
@@ -33,17 +39,39 @@ const NAMES: [(&str, Split); 9] = [
     ("llama3", Split::Llama3),
     ("qwen2", Split::Qwen2),
     ("deepseek-r1-qwen", Split::Qwen2),
+    ("dbrx", Split::Dbrx),
+    ("gpt-4o", Split::Gpt4o),
+    ("tekken", Split::Tekken),
     ("gpt-2", Split::Gpt2),
     ("default", Split::Gpt2),
 ];
 
+/// English endings that are words of their own.
+const ENDINGS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+
 /// The words of Llama 3 and Qwen 2; they differ in how numbers are cut.
 fn pattern(number: &str) -> String {
     [
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+        ENDINGS,
         r"[^\r\n\p{L}\p{N}]?\p{L}+",
         number,
         r" ?[^\s\p{L}\p{N}]+[\r\n]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    ]
+    .join("|")
+}
+
+/// The words of GPT-4o and Tekken: capitals, then small letters.
+fn cased_pattern(number: &str, ending: &str) -> String {
+    const LARGE: &str = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]";
+    const SMALL: &str = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]";
+    [
+        &format!(r"[^\r\n\p{{L}}\p{{N}}]?{LARGE}*{SMALL}+{ending}"),
+        &format!(r"[^\r\n\p{{L}}\p{{N}}]?{LARGE}+{SMALL}*{ending}"),
+        number,
+        r" ?[^\s\p{L}\p{N}]+[\r\n/]*",
         r"\s*[\r\n]+",
         r"\s+(?!\S)",
         r"\s+",
@@ -65,12 +93,12 @@ impl Split {
 
     /// Whether a bare text begins with BOS where the file doesn't say.
     pub(super) fn adds_bos(self) -> bool {
-        self == Self::Llama3
+        matches!(self, Self::Llama3 | Self::Tekken)
     }
 
     /// Whether a word that is a token as a whole is taken without merging.
     pub(super) fn ignores_merges(self) -> bool {
-        self == Self::Llama3
+        matches!(self, Self::Llama3 | Self::Tekken)
     }
 
     /// Puts the rule before the merging.
@@ -81,20 +109,21 @@ impl Split {
             Self::SmolLm => {
                 vec![Digits::new(true).into(), ByteLevel::new(false, false, true).into()]
             }
-            Self::Llama3 => regex(r"\p{N}{1,3}"),
+            Self::Llama3 | Self::Dbrx => regex(pattern(r"\p{N}{1,3}")),
             Self::Qwen2 => {
                 tokenizer.with_normalizer(Some(NFC));
-                regex(r"\p{N}")
+                regex(pattern(r"\p{N}"))
             }
+            Self::Gpt4o => regex(cased_pattern(r"\p{N}{1,3}", &format!("{ENDINGS}?"))),
+            Self::Tekken => regex(cased_pattern(r"\p{N}", "")),
         };
         tokenizer.with_pre_tokenizer(Some(Sequence::new(parts)));
         tokenizer
     }
 }
 
-fn regex(number: &str) -> Vec<PreTokenizerWrapper> {
-    let pattern = SplitPattern::Regex(pattern(number));
-    let cut = Cut::new(pattern, SplitDelimiterBehavior::Isolated, false)
+fn regex(pattern: String) -> Vec<PreTokenizerWrapper> {
+    let cut = Cut::new(SplitPattern::Regex(pattern), SplitDelimiterBehavior::Isolated, false)
         .unwrap_or_else(|error| unreachable!("a constant pattern is valid: {error}"));
     vec![cut.into(), ByteLevel::new(false, false, false).into()]
 }

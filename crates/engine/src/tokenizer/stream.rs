@@ -70,6 +70,30 @@ mod tests {
             prop_assert_eq!(text, String::from_utf8_lossy(&bytes));
         }
 
+        /// Each character of one to four bytes, cut at each of its borders.
+        #[test]
+        fn a_character_comes_whole_wherever_it_is_cut(
+            text in "[a-zß-ɏ一-十\u{1F600}-\u{1F64F}]{1,8}",
+        ) {
+            let bytes = text.as_bytes();
+            for first in 0..=bytes.len() {
+                for second in first..=bytes.len() {
+                    let mut decoder = TextDecoder::default();
+                    let mut out = String::new();
+                    for piece in [&bytes[..first], &bytes[first..second], &bytes[second..]] {
+                        out += &decoder.push(piece);
+                        // Whatever is complete is out, and nothing else.
+                        prop_assert!(text.starts_with(&out));
+                    }
+                    prop_assert_eq!(&out, &text);
+                    prop_assert_eq!(decoder.finish(), "");
+                }
+                let mut decoder = TextDecoder::default();
+                let out = decoder.push(&bytes[..first]);
+                prop_assert_eq!(out, &text[..text.floor_char_boundary(first)]);
+            }
+        }
+
         #[test]
         fn whole_text_is_never_held(text in any::<String>()) {
             prop_assert_eq!(TextDecoder::default().push(text.as_bytes()), text);
