@@ -24,7 +24,7 @@ use crate::pool::{Pool, Shared};
 use crate::transformer::Transformer;
 use crate::weights::Matrix;
 
-use lanes::Lanes;
+use lanes::{Lanes, View};
 pub(crate) use scratch::scratch_bytes;
 use scratch::{Place, Scratch};
 use sinks::Narrow;
@@ -170,9 +170,15 @@ impl Runner {
     ) -> Result<(), ForwardError> {
         self.check(kvs, items)?;
         for (at, chunk) in items.chunks(CHUNK).enumerate() {
+            let mut counts = vec![0; kvs.len()];
+            chunk.iter().for_each(|item| counts[item.sequence] += 1);
+            for (kv, count) in kvs.iter_mut().zip(counts) {
+                kv.grow(kv.position() + count);
+            }
             self.chunk(kvs, chunk);
-            for item in chunk {
-                kvs[item.sequence].advance(1);
+            let states = self.scratch.residual.chunks_exact(self.model.shape().width);
+            for (item, state) in chunk.iter().zip(states) {
+                kvs[item.sequence].advance(state);
             }
             self.deliver(chunk, CHUNK * at, sink);
         }
@@ -212,7 +218,8 @@ impl Runner {
             self.project(items.len(), layer);
             let lanes: Vec<Lanes<'_>> = kvs.iter_mut().map(|kv| Lanes::new(kv, at)).collect();
             self.rotate(&lanes, layer);
-            self.attend(&lanes, layer);
+            let views: Vec<View<'_>> = kvs.iter().map(|kv| View::new(kv, at)).collect();
+            self.attend(&views, layer);
             self.add_attention(items.len(), layer);
             self.normalise(items.len(), &layer.feed_norm);
             self.feed(items.len(), layer);

@@ -1,12 +1,80 @@
-//! The keys and values of one sequence.
+//! The keys and values of one sequence, in pages.
 //!
-//! Sixteen-bit integers with an exponent per layer, head and position, laid out
-//! as attention reads them (see `kernels/attend`). Memory is reserved for the
-//! whole capacity but touched only as positions are written.
+//! Sixteen-bit integers with an exponent per layer, head and position. A page
+//! holds [`PAGE`] positions of all layers, each head as attention reads it (see
+//! `kernels/attend`), and may hold the positions' states, from which digests are
+//! made again. Pages are allocated as positions are written and given back when
+//! they are cut off. A page that is full may be shared, read-only, by sequences
+//! that begin with the same tokens. Deliberately absent: budgets, and finding
+//! pages to share (`service/pages`).
 
 #![deny(clippy::float_arithmetic)]
 
+use std::sync::Arc;
+
 use crate::transformer::{Shape, Transformer};
+
+/// Positions of a page, a multiple of 16.
+pub(crate) const PAGE: usize = 64;
+
+/// The sizes a page follows from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Layout {
+    layers: usize,
+    heads: usize,
+    dims: usize,
+    width: usize,
+}
+
+impl Layout {
+    fn new(shape: &Shape) -> Self {
+        let Shape { layers, kv_heads: heads, head_dims: dims, width, .. } = *shape;
+        Self { layers, heads, dims, width }
+    }
+
+    /// Integers of one layer of a page.
+    fn layer(&self) -> usize {
+        self.heads * head_len(self.dims)
+    }
+}
+
+/// Integers of one head of one layer of a page: keys, values, and an exponent
+/// for each row of both.
+#[inline(always)]
+pub(crate) const fn head_len(dims: usize) -> usize {
+    PAGE * (2 * dims + 2)
+}
+
+/// The bytes of a page that holds states.
+pub(crate) fn page_bytes(shape: &Shape) -> usize {
+    let layout = Layout::new(shape);
+    2 * layout.layers * layout.layer() + 4 * PAGE * layout.width
+}
+
+/// Keys, values and states of [`PAGE`] positions.
+#[derive(Clone, Debug)]
+pub(crate) struct Page {
+    rows: Vec<i16>,
+    /// A row a position; empty where nobody asked for states.
+    states: Vec<i32>,
+}
+
+#[derive(Debug)]
+enum Slot {
+    /// Written by this sequence alone.
+    Own(Page),
+    /// Full, and read by whoever has it.
+    Common(Arc<Page>),
+}
+
+impl Slot {
+    fn page(&self) -> &Page {
+        match self {
+            Self::Own(page) => page,
+            Self::Common(page) => page,
+        }
+    }
+}
 
 /// One sequence's cache.
 ///
@@ -21,39 +89,29 @@ use crate::transformer::{Shape, Transformer};
 /// ```
 #[derive(Debug)]
 pub struct Kv {
-    pub(crate) keys: Vec<i16>,
-    pub(crate) values: Vec<i16>,
-    pub(crate) key_exponents: Vec<i16>,
-    pub(crate) value_exponents: Vec<i16>,
-    /// Positions there is room for, a multiple of 16.
-    padded: usize,
+    slots: Vec<Slot>,
+    layout: Layout,
+    keeps_states: bool,
     capacity: usize,
     position: usize,
-    dims: usize,
-    heads: usize,
-    layers: usize,
 }
 
 impl Kv {
     /// A cache for up to `capacity` positions, at most the model's context.
     #[must_use]
     pub fn new(model: &Transformer, capacity: usize) -> Self {
-        let Shape { layers, kv_heads: heads, head_dims: dims, .. } = *model.shape();
-        let capacity = capacity.min(model.context_length());
-        let padded = capacity.next_multiple_of(16);
-        let rows = layers * heads * padded;
         Self {
-            keys: vec![0; rows * dims],
-            values: vec![0; rows * dims],
-            key_exponents: vec![0; rows],
-            value_exponents: vec![0; rows],
-            padded,
-            capacity,
+            slots: Vec::new(),
+            layout: Layout::new(model.shape()),
+            keeps_states: false,
+            capacity: capacity.min(model.context_length()),
             position: 0,
-            dims,
-            heads,
-            layers,
         }
+    }
+
+    /// A cache that keeps states beside keys and values.
+    pub(crate) fn with_states(model: &Transformer, capacity: usize) -> Self {
+        Self { keeps_states: true, ..Self::new(model, capacity) }
     }
 
     /// The position the next token takes.
@@ -71,57 +129,139 @@ impl Kv {
     /// Forgets positions from `position` on; does nothing if there are none.
     pub fn truncate(&mut self, position: usize) {
         self.position = self.position.min(position);
+        self.slots.truncate(self.position.div_ceil(PAGE));
     }
 
-    pub(crate) fn advance(&mut self, count: usize) {
-        self.position += count;
+    /// Pages it has.
+    pub(crate) fn pages(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Pages that nobody else may read.
+    pub(crate) fn own_pages(&self) -> usize {
+        self.slots.iter().filter(|slot| matches!(slot, Slot::Own(_))).count()
+    }
+
+    /// Makes room to write up to position `end`. A common page that is cut in
+    /// the middle is copied first.
+    pub(crate) fn grow(&mut self, end: usize) {
+        let at = self.position / PAGE;
+        if !self.position.is_multiple_of(PAGE) && matches!(self.slots[at], Slot::Common(_)) {
+            let page = self.slots[at].page().clone();
+            self.slots[at] = Slot::Own(page);
+        }
+        let Layout { layers, width, .. } = self.layout;
+        let states = if self.keeps_states { PAGE * width } else { 0 };
+        while self.slots.len() < end.div_ceil(PAGE) {
+            let rows = vec![0; layers * self.layout.layer()];
+            self.slots.push(Slot::Own(Page { rows, states: vec![0; states] }));
+        }
+    }
+
+    /// Counts the next position as written, its state `state`.
+    pub(crate) fn advance(&mut self, state: &[i32]) {
+        let (page, at) = (self.position / PAGE, self.position % PAGE);
+        if let (true, Slot::Own(page)) = (self.keeps_states, &mut self.slots[page]) {
+            page.states[at * state.len()..][..state.len()].copy_from_slice(state);
+        }
+        self.position += 1;
+    }
+
+    /// The state of a position that was written, where states are kept.
+    pub(crate) fn state(&self, position: usize) -> &[i32] {
+        let width = self.layout.width;
+        &self.slots[position / PAGE].page().states[position % PAGE * width..][..width]
+    }
+
+    /// Takes over a full page that holds the next positions.
+    pub(crate) fn adopt(&mut self, page: Arc<Page>) {
+        debug_assert_eq!(self.position, PAGE * self.slots.len());
+        self.slots.push(Slot::Common(page));
+        self.position += PAGE;
+    }
+
+    /// Lets others read full page `at`: hands it out, and keeps `instead` in its
+    /// place if there is an equal one.
+    pub(crate) fn share(&mut self, at: usize, instead: Option<Arc<Page>>) -> Arc<Page> {
+        let slot = &mut self.slots[at];
+        let empty = Slot::Own(Page { rows: Vec::new(), states: Vec::new() });
+        let page = match (instead, std::mem::replace(slot, empty)) {
+            (Some(page), _) | (None, Slot::Common(page)) => page,
+            (None, Slot::Own(page)) => Arc::new(page),
+        };
+        *slot = Slot::Common(Arc::clone(&page));
+        page
     }
 
     /// Whether it was made for a model of this shape.
     pub(crate) fn fits(&self, shape: &Shape) -> bool {
-        (self.layers, self.heads, self.dims) == (shape.layers, shape.kv_heads, shape.head_dims)
-    }
-
-    /// Where one head of one layer begins, in positions.
-    pub(crate) fn head_start(&self, layer: usize, head: usize) -> usize {
-        (layer * self.heads + head) * self.padded
+        self.layout == Layout::new(shape)
     }
 
     pub(crate) fn dims(&self) -> usize {
-        self.dims
+        self.layout.dims
     }
 
-    /// Positions a head has room for.
-    pub(crate) fn padded(&self) -> usize {
-        self.padded
+    /// One layer of every page, for reading.
+    pub(crate) fn layer(&self, layer: usize) -> impl Iterator<Item = &[i16]> {
+        let len = self.layout.layer();
+        self.slots.iter().map(move |slot| &slot.page().rows[layer * len..][..len])
+    }
+
+    /// One layer of the pages that are still written, and which is the first.
+    pub(crate) fn layer_to_write(
+        &mut self,
+        layer: usize,
+    ) -> (usize, impl Iterator<Item = &mut [i16]>) {
+        let (len, first) = (self.layout.layer(), self.position / PAGE);
+        let slots = self.slots.iter_mut().skip(first);
+        let pages = slots.map(move |slot| match slot {
+            Slot::Own(page) => &mut page.rows[layer * len..][..len],
+            // `grow` has left no common page where anything is to be written.
+            Slot::Common(_) => &mut [],
+        });
+        (first, pages)
     }
 
     /// The key row of a position and its exponent, for inspection.
     #[must_use]
     pub fn key(&self, layer: usize, head: usize, position: usize) -> (Vec<i16>, i16) {
-        let start = self.head_start(layer, head);
-        let at = |d: usize| start * self.dims + key_offset(self.dims, position, d);
-        let row = (0..self.dims).map(|d| self.keys[at(d)]).collect();
-        (row, self.key_exponents[start + position])
+        self.row(layer, head, position, true)
     }
 
     /// The value row of a position and its exponent, for inspection.
     #[must_use]
     pub fn value(&self, layer: usize, head: usize, position: usize) -> (Vec<i16>, i16) {
-        let start = self.head_start(layer, head);
-        let at = |d: usize| start * self.dims + value_offset(self.dims, position, d);
-        let row = (0..self.dims).map(|d| self.values[at(d)]).collect();
-        (row, self.value_exponents[start + position])
+        self.row(layer, head, position, false)
+    }
+
+    fn row(&self, layer: usize, head: usize, position: usize, key: bool) -> (Vec<i16>, i16) {
+        let dims = self.layout.dims;
+        let rows = &self.slots[position / PAGE].page().rows;
+        let rows = &rows[layer * self.layout.layer() + head * head_len(dims)..][..head_len(dims)];
+        let (start, exponent) = row_places(dims, position, key);
+        let offset = if key { key_offset } else { value_offset };
+        let row = (0..dims).map(|d| rows[start + offset(dims, position % PAGE, d)]).collect();
+        (row, rows[exponent])
     }
 }
 
-/// Where dimension `d` of a position's key lies within its head.
+/// Where a head's keys or values begin in its part of a page, and where a
+/// position's exponent lies.
+#[inline(always)]
+pub(crate) fn row_places(dims: usize, position: usize, key: bool) -> (usize, usize) {
+    let at = position % PAGE;
+    let exponents = 2 * PAGE * dims;
+    if key { (0, exponents + at) } else { (PAGE * dims, exponents + PAGE + at) }
+}
+
+/// Where dimension `d` of a page's position lies within its head's keys.
 #[inline(always)]
 pub(crate) fn key_offset(dims: usize, position: usize, d: usize) -> usize {
     position / 16 * 16 * dims + d / 2 * 32 + position % 16 * 2 + d % 2
 }
 
-/// Where dimension `d` of a position's value lies within its head.
+/// Where dimension `d` of a page's position lies within its head's values.
 #[inline(always)]
 pub(crate) fn value_offset(dims: usize, position: usize, d: usize) -> usize {
     position / 2 * 2 * dims + d * 2 + position % 2

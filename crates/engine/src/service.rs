@@ -1,9 +1,12 @@
 //! The serving loop: many answers decoded together by one thread.
 //!
-//! [`Service::submit`] puts a [`Job`] into a bounded queue. The loop admits jobs
-//! as long as their caches fit the budget, and in every turn makes one forward
-//! pass of one token for each answer in the making and a share of each prompt
-//! that is still being read, so neither starves the other. Every position
+//! [`Service::submit`] puts a [`Job`] into a bounded queue. The loop admits jobs,
+//! clients in turn, and in every turn makes one forward pass of one token for
+//! each answer in the making and a share of each prompt that is still being
+//! read, so neither starves the other. Caches take pages as they grow; when the
+//! budget is spent, idle pages go, then the youngest job is set back and reads
+//! its tokens again later. A prompt that begins like an earlier one of the same
+//! client takes over the pages of that beginning. Every position
 //! becomes a [`Step`], every drawn token an [`Event`] to the job's sink; a sink
 //! that answers `Break` is a client that left, and its memory is freed in the
 //! same turn. Since the arithmetic is exact, what stands beside a job in a batch
@@ -16,13 +19,15 @@
 //! Deliberately absent: the network, deadlines, and hashing steps into a
 //! commitment.
 
+mod pages;
 mod run;
+mod shares;
 mod turn;
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::mpsc;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
 use peerproof_proof::Step;
@@ -30,8 +35,8 @@ use peerproof_wire::{Digest, Fault, Sampling, Stop};
 
 use crate::forward::{ForwardError, Runner};
 use crate::kernels::KernelPath;
+use crate::kv::PAGE;
 use crate::model::{Model, PromptError};
-use crate::transformer::Transformer;
 
 use turn::Loop;
 
@@ -42,11 +47,12 @@ pub struct ServiceOptions {
     pub threads: usize,
     /// Kernels of the forward pass.
     pub path: KernelPath,
-    /// Answers made at once.
+    /// Answers made at once; up to as many again where a client would otherwise
+    /// have none.
     pub max_active: usize,
     /// Jobs that wait.
     pub max_queued: usize,
-    /// Bytes that the caches of active jobs may take together.
+    /// Bytes that all caches may take together, kept beginnings included.
     pub kv_bytes: usize,
     /// Prompt tokens read in one turn, all jobs together; half as many while
     /// answers are being made.
@@ -83,6 +89,10 @@ pub struct Job {
     pub max_tokens: u32,
     /// Texts before which the answer ends.
     pub stop: Vec<String>,
+    /// Whose job it is. Clients share turns equally, and only jobs of one salt
+    /// share what was computed of a prompt, so no client can tell by the clock
+    /// what another has asked.
+    pub salt: Digest,
 }
 
 /// What happens to a job, in order: `Started`; a `Prompt` for every prompt
@@ -153,7 +163,7 @@ pub enum Refusal {
         got: usize,
     },
     /// The cache would be larger than all caches together may be.
-    #[error("the job needs {got} bytes of cache, all jobs together have {expected}")]
+    #[error("the job may need {got} bytes of cache, all jobs together have {expected}")]
     CacheBudget {
         /// The budget.
         expected: usize,
@@ -202,6 +212,42 @@ pub struct Load {
     pub active: usize,
     /// Jobs that wait.
     pub queued: usize,
+    /// Pages of caches there are.
+    pub pages: usize,
+    /// Those of them that no job uses: beginnings kept for the next one.
+    pub pages_idle: usize,
+    /// Pages there may be.
+    pub max_pages: usize,
+    /// Positions that were taken over instead of computed.
+    pub reused: u64,
+    /// Pages given up for others.
+    pub evicted: u64,
+    /// Jobs that were set back to read their tokens again.
+    pub preempted: u64,
+}
+
+/// A job that was submitted.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    id: u64,
+    shared: Weak<Shared>,
+}
+
+impl Ticket {
+    /// Ends the job without a word: one that waits at once, one in the making
+    /// before the next turn. Its sink and its memory go.
+    pub fn cancel(&self) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let mut queue = shared.lock();
+        let waiting = queue.waiting.iter().position(|waiting| waiting.id == self.id);
+        let sink = waiting.and_then(|at| queue.waiting.remove(at));
+        if sink.is_none() && queue.load.active > 0 {
+            queue.left.push(self.id);
+        }
+        // A sink may do anything when it is dropped: not with the queue locked.
+        drop(queue);
+        drop(sink);
+    }
 }
 
 /// An answer, whole.
@@ -229,6 +275,7 @@ pub struct Generated {
 /// let job = Job {
 ///     key: Digest::from_bytes([0; 32]), seed: Digest::from_bytes([0; 32]), prompt, resume: vec![],
 ///     sampling: Sampling::GREEDY, max_tokens: 16, stop: vec![],
+///     salt: Digest::from_bytes([0; 32]),
 /// };
 /// println!("{}", service.generate(job)?.text);
 /// # Ok(())
@@ -279,18 +326,24 @@ impl Service {
         &self.options
     }
 
+    /// The bytes of a page: what caches grow by.
+    #[must_use]
+    pub fn page_bytes(&self) -> usize {
+        crate::kv::page_bytes(self.model.transformer().shape())
+    }
+
     /// How busy it is.
     #[must_use]
     pub fn load(&self) -> Load {
         let queue = self.shared.lock();
-        Load { active: queue.active, queued: queue.waiting.len() }
+        Load { queued: queue.waiting.len(), ..queue.load }
     }
 
     /// Queues a job; its events go to `sink`.
     ///
     /// # Errors
     /// The job can't be done, or not now; `sink` is dropped without an event.
-    pub fn submit(&self, job: Job, sink: Sink) -> Result<(), Refusal> {
+    pub fn submit(&self, job: Job, sink: Sink) -> Result<Ticket, Refusal> {
         self.check(&job)?;
         let mut queue = self.shared.lock();
         if queue.stopping {
@@ -299,10 +352,12 @@ impl Service {
         if queue.waiting.len() >= self.options.max_queued {
             return Err(Refusal::QueueFull { limit: self.options.max_queued });
         }
-        queue.waiting.push_back(Waiting { job, sink });
+        let id = queue.next;
+        queue.next += 1;
+        queue.waiting.push_back(Waiting { id, job, sink });
         drop(queue);
         self.shared.wake.notify_one();
-        Ok(())
+        Ok(Ticket { id, shared: Arc::downgrade(&self.shared) })
     }
 
     /// Runs a job to its end and waits for it.
@@ -329,7 +384,8 @@ impl Service {
             return Err(Refusal::Resume { expected: job.max_tokens, got: job.resume.len() });
         }
         self.model.check_resume(&job.resume)?;
-        let (expected, got) = (self.options.kv_bytes, cache_bytes(self.model.transformer(), job));
+        let got = positions(job).div_ceil(PAGE) * self.page_bytes();
+        let expected = self.options.kv_bytes;
         if got > expected {
             return Err(Refusal::CacheBudget { expected, got });
         }
@@ -374,14 +430,6 @@ fn positions(job: &Job) -> usize {
     job.prompt.len() + job.max_tokens as usize - 1
 }
 
-/// The bytes of a job's cache.
-fn cache_bytes(model: &Transformer, job: &Job) -> usize {
-    let shape = model.shape();
-    let rows = positions(job).next_multiple_of(16) * shape.layers * shape.kv_heads;
-    // Keys and values of 16 bits, and an exponent for each row.
-    rows * 2 * (2 * shape.head_dims + 2)
-}
-
 /// What submitting threads and the loop share.
 #[derive(Debug, Default)]
 struct Shared {
@@ -392,11 +440,17 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Waiting>,
-    active: usize,
+    /// The loop's state after its last turn.
+    load: Load,
+    /// The next job's number.
+    next: u64,
+    /// Jobs whose clients left since.
+    left: Vec<u64>,
     stopping: bool,
 }
 
 struct Waiting {
+    id: u64,
     job: Job,
     sink: Sink,
 }
@@ -417,7 +471,7 @@ impl Shared {
     fn close(&self) {
         let mut queue = self.lock();
         queue.stopping = true;
-        queue.active = 0;
+        queue.load = Load::default();
         let left = std::mem::take(&mut queue.waiting);
         drop(queue);
         for mut waiting in left {

@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 
 use peerproof_engine::execute::{ReplayError, Replayer};
 use peerproof_engine::model::{Model, ModelError, PromptError};
-use peerproof_engine::service::{Event, Generated, Job, Refusal, Service, ServiceOptions};
+use peerproof_engine::service::{Event, Generated, Job, Load, Refusal, Service, ServiceOptions};
 use peerproof_engine::transformer::LoadOptions;
 use peerproof_proof::{Execute, Step};
 use peerproof_wire::{ChatMessage, Digest, Level, ModelId, Offer, Prompt, Sampling, Stop};
@@ -43,6 +43,7 @@ fn job(prompt: &Prompt, max_tokens: u32) -> Job {
         sampling: Sampling::GREEDY,
         max_tokens,
         stop: vec![],
+        salt: Digest::from_bytes([7; 32]),
     }
 }
 
@@ -307,6 +308,133 @@ fn the_last_handle_may_be_dropped_by_a_sink() {
     give.send(service).unwrap();
     drop(give);
     assert!(dropped.iter().count() > 0);
+}
+
+/// Waits until no job is left, and checks that none holds a page.
+fn all_is_free(service: &Service) -> Load {
+    while service.load().active > 0 || service.load().queued > 0 {
+        std::thread::yield_now();
+    }
+    let load = service.load();
+    assert_eq!(load.pages, load.pages_idle, "{load:?}");
+    load
+}
+
+fn salted(salt: u8, job: &Job) -> Job {
+    Job { salt: Digest::from_bytes([salt; 32]), ..job.clone() }
+}
+
+#[test]
+fn a_prompt_is_taken_over_from_the_same_client_only() {
+    let service = service(&ServiceOptions::default());
+    let text = "The quick brown fox jumps over the lazy dog. ".repeat(16);
+    let job = Job { sampling: SAMPLED, ..job(&Prompt::Text(text), 80) };
+    let (mut last, pages) = (0, job.prompt.len() / 64);
+    assert!(pages >= 2);
+    let mut reused = |job: Job| {
+        let answer = service.generate(job).unwrap();
+        let all = all_is_free(&service).reused;
+        (answer, all - std::mem::replace(&mut last, all))
+    };
+    let (first, none) = reused(salted(1, &job));
+    assert_eq!(none, 0);
+    // Another client gains nothing from it, and so learns nothing.
+    let (other, none) = reused(salted(2, &job));
+    assert_eq!((essence(&other), none), (essence(&first), 0));
+    let (again, some) = reused(Job { key: Digest::from_bytes([4; 32]), ..salted(1, &job) });
+    let length = job.prompt.len();
+    assert_eq!(some as usize, (length - 1) / 64 * 64);
+    assert_eq!(again.tokens, first.tokens);
+    assert_ne!(again.steps[0].state, first.steps[0].state);
+    let (again, _) = reused(salted(1, &job));
+    assert_eq!(essence(&again), essence(&first));
+    // The next turn of a chat finds the answer's pages as well.
+    let prompt = [&job.prompt[..], &first.tokens, &[5, 6, 7]].concat();
+    let next = Job { prompt, max_tokens: 2, ..job.clone() };
+    let (one, some) = reused(salted(1, &next));
+    assert_eq!(some as usize, (length + first.tokens.len() - 1) / 64 * 64);
+    assert_eq!(essence(&one), essence(&reused(salted(3, &next)).0));
+}
+
+#[test]
+fn jobs_that_are_set_back_give_the_same_leaves() {
+    let page = SERVICE.page_bytes();
+    for (budget, prefill_tokens) in [(3, 128), (4, 48), (7, 7)] {
+        let kv_bytes = budget * page + page / 2;
+        let crowd = service(&ServiceOptions { kv_bytes, prefill_tokens, ..Default::default() });
+        let text = |n: usize| Prompt::Text("All work and no play. ".repeat(n));
+        let jobs = [
+            Job { sampling: SAMPLED, ..job(&text(1), 130) },
+            job(&text(9), 70),
+            salted(9, &job(&text(9), 70)),
+            Job { sampling: SAMPLED, ..job(&text(18), 20) },
+            job(&text(18), 60),
+        ];
+        let together: Vec<_> = jobs.iter().map(|job| events(&crowd, job.clone())).collect();
+        for (job, events) in jobs.iter().zip(together) {
+            let steps: Vec<Step> = events
+                .into_iter()
+                .filter_map(|event| match event {
+                    Event::Prompt { step } | Event::Token { step, .. } => Some(step),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(steps, SERVICE.generate(job.clone()).unwrap().steps, "{budget}");
+        }
+        let load = all_is_free(&crowd);
+        assert!(load.pages <= budget && load.max_pages == budget, "{load:?}");
+        assert!(load.evicted > 0 && (budget > 3 || load.preempted > 0), "{load:?}");
+    }
+}
+
+#[test]
+fn a_job_is_cancelled_in_every_phase() {
+    let service = service(&ServiceOptions { max_active: 1, ..Default::default() });
+    let submit = |job: Job| {
+        let (sender, receiver) = mpsc::channel();
+        let sink = move |event| match sender.send(event) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        };
+        (service.submit(job, Box::new(sink)).unwrap(), receiver)
+    };
+    let (reading, read) = submit(job(&Prompt::Text("word ".repeat(6_000)), 10));
+    assert!(matches!(read.recv(), Ok(Event::Started)));
+    // One that waits goes at once, its sink with it.
+    let (waiting, waited) = submit(capital(8_000));
+    waiting.cancel();
+    assert!(waited.recv().is_err());
+    reading.cancel();
+    assert!(!read.iter().any(|event| matches!(event, Event::Token { .. })));
+    let (writing, written) = submit(capital(8_000));
+    assert!(written.iter().any(|event| matches!(event, Event::Token { .. })));
+    writing.cancel();
+    assert!(written.iter().all(|event| !matches!(event, Event::Finished { .. })));
+    writing.cancel();
+    all_is_free(&service);
+}
+
+#[test]
+fn another_client_is_not_kept_waiting_by_many_jobs() {
+    let service = service(&ServiceOptions { max_active: 2, ..Default::default() });
+    let many: Vec<_> = (0..6).map(|_| events(&service, salted(1, &capital(8_000)))).collect();
+    assert!(matches!(many[1].recv(), Ok(Event::Started)));
+    // Two of six are in the making and never end by themselves in time.
+    let other = service.generate(salted(2, &capital(3))).unwrap();
+    assert_eq!(other.tokens.len(), 3);
+    drop(many);
+    all_is_free(&service);
+}
+
+#[test]
+fn prompts_around_the_limit_of_the_context() {
+    for (length, fits) in [(8_190, true), (8_191, true), (8_192, false), (8_193, false)] {
+        let job = Job { prompt: vec![9; length], ..capital(1) };
+        match SERVICE.submit(job, Box::new(|_| ControlFlow::Break(()))) {
+            Ok(_) => assert!(fits, "{length}"),
+            Err(refusal) => assert!(!fits && refusal.to_string().contains("8192"), "{refusal}"),
+        }
+    }
 }
 
 fn offer(prompt: Prompt) -> Offer {

@@ -362,6 +362,8 @@ fn generate(
         sampling: offer.sampling.clone(),
         max_tokens: offer.max_tokens,
         stop: Vec::new(),
+        // Nothing made before is to be taken over.
+        salt: Digest::from_bytes(random_seed()),
     };
     let made = service.generate(job).map_err(engine("answer"))?;
     let mut transcript = Transcript::new();
@@ -428,6 +430,8 @@ impl InProcess {
             sampling: Sampling::GREEDY,
             max_tokens,
             stop: Vec::new(),
+            // Nothing made before is to be taken over.
+            salt: Digest::from_bytes(random_seed()),
         };
         let (sender, events) = mpsc::channel();
         let sink = move |event| match sender.send(event) {

@@ -4,7 +4,7 @@
 #![allow(unsafe_code, reason = "pieces of a phase write to disjoint parts of shared slices")]
 
 use super::Runner;
-use super::lanes::Lanes;
+use super::lanes::{Lanes, View};
 use super::residual::Source;
 use super::scratch::Scratch;
 use super::sinks::{self, Keep, SharedActs};
@@ -200,7 +200,7 @@ impl Runner {
     }
 
     /// Every head of every row over its sequence's cache.
-    pub(super) fn attend(&mut self, lanes: &[Lanes<'_>], layer: &Layer) {
+    pub(super) fn attend(&mut self, views: &[View<'_>], layer: &Layer) {
         let (kernels, shape) = (self.kernels, *self.model.shape());
         let (dims, heads) = (shape.head_dims, shape.heads);
         let (scale, tables) = (self.model.score_scale, Self::tables());
@@ -221,9 +221,8 @@ impl Runner {
                 tables,
             };
             let len = place.position + 1;
-            let cache = lanes[place.sequence].cache(
+            let cache = views[place.sequence].cache(
                 head / (heads / shape.kv_heads),
-                dims,
                 window.map_or(0, |window| len.saturating_sub(window)),
                 len,
             );

@@ -1,6 +1,7 @@
 //! Attention of one query head over one key-value head of the cache.
 //!
-//! Keys lie as `[position / 16][pair of dimensions][16 positions][2]`, values as
+//! The cache comes in pages. In each, keys lie as
+//! `[position / 16][pair of dimensions][16 positions][2]`, values as
 //! `[position / 2][dimension][2 positions]`: a lane is a position in the first
 //! product, a dimension in the second. Sixteen-bit numbers times sixteen-bit
 //! numbers don't fit 32-bit sums, so the query is split into two parts of 8 bits
@@ -9,11 +10,12 @@
 use crate::arith::cap::Cap;
 use crate::arith::tables::{EXP_LEN, Tables};
 use crate::arith::{SCORE_BITS, SCORE_LIMIT, WEIGHT_BITS, bit_length, rescale, round_shift};
+use crate::kv::{PAGE, head_len};
 
 /// The most dimensions of a head: 255 · 32767 · 256 < 2^31.
 pub(crate) const MAX_HEAD_DIMS: usize = 256;
-/// Positions whose weighted values are summed in 32 bits; the same bound.
-const BLEND_POSITIONS: usize = 256;
+/// Weighted values are summed in 32 bits page by page; the same bound.
+const _: () = assert!(PAGE <= 256);
 
 /// One query head.
 #[derive(Clone, Copy, Debug)]
@@ -30,30 +32,55 @@ pub(crate) struct Query<'a> {
 /// One key-value head of one layer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cache<'a> {
-    pub(crate) keys: &'a [i16],
-    pub(crate) values: &'a [i16],
-    pub(crate) key_exponents: &'a [i16],
-    pub(crate) value_exponents: &'a [i16],
+    /// The layer's part of each page.
+    pub(crate) pages: &'a [&'a [i16]],
+    pub(crate) head: usize,
+    pub(crate) dims: usize,
     /// The first position to attend to.
     pub(crate) first: usize,
     /// The position after the last one, beyond `first`.
     pub(crate) len: usize,
 }
 
-impl Cache<'_> {
-    /// The cache from the block of its first position on.
+/// Consecutive positions of one head within one page, whole blocks of 16.
+struct Span<'a> {
+    keys: &'a [i16],
+    values: &'a [i16],
+    key_exponents: &'a [i16],
+    value_exponents: &'a [i16],
+    /// Where its scores begin.
+    at: usize,
+    len: usize,
+}
+
+impl<'a> Cache<'a> {
+    /// The position whose block is the first looked at, and the end of the last.
     #[inline(always)]
-    fn windowed(&self) -> Self {
-        let skip = self.first / 16 * 16;
-        let dims = self.keys.len() / self.key_exponents.len().max(1);
-        Self {
-            keys: &self.keys[skip * dims..],
-            values: &self.values[skip * dims..],
-            key_exponents: &self.key_exponents[skip..],
-            value_exponents: &self.value_exponents[skip..],
-            first: self.first - skip,
-            len: self.len - skip,
-        }
+    fn bounds(&self) -> (usize, usize) {
+        (self.first / 16 * 16, self.len.next_multiple_of(16))
+    }
+
+    /// The blocks from the window's first to its last, page by page.
+    #[inline(always)]
+    fn spans(&self) -> impl Iterator<Item = Span<'a>> {
+        let Self { pages, head, dims, .. } = *self;
+        let (start, end) = self.bounds();
+        (start / PAGE..end.div_ceil(PAGE)).map(move |page| {
+            let (from, to) = (start.max(page * PAGE), end.min((page + 1) * PAGE));
+            let (skip, len) = (from % PAGE, to - from);
+            let rows = &pages[page][head * head_len(dims)..][..head_len(dims)];
+            let (keys, rest) = rows.split_at(PAGE * dims);
+            let (values, exponents) = rest.split_at(PAGE * dims);
+            let (key_exponents, value_exponents) = exponents.split_at(PAGE);
+            Span {
+                keys: &keys[skip * dims..][..len * dims],
+                values: &values[skip * dims..][..len * dims],
+                key_exponents: &key_exponents[skip..][..len],
+                value_exponents: &value_exponents[skip..][..len],
+                at: from - start,
+                len,
+            }
+        })
     }
 }
 
@@ -77,33 +104,31 @@ pub(super) fn attend<D: Dots>(
     let dims = query.values.len();
     // Blocks before the window are never looked at; positions of its first and
     // last block that lie beyond it weigh nothing.
-    let cache = &cache.windowed();
-    let blocks = cache.len.div_ceil(16);
-    scratch.resize(16 * blocks + 3 * (8 * blocks), 0);
-    let (scores, weights) = scratch.split_at_mut(16 * blocks);
+    let (start, end) = cache.bounds();
+    let (live_from, live_to) = (cache.first - start, cache.len - start);
+    scratch.resize((end - start) / 2 * 5, 0);
+    let (scores, weights) = scratch.split_at_mut(end - start);
     score::<D>(query, cache, scores);
     if let Some(cap) = query.cap {
-        let live = &mut scores[cache.first..cache.len];
+        let live = &mut scores[live_from..live_to];
         live.iter_mut().for_each(|t| *t = cap.apply(i64::from(*t), query.tables) as i32);
     }
-    let total = weigh(query.tables, &mut scores[cache.first..cache.len]);
-    scores[..cache.first].fill(0);
-    scores[cache.len..].fill(0);
-    let coarsest = coarsest_exponent(scores, cache.value_exponents);
+    let total = weigh(query.tables, &mut scores[live_from..live_to]);
+    scores[..live_from].fill(0);
+    scores[live_to..].fill(0);
+    let coarsest = coarsest_exponent(scores, cache);
     split_weights(scores, cache, coarsest, weights);
     let (reciprocal, bits) = reciprocal(total);
-    let pairs = 8 * blocks;
+    let pairs = (end - start) / 2;
     let mut sums = [0i64; MAX_HEAD_DIMS];
     let mut first = 0;
     while first < dims {
         // 64 dimensions at a time where there are as many, else 16.
         let count = if dims - first >= 64 { 64 } else { 16 };
-        for start in (0..pairs).step_by(BLEND_POSITIONS / 2) {
-            let taken = (pairs - start).min(BLEND_POSITIONS / 2);
-            let part = |piece: usize| &weights[piece * pairs + start..][..taken];
+        for span in cache.spans() {
+            let part = |piece: usize| &weights[piece * pairs + span.at / 2..][..span.len / 2];
             let parts = [part(0), part(1), part(2)];
-            let values = &cache.values[2 * dims * start + 2 * first..];
-            let sums = &mut sums[first..first + count];
+            let (values, sums) = (&span.values[2 * first..], &mut sums[first..first + count]);
             if count == 64 {
                 D::blend::<4>(parts, values, 2 * dims, sums);
             } else {
@@ -128,24 +153,34 @@ fn score<D: Dots>(query: &Query<'_>, cache: &Cache<'_>, scores: &mut [i32]) {
         *low = pair(q[0] & 255, q[1] & 255);
     }
     let (high, low) = (&high[..dims / 2], &low[..dims / 2]);
-    for (block, scores) in scores.chunks_exact_mut(16).enumerate() {
-        let mut raw = [0i64; 16];
-        D::scores(high, low, &cache.keys[16 * dims * block..][..16 * dims], &mut raw);
-        let exponents: &[i16; 16] =
-            cache.key_exponents[16 * block..].first_chunk().unwrap_or(&[0; 16]);
-        let base = query.exponent + 24 - SCORE_BITS;
-        let shifts = exponents.map(|e| base.wrapping_add(i32::from(e)));
-        if shifts.iter().all(|s| (1..=63).contains(s)) {
-            // As `rescale`, without branches.
-            for ((score, &raw), &shift) in scores.iter_mut().zip(&raw).zip(&shifts) {
-                let v = raw.wrapping_mul(query.scale).wrapping_shr(shift.wrapping_sub(1) as u32);
-                *score = (v.wrapping_add(1) >> 1).clamp(-SCORE_LIMIT, SCORE_LIMIT) as i32;
-            }
-        } else {
-            for lane in 0..16 {
-                let v = raw[lane].wrapping_mul(query.scale);
-                scores[lane] = rescale(v, shifts[lane], SCORE_LIMIT) as i32;
-            }
+    for span in cache.spans() {
+        let scores = scores[span.at..][..span.len].chunks_exact_mut(16);
+        let keys = span.keys.chunks_exact(16 * dims);
+        for ((scores, keys), exponents) in scores.zip(keys).zip(span.key_exponents.chunks_exact(16))
+        {
+            let mut raw = [0i64; 16];
+            D::scores(high, low, keys, &mut raw);
+            scale(query, &raw, exponents, scores);
+        }
+    }
+}
+
+/// Brings 16 raw scores to their exponent.
+#[inline(always)]
+fn scale(query: &Query<'_>, raw: &[i64; 16], exponents: &[i16], scores: &mut [i32]) {
+    let exponents: &[i16; 16] = exponents.first_chunk().unwrap_or(&[0; 16]);
+    let base = query.exponent + 24 - SCORE_BITS;
+    let shifts = exponents.map(|e| base.wrapping_add(i32::from(e)));
+    if shifts.iter().all(|s| (1..=63).contains(s)) {
+        // As `rescale`, without branches.
+        for ((score, &raw), &shift) in scores.iter_mut().zip(raw).zip(&shifts) {
+            let v = raw.wrapping_mul(query.scale).wrapping_shr(shift.wrapping_sub(1) as u32);
+            *score = (v.wrapping_add(1) >> 1).clamp(-SCORE_LIMIT, SCORE_LIMIT) as i32;
+        }
+    } else {
+        for lane in 0..16 {
+            let v = raw[lane].wrapping_mul(query.scale);
+            scores[lane] = rescale(v, shifts[lane], SCORE_LIMIT) as i32;
         }
     }
 }
@@ -166,9 +201,16 @@ fn weigh(tables: &Tables, scores: &mut [i32]) -> u64 {
 
 /// The smallest exponent among values that carry weight.
 #[inline(always)]
-fn coarsest_exponent(weights: &[i32], exponents: &[i16]) -> i32 {
-    let carried = weights.iter().zip(exponents).filter(|(w, _)| **w > 0);
-    i32::from(carried.map(|(_, &e)| e).min().unwrap_or(0))
+fn coarsest_exponent(weights: &[i32], cache: &Cache<'_>) -> i32 {
+    let mut coarsest = i16::MAX;
+    for span in cache.spans() {
+        for (&weight, &exponent) in weights[span.at..].iter().zip(span.value_exponents) {
+            if weight > 0 {
+                coarsest = coarsest.min(exponent);
+            }
+        }
+    }
+    i32::from(coarsest)
 }
 
 /// Brings weights to the coarsest value's exponent and splits them into three
@@ -184,14 +226,16 @@ fn split_weights(scores: &[i32], cache: &Cache<'_>, coarsest: i32, weights: &mut
         // `round_shift(w << 9, shift)`; a shift of 26 and more leaves 0.
         (score << (WEIGHT_BITS + 1)).wrapping_shr(shift).wrapping_add(1) >> 1
     };
-    let exponents = cache.value_exponents.chunks_exact(2);
-    let inputs = scores.chunks_exact(2).zip(exponents);
-    let outputs = first.iter_mut().zip(second).zip(third);
-    for ((scores, exponents), ((first, second), third)) in inputs.zip(outputs) {
-        let (a, b) = (aligned(scores[0], exponents[0]), aligned(scores[1], exponents[1]));
-        *first = (a & 255) | (b & 255) << 16;
-        *second = (a >> 8 & 255) | (b >> 8 & 255) << 16;
-        *third = (a >> 16) | (b >> 16) << 16;
+    for span in cache.spans() {
+        let inputs = scores[span.at..].chunks_exact(2).zip(span.value_exponents.chunks_exact(2));
+        let outputs = first[span.at / 2..].iter_mut().zip(&mut second[span.at / 2..]);
+        let outputs = outputs.zip(&mut third[span.at / 2..]);
+        for ((scores, exponents), ((first, second), third)) in inputs.zip(outputs) {
+            let (a, b) = (aligned(scores[0], exponents[0]), aligned(scores[1], exponents[1]));
+            *first = (a & 255) | (b & 255) << 16;
+            *second = (a >> 8 & 255) | (b >> 8 & 255) << 16;
+            *third = (a >> 16) | (b >> 16) << 16;
+        }
     }
 }
 

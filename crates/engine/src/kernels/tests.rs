@@ -139,6 +139,7 @@ fn attend_by_definition(
     query: &Query<'_>,
     keys: &[Vec<i16>],
     values: &[Vec<i16>],
+    exponents: [&[i16]; 2],
     cache: &Cache<'_>,
 ) -> (Vec<i64>, i32) {
     let dims = query.values.len();
@@ -148,7 +149,7 @@ fn attend_by_definition(
                 (0..dims).map(|d| i64::from(query.values[d]) * i64::from(keys[p][d])).sum();
             let score = rescale(
                 raw * query.scale,
-                query.exponent + i32::from(cache.key_exponents[p]) + 14,
+                query.exponent + i32::from(exponents[0][p]) + 14,
                 1 << 30,
             );
             query.cap.map_or(score, |cap| soft_cap_by_definition(score, cap.limit()))
@@ -162,10 +163,10 @@ fn attend_by_definition(
     let bits = 64 - (total as u64).leading_zeros();
     let reciprocal = (1i128 << (bits + 30)) / i128::from(total);
     let carried = (0..cache.len).filter(|&p| weights[p] > 0);
-    let coarsest = carried.map(|p| i32::from(cache.value_exponents[p])).min().unwrap();
+    let coarsest = carried.map(|p| i32::from(exponents[1][p])).min().unwrap();
     let out = (0..dims).map(|d| {
         let term = |p: usize| {
-            let shift = i32::from(cache.value_exponents[p]) - coarsest;
+            let shift = i32::from(exponents[1][p]) - coarsest;
             if weights[p] == 0 {
                 0
             } else {
@@ -176,6 +177,23 @@ fn attend_by_definition(
         round_shift((i128::from(round_shift(sum, bits - 7)) * reciprocal) as i64, 37)
     });
     (out.collect(), coarsest + 9)
+}
+
+/// Pages of one layer of two heads, of which the second holds these rows.
+fn paged(keys: &[Vec<i16>], values: &[Vec<i16>], exponents: [&[i16]; 2]) -> Vec<Vec<i16>> {
+    use crate::kv::{PAGE, head_len, key_offset, row_places, value_offset};
+    let dims = keys[0].len();
+    let mut pages = vec![vec![-1; 2 * head_len(dims)]; keys.len().div_ceil(PAGE)];
+    for (p, (key, value)) in keys.iter().zip(values).enumerate() {
+        let head = &mut pages[p / PAGE][head_len(dims)..];
+        for d in 0..dims {
+            head[row_places(dims, p, true).0 + key_offset(dims, p % PAGE, d)] = key[d];
+            head[row_places(dims, p, false).0 + value_offset(dims, p % PAGE, d)] = value[d];
+        }
+        head[row_places(dims, p, true).1] = exponents[0][p];
+        head[row_places(dims, p, false).1] = exponents[1][p];
+    }
+    pages
 }
 
 #[test]
@@ -202,31 +220,20 @@ fn attention_equals_its_definition_on_every_path() {
                 (0..padded).map(|_| (0..dims).map(&mut value).collect()).collect();
             let values: Vec<Vec<i16>> =
                 (0..padded).map(|_| (0..dims).map(&mut value).collect()).collect();
-            let (mut k, mut v) = (vec![0; padded * dims], vec![0; padded * dims]);
-            for p in 0..padded {
-                for d in 0..dims {
-                    k[crate::kv::key_offset(dims, p, d)] = keys[p][d];
-                    v[crate::kv::value_offset(dims, p, d)] = values[p][d];
-                }
-            }
             let mut exponents = |spread: u64| -> Vec<i16> {
                 (0..padded).map(|_| 9 + random.below(spread) as i16).collect()
             };
             let (key_exponents, value_exponents) = (exponents(5), exponents(30));
+            let exponents = [&key_exponents[..], &value_exponents[..]];
+            let pages = paged(&keys, &values, exponents);
+            let pages: Vec<&[i16]> = pages.iter().map(Vec::as_slice).collect();
             let exponent = if extreme { -20 } else { 13 + case as i32 % 3 };
             for (first, cap) in
                 [(0, None), (first, None), (0, Cap::new(9_000)), (first, Cap::new(4_096))]
             {
-                let cache = Cache {
-                    keys: &k,
-                    values: &v,
-                    key_exponents: &key_exponents,
-                    value_exponents: &value_exponents,
-                    first,
-                    len,
-                };
+                let cache = Cache { pages: &pages, head: 1, dims, first, len };
                 let query = Query { values: &q, exponent, scale: 3_025_507, cap, tables: tables() };
-                let want = attend_by_definition(&query, &keys, &values, &cache);
+                let want = attend_by_definition(&query, &keys, &values, exponents, &cache);
                 for path in KernelPath::available() {
                     let mut out = vec![0; dims];
                     let kernels = Kernels::new(path).unwrap();

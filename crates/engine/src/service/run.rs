@@ -2,6 +2,8 @@
 
 use std::ops::ControlFlow;
 
+use peerproof_wire::Digest;
+
 use crate::draws::Draws;
 use crate::forward::Output;
 use crate::stop::Answer;
@@ -22,6 +24,10 @@ pub(super) struct Run {
     sink: Sink,
     /// Whether nothing more is to be done.
     over: bool,
+    /// Whose it is.
+    salt: Digest,
+    /// Positions whose steps are told; a job that was set back reads them again.
+    told: usize,
     /// From where on the cache holds tokens that turned out wrong.
     wrong_from: Option<usize>,
 }
@@ -30,6 +36,7 @@ impl Run {
     pub(super) fn new(job: Job, sink: Sink) -> Self {
         let (prompt, readable) = (job.prompt.len(), positions(&job));
         let draws = Draws::new(job.key, job.seed, &job.sampling, &job.prompt);
+        let salt = job.salt;
         let mut feed = job.prompt;
         feed.extend_from_slice(&job.resume);
         Self {
@@ -41,6 +48,8 @@ impl Run {
             answer: Answer::new(job.stop, job.max_tokens),
             sink,
             over: false,
+            salt,
+            told: 0,
             wrong_from: None,
         }
     }
@@ -54,9 +63,34 @@ impl Run {
         &self.feed[position..self.feed.len().min(self.readable)]
     }
 
-    /// Whether a position draws a token.
+    /// Whether a position is to draw a token.
     pub(super) fn draws(&self, position: usize) -> bool {
-        position + 1 >= self.prompt
+        position + 1 >= self.prompt && position >= self.told
+    }
+
+    pub(super) fn salt(&self) -> &Digest {
+        &self.salt
+    }
+
+    /// All tokens known so far.
+    pub(super) fn feed(&self) -> &[u32] {
+        &self.feed
+    }
+
+    /// Positions whose steps are told already.
+    pub(super) fn told(&self) -> usize {
+        self.told
+    }
+
+    /// Positions that needn't be computed if their pages are at hand: the rest
+    /// is to draw a token.
+    pub(super) fn reusable(&self) -> usize {
+        self.told.max(self.prompt - 1)
+    }
+
+    /// Ends the job without a word: the client has left.
+    pub(super) fn leave(&mut self) {
+        self.over = true;
     }
 
     /// Where the cache must be cut back to, if it must.
@@ -79,9 +113,10 @@ impl Run {
 
     /// Takes what the model did at a position.
     pub(super) fn take(&mut self, tokenizer: &Tokenizer, position: usize, output: &Output<'_>) {
-        if self.over || self.wrong_from.is_some() {
+        if self.over || self.wrong_from.is_some() || position < self.told {
             return;
         }
+        self.told = position + 1;
         let step = self.draws.step(position, self.feed[position], output);
         let Some(token) = step.drawn.as_ref().map(|drawn| drawn.next) else {
             return self.tell(Event::Prompt { step });

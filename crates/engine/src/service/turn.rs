@@ -1,13 +1,21 @@
 //! The loop's turns: admit, plan a batch, run it, clear up.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
-use crate::forward::{ForwardError, Item, Runner};
-use crate::kv::Kv;
+use peerproof_wire::Digest;
+
+use crate::forward::{ForwardError, Item, Output, Runner};
+use crate::kv::{Kv, PAGE};
 use crate::model::Model;
 
+use super::pages::{Pages, link, root};
 use super::run::Run;
-use super::{Event, Refusal, ServiceOptions, Shared, Waiting, cache_bytes, positions};
+use super::shares::shares;
+use super::{Event, Load, Queue, Refusal, ServiceOptions, Shared, Waiting, positions};
+
+/// How long beginnings are kept while nobody asks anything.
+const KEPT_IDLE: Duration = Duration::from_secs(300);
 
 /// The loop: owns the runner and every active job.
 pub(super) struct Loop {
@@ -15,9 +23,13 @@ pub(super) struct Loop {
     runner: Runner,
     options: ServiceOptions,
     shared: Arc<Shared>,
+    /// Active jobs, the oldest first.
     active: Vec<Active>,
-    /// Bytes of all active jobs' caches.
-    kv_bytes: usize,
+    pages: Pages,
+    /// Pages that fit the budget.
+    max_pages: usize,
+    reused: u64,
+    preempted: u64,
 }
 
 /// Closes the queue when the loop ends, also by a panic: nobody waits for a
@@ -31,8 +43,10 @@ impl Drop for Closing {
 }
 
 struct Active {
+    id: u64,
     kv: Kv,
-    kv_bytes: usize,
+    /// Names of its full pages.
+    chain: Vec<Digest>,
     run: Run,
 }
 
@@ -50,7 +64,18 @@ impl Loop {
         options: ServiceOptions,
         shared: Arc<Shared>,
     ) -> Self {
-        Self { model, runner, options, shared, active: Vec::new(), kv_bytes: 0 }
+        let page = crate::kv::page_bytes(model.transformer().shape());
+        Self {
+            model,
+            runner,
+            max_pages: options.kv_bytes / page,
+            options,
+            shared,
+            active: Vec::new(),
+            pages: Pages::default(),
+            reused: 0,
+            preempted: 0,
+        }
     }
 
     pub(super) fn run(mut self) {
@@ -76,39 +101,83 @@ impl Loop {
             if queue.stopping {
                 return false;
             }
-            let next = queue.waiting.pop_front_if(|next| self.fits(next));
-            queue.active = self.active.len() + usize::from(next.is_some());
+            let left = std::mem::take(&mut queue.left);
+            if !left.is_empty() {
+                self.active.iter_mut().filter(|a| left.contains(&a.id)).for_each(|a| a.run.leave());
+                self.active.retain(|active| !active.run.is_over());
+            }
+            let next = self.next(&queue).and_then(|at| queue.waiting.remove(at));
+            queue.load = self.load();
+            queue.load.active += usize::from(next.is_some());
             match next {
                 Some(waiting) => {
                     drop(queue);
                     self.start(waiting);
                 }
                 None if !self.active.is_empty() => return true,
-                None => drop(shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner)),
+                None => {
+                    let waited = shared.wake.wait_timeout(queue, KEPT_IDLE);
+                    let (queue, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                    drop(queue);
+                    if timeout.timed_out() {
+                        while self.pages.evict() {}
+                    }
+                }
             }
         }
     }
 
-    fn fits(&self, next: &Waiting) -> bool {
-        let bytes = cache_bytes(self.model.transformer(), &next.job);
-        self.active.len() < self.options.max_active.max(1)
-            && self.kv_bytes + bytes <= self.options.kv_bytes
+    /// Which waiting job comes next, if one may: the first of the client that
+    /// has the fewest in the making. Beyond `max_active`, up to as many again,
+    /// only clients that have none come in: a client's many jobs don't keep
+    /// another's only one waiting.
+    fn next(&self, queue: &Queue) -> Option<usize> {
+        // Whoever was set back comes before anybody new.
+        if self.active.iter().any(|active| active.kv.position() < active.run.told()) {
+            return None;
+        }
+        let making = |salt: &Digest| self.active.iter().filter(|a| a.run.salt() == salt).count();
+        let waiting = queue.waiting.iter().enumerate();
+        let (count, at) = waiting.map(|(at, waiting)| (making(&waiting.job.salt), at)).min()?;
+        let limit = self.options.max_active.max(1);
+        let limit = if count == 0 && self.active.len() >= limit { 2 * limit } else { limit };
+        let first = queue.waiting[at].job.prompt.len().div_ceil(PAGE);
+        let fits =
+            self.active.is_empty() || self.used() + first <= self.max_pages + self.pages.idle();
+        (self.active.len() < limit && fits).then_some(at)
+    }
+
+    fn load(&self) -> Load {
+        Load {
+            active: self.active.len(),
+            queued: 0,
+            pages: self.used(),
+            pages_idle: self.pages.idle(),
+            max_pages: self.max_pages,
+            reused: self.reused,
+            evicted: self.pages.evicted,
+            preempted: self.preempted,
+        }
+    }
+
+    /// Pages there are: those of one job alone, and those that may be shared.
+    fn used(&self) -> usize {
+        self.active.iter().map(|active| active.kv.own_pages()).sum::<usize>() + self.pages.len()
     }
 
     fn start(&mut self, waiting: Waiting) {
-        let Waiting { job, sink } = waiting;
-        let kv_bytes = cache_bytes(self.model.transformer(), &job);
-        let kv = Kv::new(self.model.transformer(), positions(&job));
+        let Waiting { id, job, sink } = waiting;
+        let kv = Kv::with_states(self.model.transformer(), positions(&job));
         let mut run = Run::new(job, sink);
         run.tell(Event::Started);
         if !run.is_over() {
-            self.kv_bytes += kv_bytes;
-            self.active.push(Active { kv, kv_bytes, run });
+            self.active.push(Active { id, kv, chain: Vec::new(), run });
         }
     }
 
     /// One forward pass for everybody.
     fn turn(&mut self) -> Result<(), ForwardError> {
+        self.reuse();
         let (items, places) = self.plan();
         let tokenizer = self.model.tokenizer();
         let (mut kvs, mut runs): (Vec<_>, Vec<_>) =
@@ -119,14 +188,40 @@ impl Loop {
         })
     }
 
+    /// Gives jobs that have read nothing the pages that begin as they do; their
+    /// steps are made from the states kept in them.
+    fn reuse(&mut self) {
+        let tokenizer = self.model.tokenizer();
+        for Active { kv, chain, run, .. } in &mut self.active {
+            if kv.position() > 0 || run.is_over() {
+                continue;
+            }
+            let mut name = root(run.salt(), &self.model.id());
+            for at in 0..run.reusable() / PAGE {
+                name = link(&name, &run.feed()[at * PAGE..][..PAGE]);
+                let Some(page) = self.pages.find(&name) else { break };
+                kv.adopt(page);
+                chain.push(name);
+                self.reused += PAGE as u64;
+                for position in at * PAGE..(at + 1) * PAGE {
+                    let state = kv.state(position);
+                    run.take(tokenizer, position, &Output { state, logits: None });
+                }
+            }
+        }
+    }
+
     /// The rows of the next pass. Answers in the making come first, so that
     /// their tokens are out before the prompts are read.
-    fn plan(&self) -> (Vec<Item>, Vec<Place>) {
-        let pending: Vec<usize> =
-            self.active.iter().map(|a| a.run.pending(a.kv.position()).len()).collect();
-        let shares = shares(&pending, self.options.prefill_tokens);
+    fn plan(&mut self) -> (Vec<Item>, Vec<Place>) {
+        let pending: Vec<_> = self
+            .active
+            .iter()
+            .map(|a| (*a.run.salt(), a.run.pending(a.kv.position()).len()))
+            .collect();
+        let shares = self.make_room(shares(&pending, self.options.prefill_tokens));
         let mut order: Vec<usize> = (0..pending.len()).collect();
-        order.sort_by_key(|&sequence| pending[sequence] > 1);
+        order.sort_by_key(|&sequence| pending[sequence].1 > 1);
         let mut items = Vec::new();
         let mut places = Vec::new();
         for sequence in order {
@@ -141,59 +236,65 @@ impl Loop {
         (items, places)
     }
 
-    /// Cuts back caches that read a wrong token, and frees what is over.
+    /// Finds pages for what the jobs are to read, the oldest job first: free
+    /// ones, then idle ones, then those of the youngest job, which is set back
+    /// and reads its tokens again later. A job that finds none waits.
+    ///
+    /// The oldest always finds its pages, since no job is taken that would need
+    /// more than all: so there is always one that gets on.
+    fn make_room(&mut self, mut shares: Vec<usize>) -> Vec<usize> {
+        let mut planned = 0;
+        for at in 0..self.active.len() {
+            let Active { kv, run, .. } = &self.active[at];
+            let (position, has) = (kv.position(), kv.pages());
+            let mut need = (position + shares[at]).div_ceil(PAGE).saturating_sub(has);
+            // A job that begins takes nobody's pages, and waits for its prompt's.
+            let begins = at > 0 && position == 0;
+            let whole = if begins { run.feed().len().div_ceil(PAGE) } else { need };
+            while self.used() + planned + whole > self.max_pages {
+                if !(self.pages.evict() || !begins && self.set_back(at, &mut shares)) {
+                    (need, shares[at]) = (0, if need > 0 { 0 } else { shares[at] });
+                    break;
+                }
+            }
+            planned += need;
+        }
+        shares
+    }
+
+    /// Takes the pages of the youngest job younger than `than`; false if none has any.
+    fn set_back(&mut self, than: usize, shares: &mut [usize]) -> bool {
+        let younger = (than + 1..self.active.len()).rev();
+        let Some(at) = younger.into_iter().find(|&at| self.active[at].kv.pages() > 0) else {
+            return false;
+        };
+        self.active[at].kv.truncate(0);
+        self.active[at].chain.clear();
+        shares[at] = 0;
+        self.preempted += 1;
+        true
+    }
+
+    /// Cuts back caches that read a wrong token, keeps full pages for others,
+    /// and frees what is over.
     fn clear(&mut self) {
-        for active in &mut self.active {
-            if let Some(position) = active.run.take_rewind() {
-                active.kv.truncate(position);
+        for Active { kv, chain, run, .. } in &mut self.active {
+            if let Some(position) = run.take_rewind() {
+                kv.truncate(position);
+                chain.truncate(position / PAGE);
+            }
+            for at in chain.len()..kv.position() / PAGE {
+                let previous =
+                    chain.last().copied().unwrap_or_else(|| root(run.salt(), &self.model.id()));
+                let name = link(&previous, &run.feed()[at * PAGE..][..PAGE]);
+                let there = self.pages.find(&name);
+                let page = kv.share(at, there);
+                self.pages.keep(&name, page);
+                chain.push(name);
             }
         }
         self.active.retain(|active| !active.run.is_over());
-        self.kv_bytes = self.active.iter().map(|active| active.kv_bytes).sum();
-    }
-}
-
-/// How many tokens each job reads in the next pass: one for an answer in the
-/// making; an equal share of `prefill` (of half of it, while answers are being
-/// made) for a prompt, at least one, what a short one leaves over going to the
-/// next.
-fn shares(pending: &[usize], prefill: usize) -> Vec<usize> {
-    let decoding = pending.contains(&1);
-    let mut budget = if decoding { prefill / 2 } else { prefill };
-    let mut prompts = pending.iter().filter(|&&tokens| tokens > 1).count();
-    let mut order: Vec<usize> = (0..pending.len()).collect();
-    order.sort_by_key(|&at| pending[at]);
-    let mut shares = vec![0; pending.len()];
-    for at in order {
-        let tokens = pending[at];
-        if tokens <= 1 {
-            shares[at] = tokens;
-            continue;
-        }
-        shares[at] = tokens.min((budget / prompts).max(1));
-        budget = budget.saturating_sub(shares[at]);
-        prompts -= 1;
-    }
-    shares
-}
-
-#[cfg(test)]
-mod tests {
-    use super::shares;
-
-    #[test]
-    fn every_job_moves_in_every_turn() {
-        for (pending, prefill, expected) in [
-            (&[][..], 128, &[][..]),
-            (&[1, 1], 128, &[1, 1]),
-            (&[500], 128, &[128]),
-            (&[1, 500], 128, &[1, 64]),
-            (&[500, 10, 500], 128, &[59, 10, 59]),
-            (&[1, 9, 500, 1], 128, &[1, 9, 55, 1]),
-            (&[9, 9, 9], 1, &[1, 1, 1]),
-            (&[2], 0, &[1]),
-        ] {
-            assert_eq!(shares(pending, prefill), expected, "{pending:?}");
-        }
+        let load = self.load();
+        self.shared.lock().load = load;
     }
 }

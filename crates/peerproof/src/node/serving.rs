@@ -397,13 +397,15 @@ fn start(
         sampling: offer.sampling.clone(),
         max_tokens: offer.max_tokens,
         stop: offer.stop.clone(),
+        // A router's key lives as long as its process: so does what is reused for it.
+        salt: peerproof_wire::Digest::from_bytes(*offer.key().as_bytes()),
     };
     let kept = Arc::clone(&lease);
     let sink = Box::new(move |event| {
         let _kept = &kept;
         sink.take(event)
     });
-    service.submit(job, sink).map_err(|r| refusal(&r))
+    service.submit(job, sink).map(drop).map_err(|r| refusal(&r))
 }
 
 impl Sink {

@@ -144,6 +144,7 @@ pub(super) fn compute(
         sampling,
         max_tokens: offer.max_tokens,
         stop: offer.stop.clone(),
+        salt: offer.id(),
     };
     let (events, gathered) = mpsc::channel();
     let sink = move |event| match events.send(event) {
