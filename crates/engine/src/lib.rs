@@ -20,7 +20,7 @@
 //! let zero = Digest::from_bytes([0; 32]);
 //! let answer = service.generate(Job {
 //!     key: zero, seed: zero, prompt, resume: vec![], sampling: Sampling::GREEDY,
-//!     max_tokens: 16, stop: vec!["\n".into()],
+//!     max_tokens: 16, stop: vec!["\n".into()], salt: zero,
 //! })?;
 //! println!("{}", answer.text);
 //! # Ok(())
