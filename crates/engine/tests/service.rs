@@ -328,7 +328,7 @@ fn salted(salt: u8, job: &Job) -> Job {
 fn a_prompt_is_taken_over_from_the_same_client_only() {
     let service = service(&ServiceOptions::default());
     let text = "The quick brown fox jumps over the lazy dog. ".repeat(16);
-    let job = Job { sampling: SAMPLED, ..job(&Prompt::Text(text), 80) };
+    let job = Job { sampling: sampled(), ..job(&Prompt::Text(text), 80) };
     let (mut last, pages) = (0, job.prompt.len() / 64);
     assert!(pages >= 2);
     let mut reused = |job: Job| {
@@ -364,10 +364,10 @@ fn jobs_that_are_set_back_give_the_same_leaves() {
         let crowd = service(&ServiceOptions { kv_bytes, prefill_tokens, ..Default::default() });
         let text = |n: usize| Prompt::Text("All work and no play. ".repeat(n));
         let jobs = [
-            Job { sampling: SAMPLED, ..job(&text(1), 130) },
+            Job { sampling: sampled(), ..job(&text(1), 130) },
             job(&text(9), 70),
             salted(9, &job(&text(9), 70)),
-            Job { sampling: SAMPLED, ..job(&text(18), 20) },
+            Job { sampling: sampled(), ..job(&text(18), 20) },
             job(&text(18), 60),
         ];
         let together: Vec<_> = jobs.iter().map(|job| events(&crowd, job.clone())).collect();
