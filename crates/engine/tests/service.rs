@@ -62,6 +62,14 @@ fn events(service: &Service, job: Job) -> Receiver<Event> {
     receiver
 }
 
+/// The step an event tells of.
+fn step(event: Event) -> Option<Step> {
+    match event {
+        Event::Prompt { step } | Event::Token { step, .. } => Some(step),
+        _ => None,
+    }
+}
+
 /// The parts of an answer that everyone must agree on.
 fn essence(answer: &Generated) -> (&[u32], &str, Stop, &[Step]) {
     (&answer.tokens, &answer.text, answer.stop, &answer.steps)
@@ -359,31 +367,26 @@ fn a_prompt_is_taken_over_from_the_same_client_only() {
 #[test]
 fn jobs_that_are_set_back_give_the_same_leaves() {
     let page = SERVICE.page_bytes();
-    for (budget, prefill_tokens) in [(3, 128), (4, 48), (7, 7)] {
+    let text = |n: usize| Prompt::Text("All work and no play. ".repeat(n));
+    let jobs = [
+        Job { sampling: sampled(), ..job(&text(1), 70) },
+        job(&text(9), 20),
+        salted(9, &job(&text(9), 20)),
+        Job { sampling: sampled(), ..job(&text(14), 30) },
+    ];
+    let alone: Vec<_> =
+        jobs.iter().map(|job| SERVICE.generate(job.clone()).unwrap().steps).collect();
+    for (budget, prefill_tokens) in [(2, 128), (4, 7)] {
         let kv_bytes = budget * page + page / 2;
         let crowd = service(&ServiceOptions { kv_bytes, prefill_tokens, ..Default::default() });
-        let text = |n: usize| Prompt::Text("All work and no play. ".repeat(n));
-        let jobs = [
-            Job { sampling: sampled(), ..job(&text(1), 130) },
-            job(&text(9), 70),
-            salted(9, &job(&text(9), 70)),
-            Job { sampling: sampled(), ..job(&text(18), 20) },
-            job(&text(18), 60),
-        ];
         let together: Vec<_> = jobs.iter().map(|job| events(&crowd, job.clone())).collect();
-        for (job, events) in jobs.iter().zip(together) {
-            let steps: Vec<Step> = events
-                .into_iter()
-                .filter_map(|event| match event {
-                    Event::Prompt { step } | Event::Token { step, .. } => Some(step),
-                    _ => None,
-                })
-                .collect();
-            assert_eq!(steps, SERVICE.generate(job.clone()).unwrap().steps, "{budget}");
+        for (expected, events) in alone.iter().zip(together) {
+            let steps: Vec<Step> = events.into_iter().filter_map(step).collect();
+            assert_eq!(&steps, expected, "{budget}");
         }
         let load = all_is_free(&crowd);
         assert!(load.pages <= budget && load.max_pages == budget, "{load:?}");
-        assert!(load.evicted > 0 && (budget > 3 || load.preempted > 0), "{load:?}");
+        assert!(load.evicted > 0 && (budget > 2 || load.preempted > 0), "{load:?}");
     }
 }
 
