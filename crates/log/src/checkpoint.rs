@@ -3,8 +3,8 @@
 //! The text of a checkpoint is three lines: the log's origin, the number of
 //! entries, the root in base64. It is signed as a note under the origin as key
 //! name. Since the origin holds the peer id, and that the public key, a
-//! checkpoint says itself which key must have signed it. Absent: witness
-//! signatures are carried, not judged.
+//! checkpoint says itself which key must have signed it. Signatures of others
+//! are carried; [`crate::witness`] judges those of witnesses.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -12,8 +12,8 @@ use peerproof_identity::{Keypair, PeerId, PublicKey};
 
 use crate::error::ProofError;
 use crate::limits::MAX_EXTENSION_LINES;
-use crate::note::{Note, NoteError};
-use crate::tree::{Hash, leaf_hash, verify_consistency, verify_inclusion};
+use crate::note::{Note, NoteError, NoteSignature};
+use crate::tree::{Hash, payload_leaf, verify_consistency, verify_inclusion};
 
 const ORIGIN_PREFIX: &str = "peerproof.log/";
 
@@ -75,7 +75,7 @@ impl Checkpoint {
 }
 
 /// A decimal number without sign or leading zero.
-fn decimal(text: &str) -> Option<u64> {
+pub(crate) fn decimal(text: &str) -> Option<u64> {
     let canonical = text == "0" || !text.starts_with(['0', '+']);
     canonical.then(|| text.parse().ok()).flatten()
 }
@@ -160,6 +160,23 @@ impl SignedCheckpoint {
         &self.note
     }
 
+    /// The signatures on the note, the log's own among them; unchecked.
+    ///
+    /// # Errors
+    /// None that [`SignedCheckpoint::open`] would not have found.
+    pub fn signatures(&self) -> Result<Vec<NoteSignature>, NoteError> {
+        Ok(Note::parse(self.note.as_bytes())?.signatures().to_vec())
+    }
+
+    /// The same with signatures of others added, such as witnesses'; unchecked.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a note can't hold them.
+    pub fn with_signatures(&self, more: &[NoteSignature]) -> Result<Self, CheckpointError> {
+        let lines: String = more.iter().map(|line| format!("{line}\n")).collect();
+        Self::open(format!("{}{lines}", self.note).as_bytes())
+    }
+
     /// Checks that `payload` stands at `index` of this log.
     ///
     /// # Errors
@@ -170,7 +187,7 @@ impl SignedCheckpoint {
         index: u64,
         path: &[Hash],
     ) -> Result<(), ProofError> {
-        verify_inclusion(&leaf_hash(payload), index, self.size(), path, self.root())
+        verify_inclusion(&payload_leaf(payload), index, self.size(), path, self.root())
     }
 
     /// Checks that `later` continues this state of the same log.
@@ -223,7 +240,7 @@ pub enum CheckpointError {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is the failed test")]
     use super::*;
-    use crate::tree::Tree;
+    use crate::tree::{Nodes as _, Tree};
 
     fn key() -> Keypair {
         Keypair::from_seed(&[5; 32])
@@ -298,7 +315,7 @@ mod tests {
     #[test]
     fn entries_and_growth_are_proven_between_checkpoints() {
         let mut tree = Tree::default();
-        (0..5u8).for_each(|byte| tree.push(leaf_hash(&[byte])));
+        (0..5u8).for_each(|byte| tree.push(payload_leaf(&[byte])));
         let at = |size| SignedCheckpoint::sign(size, tree.root(size).unwrap(), &key()).unwrap();
         let (old, new) = (at(3), at(5));
         new.verify_entry(&[4], 4, &tree.inclusion(4, 5).unwrap()).unwrap();

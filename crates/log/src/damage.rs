@@ -117,6 +117,17 @@ pub enum DamageKind {
         /// Entries found.
         got: u64,
     },
+    /// Others hold a checkpoint over more entries: this is an older copy.
+    #[error(
+        "entries: expected {expected}, which a checkpoint that others hold covers, got {got}: \
+         this is an older copy of the log"
+    )]
+    Older {
+        /// Entries under the checkpoint of this log that others hold.
+        expected: u64,
+        /// Entries here.
+        got: u64,
+    },
     /// The entries are not those of the checkpoint.
     #[error("root: expected {} by the checkpoint, got {}", hex(expected), hex(got))]
     Root {

@@ -30,6 +30,12 @@ pub enum ProofError {
         /// Hashes in the path.
         got: usize,
     },
+    /// A tile that was not fetched.
+    #[error("{path}: expected this tile to be here")]
+    Tile {
+        /// The tile's path.
+        path: String,
+    },
     /// The path leads to another root.
     #[error("root: expected {}, got {}", hex(expected), hex(got))]
     Root {

@@ -10,6 +10,8 @@
 //! | Module | Holds |
 //! |---|---|
 //! | [`tree`] | hashes, roots, inclusion and consistency proofs |
+//! | [`tiles`] | the tree as others fetch it |
+//! | [`witness`] | cosignatures of others, and proofs of two histories |
 //! | [`note`], [`checkpoint`] | C2SP signed notes and checkpoints |
 //! | [`record`] | the bytes of one record |
 //! | [`storage`] | what is asked of a disk |
@@ -43,15 +45,21 @@ pub mod note;
 pub mod reader;
 pub mod record;
 pub mod storage;
+pub mod tiles;
 pub mod tree;
 mod walk;
+pub mod witness;
 
 pub use checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint, origin};
 pub use damage::{Damage, DamageKind, Place};
 pub use error::{LogError, ProofError};
 pub use limits::*;
 pub use log::Log;
-pub use note::{Note, NoteError};
+pub use note::{Note, NoteError, NoteSignature};
 pub use reader::{Reader, Verified};
 pub use storage::{Segment, Storage, StorageError, StorageFault};
-pub use tree::{Hash, Tree, leaf_hash, verify_consistency, verify_inclusion};
+pub use tiles::{Resource, Tile, TileError, Tiles};
+pub use tree::{
+    Hash, Nodes, Tree, entry_of, leaf_hash, payload_leaf, verify_consistency, verify_inclusion,
+};
+pub use witness::{AddCheckpoint, Fork, Refusal, Witness};

@@ -25,5 +25,8 @@ pub const MAX_NOTE_SIGNATURES: usize = 32;
 /// The most extension lines of a checkpoint.
 pub const MAX_EXTENSION_LINES: usize = 16;
 
+/// The most logs a witness follows; about 40 MB.
+pub const MAX_WITNESSED_LOGS: usize = 1 << 16;
+
 /// How much is read from storage at once.
 pub(crate) const READ_BYTES: usize = 256 << 10;

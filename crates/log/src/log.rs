@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use peerproof_identity::Keypair;
 
-use crate::checkpoint::SignedCheckpoint;
-use crate::damage::{Damage, Place};
+use crate::checkpoint::{CheckpointError, SignedCheckpoint};
+use crate::damage::{Damage, DamageKind, Place};
 use crate::error::{LogError, ProofError};
 use crate::limits::{
     MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, MAX_ENTRIES, MAX_PAYLOAD_BYTES, MAX_SEGMENT_BYTES,
@@ -21,8 +21,10 @@ use crate::limits::{
 use crate::reader::{Reader, Tail, Verified, batch_bytes};
 use crate::record;
 use crate::storage::{Segment, Storage, StorageError};
-use crate::tree::{Hash, leaf_hash};
+use crate::tiles::Resource;
+use crate::tree::{Hash, Nodes as _, payload_leaf};
 use crate::walk::Entry;
+use crate::witness::AddCheckpoint;
 
 /// An append-only signed log on some storage.
 #[derive(Debug)]
@@ -122,6 +124,14 @@ impl<S: Storage> Log<S> {
         self.reader.entry(index)
     }
 
+    /// The root over the first `size` entries.
+    ///
+    /// # Errors
+    /// [`ProofError::Size`] if there are fewer.
+    pub fn root(&self, size: u64) -> Result<Hash, ProofError> {
+        self.reader.root(size)
+    }
+
     /// The path of the entry at `index` to the root over the first `size` entries.
     ///
     /// # Errors
@@ -158,6 +168,57 @@ impl<S: Storage> Log<S> {
             Some(error) => Err(LogError::Stopped(error.clone())),
             None => Ok(()),
         }
+    }
+
+    /// Holds the log against a checkpoint of its own that somebody else kept. If
+    /// they saw more entries, or others, this is an older copy of the log or a
+    /// second history of it, and the log is fenced.
+    ///
+    /// # Errors
+    /// [`LogError::Damaged`] if it was so, or is; [`LogError::Checkpoint`] if the
+    /// checkpoint is another log's.
+    pub fn confront(&mut self, held: &SignedCheckpoint) -> Result<(), LogError> {
+        if held.signer() != self.key.public() {
+            let (expected, got) = (self.key.public().peer_id(), held.signer().peer_id());
+            return Err(CheckpointError::Key { expected, got }.into());
+        }
+        let kind = match self.reader.root(held.size()) {
+            Ok(root) if root == *held.root() => None,
+            Ok(got) => Some(DamageKind::Root { expected: *held.root(), got }),
+            Err(_) => Some(DamageKind::Older { expected: held.size(), got: self.len() }),
+        };
+        if let (Some(kind), None) = (kind, &self.reader.damage) {
+            let place = self.end.unwrap_or_default();
+            self.reader.damage = Some(Damage { place, entries_before: self.len(), kind });
+        }
+        match &self.reader.damage {
+            Some(damage) => Err(LogError::Damaged(damage.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// What stands under a path of the log as others fetch it; see
+    /// [`Reader::resource`].
+    ///
+    /// # Errors
+    /// As [`Reader::resource`].
+    pub fn resource(&self, resource: &Resource) -> Result<Option<Vec<u8>>, LogError> {
+        self.reader.resource(resource)
+    }
+
+    /// The request that asks a witness to cosign the log, whose last checkpoint
+    /// covers `old` entries.
+    ///
+    /// # Errors
+    /// [`LogError::Damaged`] if there is no checkpoint, [`LogError::Proof`] if
+    /// `old` is larger than the log.
+    pub fn add_checkpoint(&self, old: u64) -> Result<AddCheckpoint, LogError> {
+        self.check_open()?;
+        let Some(checkpoint) = self.checkpoint() else {
+            return Err(ProofError::Size { got: old, limit: 0 }.into());
+        };
+        let path = self.consistency(old, checkpoint.size())?;
+        Ok(AddCheckpoint { old, path, checkpoint: checkpoint.note().as_bytes().to_vec() })
     }
 
     /// Gives the storage back, to open the log again.
@@ -224,7 +285,7 @@ impl<S: Storage> Log<S> {
             let entry = Entry::at(place, payload.len());
             self.reader.places.push(entry.map_err(|_| LogError::Full { limit: MAX_ENTRIES })?);
             chain = record::encode(self.reader.tree.len(), &chain, payload, &mut bytes);
-            self.reader.tree.push(leaf_hash(payload));
+            self.reader.tree.push(payload_leaf(payload));
         }
         record::pad(&mut bytes);
 

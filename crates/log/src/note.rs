@@ -112,20 +112,37 @@ impl Note {
 impl std::fmt::Display for Note {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "{}", self.text)?;
-        for signature in &self.signatures {
-            let bytes = [signature.key_hash.as_slice(), &signature.bytes].concat();
-            writeln!(f, "{MARK}{} {}", signature.name, BASE64.encode(bytes))?;
-        }
-        Ok(())
+        self.signatures.iter().try_for_each(|signature| writeln!(f, "{signature}"))
+    }
+}
+
+impl std::fmt::Display for NoteSignature {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let bytes = [self.key_hash.as_slice(), &self.bytes].concat();
+        write!(f, "{MARK}{} {}", self.name, BASE64.encode(bytes))
+    }
+}
+
+impl std::str::FromStr for NoteSignature {
+    type Err = NoteError;
+
+    /// Reads one line, without its newline.
+    fn from_str(line: &str) -> Result<Self, NoteError> {
+        parse_signature(line).ok_or(NoteError::SignatureLine { line: 0 })
     }
 }
 
 /// The key hash of an Ed25519 key: the first four bytes of
 /// `SHA-256(name ‖ "\n" ‖ 0x01 ‖ key)`.
 pub fn key_hash(name: &str, key: &PublicKey) -> [u8; 4] {
+    key_hash_of(name, ED25519, key)
+}
+
+/// The key hash of a key that signs in another way, by its number in the format.
+pub fn key_hash_of(name: &str, kind: u8, key: &PublicKey) -> [u8; 4] {
     let digest = Sha256::new()
         .chain_update(name)
-        .chain_update([b'\n', ED25519])
+        .chain_update([b'\n', kind])
         .chain_update(key.as_bytes())
         .finalize();
     [digest[0], digest[1], digest[2], digest[3]]

@@ -12,7 +12,8 @@ use crate::damage::{Damage, DamageKind};
 use crate::error::{LogError, ProofError};
 use crate::record::{self, chain_start, record_bytes};
 use crate::storage::{Segment, Storage, StorageError};
-use crate::tree::{Hash, Tree};
+use crate::tiles::{Resource, bundle};
+use crate::tree::{Hash, Nodes as _, Tree, entry_of};
 use crate::walk::{Entry, Walk, walk};
 
 /// A log opened for reading.
@@ -93,13 +94,36 @@ impl<S: Storage> Reader<S> {
         let mut payload = vec![0; entry.payload as usize];
         let start = u64::from(entry.offset) + record::HEADER_BYTES as u64;
         self.storage.read(entry.segment, start, &mut payload)?;
-        let got = crate::tree::leaf_hash(&payload);
+        let got = crate::tree::payload_leaf(&payload);
         if got != leaf {
             let place = crate::Place { segment: entry.segment, offset: entry.offset.into() };
             let kind = DamageKind::Root { expected: leaf, got };
             return Err(LogError::Changed(Damage { place, entries_before: index, kind }));
         }
         Ok(payload)
+    }
+
+    /// What stands under a path of the log as others fetch it; `None` if there
+    /// is no such thing, or not yet. Entry bundles are made from the payloads.
+    ///
+    /// # Errors
+    /// As [`Reader::entry`].
+    pub fn resource(&self, resource: &Resource) -> Result<Option<Vec<u8>>, LogError> {
+        Ok(match resource {
+            Resource::Checkpoint => {
+                self.checkpoint.as_ref().map(|checkpoint| checkpoint.note().as_bytes().to_vec())
+            }
+            Resource::Hashes(tile) => {
+                let hashes = self.tree.row(8 * u32::from(tile.level()), tile.hashes());
+                hashes.map(|hashes| hashes.as_flattened().to_vec())
+            }
+            Resource::Entries(tile) if tile.hashes().end > self.len() => None,
+            Resource::Entries(tile) => {
+                let entries: Result<Vec<Hash>, LogError> =
+                    tile.hashes().map(|index| Ok(entry_of(&self.entry(index)?))).collect();
+                Some(bundle(&entries?))
+            }
+        })
     }
 
     /// The root over the first `size` entries.

@@ -13,13 +13,24 @@ use crate::error::ProofError;
 /// A SHA-256 digest: of a leaf, a node or a root.
 pub type Hash = [u8; 32];
 
-/// The hash of a leaf: `SHA-256(0x00 ‖ payload)` (RFC 6962, 2.1).
-pub fn leaf_hash(payload: &[u8]) -> Hash {
-    Sha256::new().chain_update([0]).chain_update(payload).finalize().into()
+/// The hash of a leaf: `SHA-256(0x00 ‖ entry)` (RFC 6962, 2.1).
+pub fn leaf_hash(entry: &[u8]) -> Hash {
+    Sha256::new().chain_update([0]).chain_update(entry).finalize().into()
+}
+
+/// The entry that stands in the tree for a payload: its SHA-256. Whoever copies
+/// or witnesses a log sees entries; payloads are shown by their owner's choice.
+pub fn entry_of(payload: &[u8]) -> Hash {
+    Sha256::digest(payload).into()
+}
+
+/// The leaf of a payload's entry.
+pub fn payload_leaf(payload: &[u8]) -> Hash {
+    leaf_hash(&entry_of(payload))
 }
 
 /// The hash of an inner node: `SHA-256(0x01 ‖ left ‖ right)`.
-fn node_hash(left: &Hash, right: &Hash) -> Hash {
+pub(crate) fn node_hash(left: &Hash, right: &Hash) -> Hash {
     Sha256::new().chain_update([1]).chain_update(left).chain_update(right).finalize().into()
 }
 
@@ -28,13 +39,125 @@ pub fn empty_root() -> Hash {
     Sha256::digest([]).into()
 }
 
+/// Where the hashes of complete subtrees come from: a tree in memory, or tiles
+/// that were fetched.
+pub trait Nodes {
+    /// The number of leaves up to which there are nodes.
+    fn size(&self) -> u64;
+
+    /// The hash over the leaves `index · 2^level .. (index + 1) · 2^level`, all
+    /// of them below [`Nodes::size`].
+    ///
+    /// # Errors
+    /// [`ProofError`] if the source lacks it.
+    fn node(&self, level: u32, index: u64) -> Result<Hash, ProofError>;
+
+    /// The root over the first `size` leaves.
+    ///
+    /// # Errors
+    /// [`ProofError::Size`] if there are fewer leaves, and as [`Nodes::node`].
+    fn root(&self, size: u64) -> Result<Hash, ProofError> {
+        self.check_size(size)?;
+        if size == 0 { Ok(empty_root()) } else { self.range(0, size) }
+    }
+
+    /// The path of the leaf at `index` to the root over the first `size` leaves,
+    /// lowest sibling first (RFC 6962, 2.1.1).
+    ///
+    /// # Errors
+    /// [`ProofError::Size`] or [`ProofError::Index`] if there is no such leaf, and
+    /// as [`Nodes::node`].
+    fn inclusion(&self, index: u64, size: u64) -> Result<Vec<Hash>, ProofError> {
+        self.check_size(size)?;
+        if index >= size {
+            return Err(ProofError::Index { index, size });
+        }
+        let (mut start, mut end) = (0, size);
+        let mut path = Vec::new();
+        while end - start > 1 {
+            let middle = start + split(end - start);
+            if index < middle {
+                path.push(self.range(middle, end)?);
+                end = middle;
+            } else {
+                path.push(self.range(start, middle)?);
+                start = middle;
+            }
+        }
+        path.reverse();
+        Ok(path)
+    }
+
+    /// The proof that the tree over the first `from` leaves is a prefix of the
+    /// tree over the first `to` leaves (RFC 6962, 2.1.2). Empty if either tree
+    /// is empty or both are equal.
+    ///
+    /// # Errors
+    /// [`ProofError::Size`] if the tree is smaller than `to`, or `to` than `from`,
+    /// and as [`Nodes::node`].
+    fn consistency(&self, from: u64, to: u64) -> Result<Vec<Hash>, ProofError> {
+        self.check_size(to)?;
+        if from > to {
+            return Err(ProofError::Size { got: from, limit: to });
+        }
+        let mut path = Vec::new();
+        if from == 0 {
+            return Ok(path);
+        }
+        // The loop descends to the subtree whose end is `from`; while it has only
+        // gone left, that subtree is the old tree itself and needs no hash.
+        let (mut start, mut end) = (0, to);
+        while from != end {
+            let middle = start + split(end - start);
+            if from <= middle {
+                path.push(self.range(middle, end)?);
+                end = middle;
+            } else {
+                path.push(self.range(start, middle)?);
+                start = middle;
+            }
+        }
+        if start > 0 {
+            path.push(self.range(start, end)?);
+        }
+        path.reverse();
+        Ok(path)
+    }
+
+    /// Refuses sizes beyond [`Nodes::size`].
+    ///
+    /// # Errors
+    /// [`ProofError::Size`].
+    fn check_size(&self, size: u64) -> Result<(), ProofError> {
+        if size > self.size() {
+            return Err(ProofError::Size { got: size, limit: self.size() });
+        }
+        Ok(())
+    }
+
+    /// The hash over the leaves `start..end`, not empty, `start` a multiple of
+    /// the largest power of two below the range's length.
+    ///
+    /// # Errors
+    /// As [`Nodes::node`].
+    fn range(&self, start: u64, end: u64) -> Result<Hash, ProofError> {
+        let count = end - start;
+        if count.is_power_of_two() {
+            let level = count.trailing_zeros();
+            return self.node(level, start >> level);
+        }
+        let middle = start + split(count);
+        Ok(node_hash(&self.range(start, middle)?, &self.range(middle, end)?))
+    }
+}
+
 /// An append-only Merkle tree held as the hashes of its complete subtrees.
 ///
 /// ```
-/// use peerproof_log::tree::{Tree, leaf_hash, verify_inclusion};
+/// use peerproof_log::tree::{Nodes, Tree, leaf_hash, verify_inclusion};
 /// let mut tree = Tree::default();
-/// for payload in ["a", "b", "c"] {
-///     tree.push(leaf_hash(payload.as_bytes()));
+/// for entry in ["a", "b", "c"] {
+///     tree.push(leaf_hash(entry.as_bytes()));
 /// }
 /// let path = tree.inclusion(1, 3)?;
 /// verify_inclusion(&leaf_hash(b"b"), 1, 3, &path, &tree.root(3)?)?;
@@ -87,93 +210,22 @@ impl Tree {
         }
     }
 
-    /// The root over the first `size` leaves.
-    ///
-    /// # Errors
-    /// [`ProofError::Size`] if the tree has fewer leaves.
-    pub fn root(&self, size: u64) -> Result<Hash, ProofError> {
-        self.check_size(size)?;
-        Ok(if size == 0 { empty_root() } else { self.range(0, size) })
+    /// The hashes `from..to` of a level, if the tree has them.
+    pub(crate) fn row(&self, level: u32, range: std::ops::Range<u64>) -> Option<&[Hash]> {
+        let index = |at: u64| usize::try_from(at).ok();
+        self.levels.get(level as usize)?.get(index(range.start)?..index(range.end)?)
+    }
+}
+
+impl Nodes for Tree {
+    fn size(&self) -> u64 {
+        self.len()
     }
 
-    /// The path of the leaf at `index` to the root over the first `size` leaves,
-    /// lowest sibling first (RFC 6962, 2.1.1).
-    ///
-    /// # Errors
-    /// [`ProofError::Size`] or [`ProofError::Index`] if there is no such leaf.
-    pub fn inclusion(&self, index: u64, size: u64) -> Result<Vec<Hash>, ProofError> {
-        self.check_size(size)?;
-        if index >= size {
-            return Err(ProofError::Index { index, size });
-        }
-        let (mut start, mut end) = (0, size);
-        let mut path = Vec::new();
-        while end - start > 1 {
-            let middle = start + split(end - start);
-            if index < middle {
-                path.push(self.range(middle, end));
-                end = middle;
-            } else {
-                path.push(self.range(start, middle));
-                start = middle;
-            }
-        }
-        path.reverse();
-        Ok(path)
-    }
-
-    /// The proof that the tree over the first `from` leaves is a prefix of the
-    /// tree over the first `to` leaves (RFC 6962, 2.1.2). Empty if either tree
-    /// is empty or both are equal.
-    ///
-    /// # Errors
-    /// [`ProofError::Size`] if the tree is smaller than `to`, or `to` than `from`.
-    pub fn consistency(&self, from: u64, to: u64) -> Result<Vec<Hash>, ProofError> {
-        self.check_size(to)?;
-        if from > to {
-            return Err(ProofError::Size { got: from, limit: to });
-        }
-        let mut path = Vec::new();
-        if from == 0 {
-            return Ok(path);
-        }
-        // The loop descends to the subtree whose end is `from`; while it has only
-        // gone left, that subtree is the old tree itself and needs no hash.
-        let (mut start, mut end) = (0, to);
-        while from != end {
-            let middle = start + split(end - start);
-            if from <= middle {
-                path.push(self.range(middle, end));
-                end = middle;
-            } else {
-                path.push(self.range(start, middle));
-                start = middle;
-            }
-        }
-        if start > 0 {
-            path.push(self.range(start, end));
-        }
-        path.reverse();
-        Ok(path)
-    }
-
-    fn check_size(&self, size: u64) -> Result<(), ProofError> {
-        if size > self.len() {
-            return Err(ProofError::Size { got: size, limit: self.len() });
-        }
-        Ok(())
-    }
-
-    /// The hash over the leaves `start..end`, not empty, `start` a multiple of
-    /// the largest power of two below the range's length.
-    fn range(&self, start: u64, end: u64) -> Hash {
-        let count = end - start;
-        if count.is_power_of_two() {
-            let level = count.trailing_zeros() as usize;
-            return self.levels[level][(start >> level) as usize];
-        }
-        let middle = start + split(count);
-        node_hash(&self.range(start, middle), &self.range(middle, end))
+    fn node(&self, level: u32, index: u64) -> Result<Hash, ProofError> {
+        let size = self.len() >> level;
+        let row = self.row(level, index..index.saturating_add(1));
+        row.map(|row| row[0]).ok_or(ProofError::Index { index, size })
     }
 }
 

@@ -9,7 +9,7 @@ use crate::damage::{Damage, DamageKind, Place};
 use crate::limits::{MAX_ENTRIES, MAX_SEGMENT_BYTES, READ_BYTES};
 use crate::record::{self, SECTOR_BYTES, record_bytes};
 use crate::storage::{Segment, Storage};
-use crate::tree::{Hash, Tree, leaf_hash};
+use crate::tree::{Hash, Tree, payload_leaf};
 
 /// What a pass over the records found.
 pub(crate) struct Walk {
@@ -106,7 +106,7 @@ impl Walk {
         }
         let bytes = cursor.bytes(self.end.offset, record_bytes(payload))?;
         let (content, chain) = record::decode(bytes, self.tree.len(), &self.chain)?;
-        self.tree.push(leaf_hash(content));
+        self.tree.push(payload_leaf(content));
         self.places.push(Entry::at(self.end, payload)?);
         self.chain = chain;
         self.end.offset += bytes.len() as u64;
