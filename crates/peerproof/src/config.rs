@@ -155,6 +155,9 @@ pub struct Ask {
     /// Have a provider open the leaves that this node's secret nonce draws, of answers that
     /// are not audited. Costs the provider a replay.
     pub challenge: bool,
+    /// Ask a second provider as well when the first is slow to begin; the identical answer
+    /// that is there first is taken.
+    pub hedge: bool,
     /// Tokens of an answer if the request does not say.
     pub max_tokens: u32,
     /// Milliseconds from asking to the receipt.
@@ -199,6 +202,7 @@ impl Default for Config {
                 level: Level::Sampled,
                 audit_per_mille: 50,
                 challenge: false,
+                hedge: true,
                 max_tokens: 512,
                 deadline_ms: 300_000,
             },

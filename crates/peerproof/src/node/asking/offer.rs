@@ -66,7 +66,7 @@ pub(in crate::node) fn prepare(
     };
     let invalid = |message: String| AskError::Invalid { parameter: "request".into(), message };
     let offer = Signed::sign(&inner.session, offer).map_err(|e| invalid(e.to_string()))?;
-    let options = Options {
+    let mut options = Options {
         total_ms: ask.deadline_ms,
         search_ms: u64::try_from(SEARCH.as_millis()).unwrap_or(u64::MAX),
         k: usize::from(k),
@@ -74,6 +74,9 @@ pub(in crate::node) fn prepare(
         challenge: ask.challenge,
         ..Options::default()
     };
+    if !ask.hedge {
+        (options.hedge_accept_ms, options.hedge_token_ms) = (options.total_ms, options.total_ms);
+    }
     Ok(Prepared { model_name, offer, client_nonce, options, preference: spec.preference, auditor })
 }
 
