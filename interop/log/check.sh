@@ -10,7 +10,7 @@ trap 'rm -rf "$folder"' EXIT
 export GO111MODULE=off GOFLAGS= GOCACHE="$folder/cache" GOPATH="${GOPATH:-/usr/share/gocode}"
 go build -o "$folder/judge" interop/log/judge.go
 for entries in 1 256 257 1500 70000; do
-  cargo run --quiet --locked -p peerproof-log --example dump -- "$folder/$entries" "$entries"
+  cargo run --quiet --release --locked -p peerproof-log --example dump -- "$folder/$entries" "$entries"
   "$folder/judge" "$folder/$entries"
 done
 
