@@ -1,30 +1,45 @@
 //! Chat templates: from messages to the one string a model was trained on.
 //!
 //! The template is a Jinja program inside the model file, so it is a stranger's
-//! program. It runs with no loader, no clock and no randomness, within a budget
-//! of steps and of output; what transformers offers to such templates
-//! (`raise_exception`, `tojson`, Python's string methods, trimmed blocks) is
-//! offered here too, `strftime_now` is not: the same messages give the same
-//! tokens on any day.
+//! program. It is compiled once ([`parse`]), where every statement, filter, test,
+//! function and method that this renderer lacks is refused by name; it runs
+//! ([`run`]) with no loader, no clock and no randomness, and every step, every
+//! byte made and every byte alive is counted before it is spent ([`meter`]). What
+//! transformers offers to templates (`raise_exception`, `tojson`, Python's string
+//! methods, trimmed blocks) is offered here too, `strftime_now` is not: the same
+//! messages give the same tokens on any day.
 //!
 //! [`ChatTemplate::tokens`] is the way from messages to token ids: contents are
 //! marked by a [`Shield`](crate::tokenizer::Shield) first, so no message can end
 //! its own turn or begin another's.
 //!
-//! Not bounded: the memory of a single expression. A template that doubles a
-//! string step by step can exhaust memory within its budget of steps, so serve
-//! a model of unknown origin under a memory limit of the system.
+//! Deliberately absent: other templates (`include`, `import`, `extends`), values
+//! that change but for namespaces, and floats in the form Python gives very large
+//! and very small ones.
 
+mod arguments;
+mod ast;
+mod fault;
+mod filters;
 mod json;
+mod lex;
+mod math;
+mod meter;
+mod methods;
+mod parse;
+mod predicates;
+mod run;
+mod text;
+mod value;
 
-use std::io::{self, Write};
-
-use minijinja::{Environment, Error, ErrorKind, Value, context};
-use minijinja_contrib::pycompat::unknown_method_callback;
 use serde::Serialize;
 
 use crate::gguf::{Gguf, GgufError};
 use crate::tokenizer::{MAX_TEXT_BYTES, Special, Tokenizer, TokenizerError};
+use ast::Program;
+use fault::Fault;
+use meter::Meter;
+use value::Value;
 
 /// The longest template taken, in bytes.
 pub const MAX_TEMPLATE_BYTES: usize = 256 << 10;
@@ -32,8 +47,12 @@ pub const MAX_TEMPLATE_BYTES: usize = 256 << 10;
 pub const MAX_RENDERED_BYTES: usize = MAX_TEXT_BYTES;
 /// The most messages in a conversation.
 pub const MAX_MESSAGES: usize = 4_096;
-/// The most steps a template may take.
+/// The most steps a template may take: statements, expressions, items.
 pub const MAX_STEPS: u64 = 4_000_000;
+/// The most bytes of values a template may make or walk over.
+pub const MAX_WORK_BYTES: u64 = 256 << 20;
+/// The most bytes that a template's values may take at one time.
+pub const MAX_LIVE_BYTES: usize = 32 << 20;
 /// The roles a message may have. Templates write a role into their markup as it
 /// stands, so it can't be anyone's text.
 pub const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
@@ -61,7 +80,7 @@ pub enum TemplateError {
         /// What is counted.
         unit: &'static str,
     },
-    /// The template isn't valid Jinja.
+    /// The template isn't valid Jinja, or needs what this renderer lacks.
     #[error("the chat template is broken: {reason}")]
     Syntax {
         /// Where and why.
@@ -111,7 +130,7 @@ pub struct ChatMessage<'a> {
 /// ```
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    program: Program,
     bos: String,
     eos: String,
 }
@@ -139,11 +158,10 @@ impl ChatTemplate {
         if source.len() > MAX_TEMPLATE_BYTES {
             return Err(too_much(NAME, MAX_TEMPLATE_BYTES, "bytes"));
         }
-        let mut environment = environment();
-        environment
-            .add_template_owned(NAME, source.to_owned())
-            .map_err(|error| TemplateError::Syntax { reason: error.to_string() })?;
-        Ok(Self { environment, bos: bos.to_owned(), eos: eos.to_owned() })
+        let program = parse::parse(source).map_err(|broken| TemplateError::Syntax {
+            reason: format!("line {}: {}", broken.line, broken.reason),
+        })?;
+        Ok(Self { program, bos: bos.to_owned(), eos: eos.to_owned() })
     }
 
     /// Renders a conversation; `generate` adds the opening of the assistant's
@@ -157,22 +175,31 @@ impl ChatTemplate {
         generate: bool,
     ) -> Result<String, TemplateError> {
         check(messages)?;
-        let template = self.environment.get_template(NAME).map_err(failure)?;
-        let variables = context! {
-            messages,
-            add_generation_prompt => generate,
-            bos_token => self.bos,
-            eos_token => self.eos,
-            tools => Value::from(()),
-            documents => Value::from(()),
+        let meter = Meter::default();
+        let rendered = self.variables(&meter, messages, generate);
+        rendered.and_then(|variables| run::run(&self.program, &meter, variables)).map_err(failure)
+    }
+
+    /// What the template knows by name.
+    fn variables(
+        &self,
+        meter: &Meter,
+        messages: &[ChatMessage<'_>],
+        generate: bool,
+    ) -> Result<Vec<(&'static str, Value)>, Fault> {
+        let message = |message: &ChatMessage<'_>| {
+            let entry = |key: &str, value: &str| Ok((meter.text(key)?, meter.text(value)?));
+            meter.map(vec![entry("role", message.role)?, entry("content", message.content)?])
         };
-        let mut out = Capped::default();
-        match template.render_captured_to(variables, &mut out) {
-            _ if out.full => Err(too_much("the rendered chat", MAX_RENDERED_BYTES, "bytes")),
-            Ok(_) => String::from_utf8(out.bytes)
-                .map_err(|error| TemplateError::Render { reason: error.to_string() }),
-            Err(error) => Err(failure(error)),
-        }
+        let messages = messages.iter().map(message).collect::<Result<_, _>>()?;
+        Ok(vec![
+            ("messages", meter.list(messages)?),
+            ("add_generation_prompt", Value::Bool(generate)),
+            ("bos_token", meter.text(self.bos.as_str())?),
+            ("eos_token", meter.text(self.eos.as_str())?),
+            ("tools", Value::None),
+            ("documents", Value::None),
+        ])
     }
 
     /// The token ids of a conversation, ready for the model. The template's own
@@ -222,61 +249,12 @@ fn too_much(place: &'static str, expected: usize, unit: &'static str) -> Templat
     TemplateError::TooMuch { place, expected: expected as u64, unit }
 }
 
-/// What templates may use, set up as transformers does.
-fn environment() -> Environment<'static> {
-    let mut environment = Environment::new();
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
-    environment.set_fuel(Some(MAX_STEPS));
-    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_unknown_method_callback(unknown_method_callback);
-    environment.add_function("raise_exception", raise);
-    environment.add_filter("tojson", json::filter);
-    environment
-}
-
-/// What `raise_exception` carries up to [`failure`].
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Raised(String);
-
-fn raise(reason: String) -> Result<Value, Error> {
-    let error = Error::new(ErrorKind::InvalidOperation, "raised by the template");
-    Err(error.with_source(Raised(reason)))
-}
-
-fn failure(error: Error) -> TemplateError {
-    if error.kind() == ErrorKind::OutOfFuel {
-        return TemplateError::TooMuch { place: NAME, expected: MAX_STEPS, unit: "steps" };
-    }
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    while let Some(inner) = cause {
-        if let Some(Raised(reason)) = inner.downcast_ref() {
-            return TemplateError::Refused { reason: reason.chars().take(400).collect() };
+fn failure(fault: Fault) -> TemplateError {
+    match fault {
+        Fault::Limit { place, expected, unit } => TemplateError::TooMuch { place, expected, unit },
+        Fault::Refused(reason) => TemplateError::Refused { reason },
+        Fault::Failed { line, reason } => {
+            TemplateError::Render { reason: format!("line {line}: {reason}") }
         }
-        cause = inner.source();
-    }
-    TemplateError::Render { reason: error.to_string() }
-}
-
-/// Takes bytes up to [`MAX_RENDERED_BYTES`], then fails.
-#[derive(Default)]
-struct Capped {
-    bytes: Vec<u8>,
-    full: bool,
-}
-
-impl Write for Capped {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.bytes.len() + bytes.len() > MAX_RENDERED_BYTES {
-            self.full = true;
-            return Err(io::Error::other("the output limit is reached"));
-        }
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -1,54 +1,118 @@
 //! `tojson` as transformers defines it for templates: Python's spacing, no
 //! escaping of HTML or of letters beyond ASCII.
 
-use std::io;
-
-use minijinja::value::Kwargs;
-use minijinja::{Error, ErrorKind, Value};
-use serde::Serialize;
-use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
+use super::fault::{Fault, failed};
+use super::meter::Out;
+use super::value::Value;
 
 /// The widest indentation taken.
 const MAX_INDENT: usize = 16;
 
-/// The `tojson` filter, with Python's `indent` as the one option that matters.
-pub(super) fn filter(value: Value, options: Kwargs) -> Result<String, Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    let mut out = Vec::new();
-    let written = match indent {
-        None => value.serialize(&mut Serializer::with_formatter(&mut out, Python)),
-        Some(width) => {
-            let spaces = [b' '; MAX_INDENT];
-            let pretty = PrettyFormatter::with_indent(&spaces[..width.min(MAX_INDENT)]);
-            value.serialize(&mut Serializer::with_formatter(&mut out, pretty))
-        }
-    };
-    let bad = |reason: String| Error::new(ErrorKind::BadSerialization, reason);
-    written.map_err(|error| bad(error.to_string()))?;
-    String::from_utf8(out).map_err(|error| bad(error.to_string()))
+/// Appends a value as JSON, over several lines where there is an indentation.
+pub(super) fn write(value: &Value, indent: Option<usize>, out: &mut Out<'_>) -> Result<(), Fault> {
+    let indent = indent.map(|width| width.min(MAX_INDENT));
+    value_at(value, indent, 0, out)
 }
 
-/// `json.dumps` puts a space after every comma and colon.
-struct Python;
-
-impl Formatter for Python {
-    fn begin_array_value<W: ?Sized + io::Write>(
-        &mut self,
-        w: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
-        if first { Ok(()) } else { w.write_all(b", ") }
+fn value_at(
+    value: &Value,
+    indent: Option<usize>,
+    depth: usize,
+    out: &mut Out<'_>,
+) -> Result<(), Fault> {
+    match value {
+        Value::None => out.push("null"),
+        Value::Bool(bit) => out.push(if *bit { "true" } else { "false" }),
+        Value::Int(number) => out.push(&number.to_string()),
+        Value::Float(number) => out.push(&format!("{number:?}")),
+        Value::Text(text) => string(&text.text, out),
+        Value::List(list) => {
+            let mut items = list.items.iter();
+            many(
+                ["[", "]"],
+                indent,
+                depth,
+                out,
+                |out| {
+                    let Some(item) = items.next() else { return Ok(false) };
+                    value_at(item, indent, depth + 1, out).map(|()| true)
+                },
+                list.items.len(),
+            )
+        }
+        Value::Map(map) => {
+            let mut entries = map.entries.iter();
+            many(
+                ["{", "}"],
+                indent,
+                depth,
+                out,
+                |out| {
+                    let Some((key, value)) = entries.next() else { return Ok(false) };
+                    match key {
+                        Value::Text(text) => string(&text.text, out)?,
+                        other => {
+                            out.push("\"")?;
+                            value_at(other, None, 0, out)?;
+                            out.push("\"")?;
+                        }
+                    }
+                    out.push(": ")?;
+                    value_at(value, indent, depth + 1, out).map(|()| true)
+                },
+                map.entries.len(),
+            )
+        }
+        _ => failed(format!("{} can't be written as JSON", value.kind())),
     }
+}
 
-    fn begin_object_key<W: ?Sized + io::Write>(
-        &mut self,
-        w: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
-        if first { Ok(()) } else { w.write_all(b", ") }
+/// What stands in brackets, with commas or on lines of its own.
+fn many<'m>(
+    [open, close]: [&str; 2],
+    indent: Option<usize>,
+    depth: usize,
+    out: &mut Out<'m>,
+    mut next: impl FnMut(&mut Out<'m>) -> Result<bool, Fault>,
+    count: usize,
+) -> Result<(), Fault> {
+    out.push(open)?;
+    let line = |out: &mut Out<'m>, depth: usize| match indent {
+        Some(width) => out.push(&format!("\n{}", " ".repeat(width * depth))),
+        None => Ok(()),
+    };
+    for at in 0..count {
+        if at > 0 {
+            out.push(if indent.is_some() { "," } else { ", " })?;
+        }
+        line(out, depth + 1)?;
+        next(out)?;
     }
+    if count > 0 {
+        line(out, depth)?;
+    }
+    out.push(close)
+}
 
-    fn begin_object_value<W: ?Sized + io::Write>(&mut self, w: &mut W) -> io::Result<()> {
-        w.write_all(b": ")
+fn string(text: &str, out: &mut Out<'_>) -> Result<(), Fault> {
+    out.push("\"")?;
+    let mut from = 0;
+    for (at, char) in text.char_indices() {
+        let escaped = match char {
+            '"' => "\\\"".to_owned(),
+            '\\' => "\\\\".to_owned(),
+            '\n' => "\\n".to_owned(),
+            '\r' => "\\r".to_owned(),
+            '\t' => "\\t".to_owned(),
+            '\u{8}' => "\\b".to_owned(),
+            '\u{c}' => "\\f".to_owned(),
+            char if u32::from(char) < 0x20 => format!("\\u{:04x}", u32::from(char)),
+            _ => continue,
+        };
+        out.push(&text[from..at])?;
+        out.push(&escaped)?;
+        from = at + char.len_utf8();
     }
+    out.push(&text[from..])?;
+    out.push("\"")
 }
