@@ -107,8 +107,8 @@ def rules(rules):
     message += b"".join(u32(token) + i32(bias) for token, bias in rules["bias"])
     if rules["constraint"] is None:
         return message + bytes([0])
-    kind, text = rules["constraint"]
-    return message + bytes([kind]) + sized(text.encode())
+    kind, text, maker = rules["constraint"]
+    return message + bytes([kind]) + sized(text.encode()) + sized(maker.encode())
 
 
 def sampling_seed(request):

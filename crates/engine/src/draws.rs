@@ -4,7 +4,7 @@
 //! Provider and auditor share it. [`Draws`] is made of the offer's rules and the
 //! prompt, then told each position in order, with the token that was read
 //! there; the tokens of the answer feed the penalties' history. So the state
-//! follows from the tokens alone. A caller that goes back (a resumed answer that
+//! follows from the tokens alone, and so do the masks of a constraint. A caller that goes back (a resumed answer that
 //! diverged, a job that was put aside) names an earlier position, and the
 //! state is made anew from the tokens before it. Deliberately absent: the
 //! forward pass, and when an answer ends.
@@ -12,12 +12,13 @@
 use peerproof_proof::{DrawnStep, Step, logits_digest, state_digest};
 use peerproof_wire::Digest;
 
+use crate::constraint::{ConstraintError, Masks};
 use crate::forward::Output;
 use crate::logprobs;
 use crate::sample::{self, History, Sampling};
 
 /// The rules of one job and their state.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Draws {
     key: Digest,
     seed: Digest,
@@ -32,11 +33,26 @@ pub(crate) struct Draws {
     beginning: History,
     /// Logits after the rules; room that every step uses again.
     adjusted: Vec<i64>,
+    /// The tokens that a constraint leaves.
+    masks: Option<Masks>,
+    /// The lowest-numbered token that ends an answer.
+    end: u32,
+    /// Why the constraint can't be followed any further.
+    trouble: Option<ConstraintError>,
 }
 
 impl Draws {
-    /// Before the first position of a job with this prompt.
-    pub(crate) fn new(key: Digest, seed: Digest, sampling: &Sampling, prompt: &[u32]) -> Self {
+    /// Before the first position of a job with this prompt. `masks` are those of
+    /// the offer's constraint, from the answer's beginning; `end` is the
+    /// lowest-numbered token that ends an answer.
+    pub(crate) fn new(
+        key: Digest,
+        seed: Digest,
+        sampling: &Sampling,
+        prompt: &[u32],
+        masks: Option<Masks>,
+        end: u32,
+    ) -> Self {
         let beginning = match sample::has_penalties(sampling) {
             true => History::of_prompt(prompt),
             false => History::default(),
@@ -50,6 +66,23 @@ impl Draws {
             history: beginning.clone(),
             beginning,
             adjusted: Vec::new(),
+            masks,
+            end,
+            trouble: None,
+        }
+    }
+
+    /// Why a provider should go no further: the constraint's limits are hit, or
+    /// no token is left. An auditor needn't ask, steps go on by the rules.
+    pub(crate) fn trouble(&mut self) -> Option<ConstraintError> {
+        self.trouble.take()
+    }
+
+    /// Says that the token drawn last will be read next, so that the mask behind
+    /// it can be made meanwhile.
+    pub(crate) fn expect(&mut self, token: u32) {
+        if let Some(masks) = &mut self.masks {
+            masks.expect(token);
         }
     }
 
@@ -70,12 +103,18 @@ impl Draws {
         if index < self.answer.len() {
             self.answer.truncate(index);
             self.history = self.beginning.clone();
+            if let Some(masks) = &mut self.masks {
+                masks.restart(&self.answer);
+            }
             for at in 0..index {
                 self.follow(self.answer[at]);
             }
         }
         self.answer.push(token);
         self.follow(token);
+        if let Some(masks) = &mut self.masks {
+            masks.read(token);
+        }
     }
 
     fn follow(&mut self, token: u32) {
@@ -98,10 +137,19 @@ impl Draws {
     }
 
     fn next(&mut self, logits: &[i32], draw: u64) -> u32 {
-        if !sample::has_penalties(&self.sampling) && self.sampling.bias.is_empty() {
-            return sample::choose(logits, &self.sampling, draw);
+        let Self { sampling, history, adjusted, masks, .. } = self;
+        let mask = masks.as_mut().map(Masks::mask);
+        if mask.is_none() && !sample::has_penalties(sampling) && sampling.bias.is_empty() {
+            return sample::choose(logits, sampling, draw);
         }
-        sample::adjust(logits, &self.sampling, &self.history, None, &mut self.adjusted);
-        sample::choose_adjusted(&self.adjusted, &self.sampling, draw).unwrap_or(0)
+        let bits = mask.map(|mask| mask.bits.as_slice());
+        sample::adjust(logits, sampling, history, bits, adjusted);
+        if let Some(token) = sample::choose_adjusted(adjusted, sampling, draw) {
+            return token;
+        }
+        let tokens = self.answer.len();
+        let trouble = mask.and_then(|mask| mask.trouble.clone());
+        self.trouble = Some(trouble.unwrap_or(ConstraintError::Stuck { tokens }));
+        self.end
     }
 }

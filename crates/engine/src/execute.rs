@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use peerproof_proof::{Ending, Execute, Step};
 use peerproof_wire::{Digest, ModelId, Offer};
 
+use crate::constraint::ConstraintError;
 use crate::draws::Draws;
 use crate::forward::{ForwardError, Item, Runner};
 use crate::kernels::KernelPath;
@@ -38,6 +39,9 @@ pub enum ReplayError {
     /// Prompt or answer isn't one for this model.
     #[error(transparent)]
     Prompt(#[from] PromptError),
+    /// The offer's constraint is one that can't be followed here.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
     /// The forward pass refuses the tokens.
     #[error(transparent)]
     Forward(#[from] ForwardError),
@@ -100,7 +104,9 @@ impl Execute for Replayer {
         self.check_model(offer)?;
         let read = answer.len().saturating_sub(1);
         self.model.check_fit(prompt, read as u32)?;
-        let mut draws = Draws::new(*key, *seed, &offer.sampling, prompt);
+        let masks = self.model.masks(&offer.sampling)?;
+        let end = self.model.first_end();
+        let mut draws = Draws::new(*key, *seed, &offer.sampling, prompt, masks, end);
         let tokens: Vec<u32> = prompt.iter().chain(&answer[..read]).copied().collect();
         let item = |(position, &token): (usize, &u32)| Item {
             sequence: 0,

@@ -33,6 +33,7 @@
 mod architecture;
 pub mod arith;
 pub mod bench;
+pub mod constraint;
 mod draws;
 pub mod execute;
 pub mod forward;

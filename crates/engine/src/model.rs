@@ -6,11 +6,12 @@
 //! Deliberately absent: where files come from, and running anything.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use peerproof_wire::{ModelId, Prompt};
+use peerproof_wire::{ModelId, Prompt, Sampling};
 
+use crate::constraint::{ConstraintError, Masks, Source, Vocabulary};
 use crate::gguf::{GgmlType, Gguf, GgufError};
 use crate::template::{ChatMessage, ChatTemplate, TemplateError};
 use crate::tokenizer::{Special, Tokenizer, TokenizerError};
@@ -128,6 +129,8 @@ pub struct Model {
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
     transformer: Arc<Transformer>,
+    /// For constraints; made when the first offer has one.
+    masking: OnceLock<Result<Arc<Vocabulary>, ConstraintError>>,
 }
 
 /// What a model file's header says of it, without its weights.
@@ -192,6 +195,7 @@ impl Model {
             tokenizer,
             template,
             transformer: Arc::new(transformer),
+            masking: OnceLock::new(),
         }))
     }
 
@@ -235,6 +239,19 @@ impl Model {
     #[must_use]
     pub fn end_tokens(&self) -> &[u32] {
         self.tokenizer.end_tokens()
+    }
+
+    /// The lowest-numbered token that ends an answer; 0 in a model without one.
+    pub(crate) fn first_end(&self) -> u32 {
+        self.end_tokens().first().copied().unwrap_or(0)
+    }
+
+    /// The masks of an answer's constraint, from its beginning, if it has one.
+    pub(crate) fn masks(&self, sampling: &Sampling) -> Result<Option<Masks>, ConstraintError> {
+        let Some(constraint) = &sampling.constraint else { return Ok(None) };
+        let source = Arc::new(Source::new(constraint)?);
+        let vocabulary = self.masking.get_or_init(|| Vocabulary::of(&self.tokenizer)).clone()?;
+        Masks::start(source, &vocabulary).map(Some)
     }
 
     /// The tokenizer.

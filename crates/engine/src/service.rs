@@ -33,6 +33,7 @@ use std::thread::{self, JoinHandle};
 use peerproof_proof::Step;
 use peerproof_wire::{Digest, Fault, Sampling, Stop};
 
+use crate::constraint::{ConstraintError, Masks};
 use crate::forward::{ForwardError, Runner};
 use crate::kernels::KernelPath;
 use crate::kv::PAGE;
@@ -176,6 +177,9 @@ pub enum Refusal {
         /// The limit.
         limit: usize,
     },
+    /// The constraint can't be followed, or not any further.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
     /// The service is being shut down.
     #[error("the service is shutting down")]
     Stopping,
@@ -189,7 +193,9 @@ impl Refusal {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Prompt(_) | Self::NoTokens | Self::Resume { .. } => Fault::Theirs,
+            Self::Prompt(_) | Self::NoTokens | Self::Resume { .. } | Self::Constraint(_) => {
+                Fault::Theirs
+            }
             _ => Fault::Ours,
         }
     }
@@ -345,16 +351,14 @@ impl Service {
     /// The job can't be done, or not now; `sink` is dropped without an event.
     pub fn submit(&self, job: Job, sink: Sink) -> Result<Ticket, Refusal> {
         self.check(&job)?;
+        self.check_room(&self.shared.lock())?;
+        // Reading a schema takes a moment, in which the queue isn't held.
+        let masks = self.model.masks(&job.sampling)?;
         let mut queue = self.shared.lock();
-        if queue.stopping {
-            return Err(Refusal::Stopping);
-        }
-        if queue.waiting.len() >= self.options.max_queued {
-            return Err(Refusal::QueueFull { limit: self.options.max_queued });
-        }
+        self.check_room(&queue)?;
         let id = queue.next;
         queue.next += 1;
-        queue.waiting.push_back(Waiting { id, job, sink });
+        queue.waiting.push_back(Waiting { id, job, sink, masks });
         drop(queue);
         self.shared.wake.notify_one();
         Ok(Ticket { id, shared: Arc::downgrade(&self.shared) })
@@ -373,6 +377,16 @@ impl Service {
         };
         self.submit(job, Box::new(forward))?;
         collect(events.into_iter())
+    }
+
+    fn check_room(&self, queue: &Queue) -> Result<(), Refusal> {
+        if queue.stopping {
+            return Err(Refusal::Stopping);
+        }
+        if queue.waiting.len() >= self.options.max_queued {
+            return Err(Refusal::QueueFull { limit: self.options.max_queued });
+        }
+        Ok(())
     }
 
     fn check(&self, job: &Job) -> Result<(), Refusal> {
@@ -453,6 +467,8 @@ struct Waiting {
     id: u64,
     job: Job,
     sink: Sink,
+    /// Of the offer's constraint, if it has one.
+    masks: Option<Masks>,
 }
 
 impl std::fmt::Debug for Waiting {

@@ -74,7 +74,10 @@ fn absorb_rules(hash: Tagged, sampling: &Sampling) -> Tagged {
     });
     match constraint {
         None => hash.u8(0),
-        Some(constraint) => hash.u8(constraint.kind()).sized(constraint.text().as_bytes()),
+        Some(constraint) => {
+            let hash = hash.u8(constraint.kind()).sized(constraint.text().as_bytes());
+            hash.sized(constraint.rules.as_bytes())
+        }
     }
 }
 

@@ -21,4 +21,4 @@ pub use frames::{
 pub use offer::{ChatMessage, Level, Offer, Prompt, client_nonce_hash};
 pub use opening::{Challenge, Drawn, Leaf, Opening, Openings};
 pub use receipt::{Receipt, Stop};
-pub use sampling::{Constraint, LogitBias, Sampling};
+pub use sampling::{Constraint, Form, LogitBias, Sampling};

@@ -67,8 +67,8 @@ pub use evidence::{
 };
 pub use job::{
     Accepted, Challenge, ChatMessage, Commitment, Constraint, Delivered, Drawn, Failure,
-    FailureCode, Leaf, Level, LogProof, LogitBias, Offer, Opening, Openings, Prompt, ProviderFrame,
-    Receipt, RouterFrame, Sampling, Stop, TokenLogprobs, Tokens,
+    FailureCode, Form, Leaf, Level, LogProof, LogitBias, Offer, Opening, Openings, Prompt,
+    ProviderFrame, Receipt, RouterFrame, Sampling, Stop, TokenLogprobs, Tokens,
 };
 pub use signed::{Envelope, Signed, Statement};
 

@@ -58,6 +58,8 @@ limits! {
     MAX_LOGIT_BIAS_Q16: u32 = 100 << 16;
     /// Text of a constraint: a schema or an expression.
     MAX_CONSTRAINT_BYTES: usize = 64 << 10;
+    /// Name of the rules that make masks of a constraint.
+    MAX_CONSTRAINT_RULES_BYTES: usize = 64;
     /// Likeliest tokens reported at each place of an answer.
     MAX_TOP_LOGPROBS: usize = 20;
     /// Longest deadline of a job: one hour.

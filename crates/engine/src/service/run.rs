@@ -9,7 +9,7 @@ use crate::forward::Output;
 use crate::stop::Answer;
 use crate::tokenizer::Tokenizer;
 
-use super::{Event, Job, Refusal, Sink, positions};
+use super::{Event, Refusal, Sink, Waiting, positions};
 
 pub(super) struct Run {
     draws: Draws,
@@ -33,9 +33,10 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new(job: Job, sink: Sink) -> Self {
+    /// `end` is the model's lowest-numbered token that ends an answer.
+    pub(super) fn new(Waiting { job, sink, masks, .. }: Waiting, end: u32) -> Self {
         let (prompt, readable) = (job.prompt.len(), positions(&job));
-        let draws = Draws::new(job.key, job.seed, &job.sampling, &job.prompt);
+        let draws = Draws::new(job.key, job.seed, &job.sampling, &job.prompt, masks, end);
         let salt = job.salt;
         let mut feed = job.prompt;
         feed.extend_from_slice(&job.resume);
@@ -121,9 +122,15 @@ impl Run {
         let Some(token) = step.drawn.as_ref().map(|drawn| drawn.next) else {
             return self.tell(Event::Prompt { step });
         };
+        if let Some(trouble) = self.draws.trouble() {
+            return self.refuse(trouble.into());
+        }
         let resumed = self.advance(position, token);
         let index = (position + 1 - self.prompt) as u32;
         let piece = self.answer.push(tokenizer, token);
+        if piece.stop.is_none() {
+            self.draws.expect(token);
+        }
         if !self.over {
             self.tell(Event::Token { index, token, text: piece.text, step, resumed });
         }

@@ -166,9 +166,9 @@ impl Loop {
     }
 
     fn start(&mut self, waiting: Waiting) {
-        let Waiting { id, job, sink } = waiting;
-        let kv = Kv::with_states(self.model.transformer(), positions(&job));
-        let mut run = Run::new(job, sink);
+        let id = waiting.id;
+        let kv = Kv::with_states(self.model.transformer(), positions(&waiting.job));
+        let mut run = Run::new(waiting, self.model.first_end());
         run.tell(Event::Started);
         if !run.is_over() {
             self.active.push(Active { id, kv, chain: Vec::new(), run });

@@ -4,7 +4,9 @@ use peerproof_proof::audit::{audit, recompute};
 use peerproof_proof::challenge::verify_openings;
 use peerproof_proof::receipt::verify_bindings;
 use peerproof_proof::{sampling_seed, verdict};
-use peerproof_wire::{ChatMessage, Constraint, LogitBias, Offer, Outcome, Prompt, Sampling, Stop};
+use peerproof_wire::{
+    ChatMessage, Constraint, Form, LogitBias, Offer, Outcome, Prompt, Sampling, Stop,
+};
 
 use crate::support::{NONCE, Served, Toy, auditor, long_offer, offer, provider, serve, sign};
 
@@ -87,7 +89,8 @@ fn the_seed_is_the_same_for_another_router_level_deadline_and_client_nonce() {
 fn the_seed_covers_everything_else() {
     let one = sampling_seed(&offer());
     let biased = |token, bias_q16| vec![LogitBias { token, bias_q16 }];
-    let changes: [&dyn Fn(&mut Offer); 22] = [
+    let constrained = |rules: &str, form| Constraint { rules: rules.into(), form };
+    let changes: [&dyn Fn(&mut Offer); 23] = [
         &|offer| offer.model_id = peerproof_wire::ModelId::from_bytes([0; 32]),
         &|offer| offer.prompt = Prompt::Text("what is true".into()),
         &|offer| offer.prompt = Prompt::Tokens(vec![1]),
@@ -110,9 +113,12 @@ fn the_seed_covers_everything_else() {
         &|offer| offer.sampling.bias = biased(0, 1),
         &|offer| offer.sampling.bias = biased(1, 1),
         &|offer| offer.sampling.bias = biased(0, -1),
-        &|offer| offer.sampling.constraint = Some(Constraint::JsonObject),
-        &|offer| offer.sampling.constraint = Some(Constraint::JsonSchema("{}".into())),
-        &|offer| offer.sampling.constraint = Some(Constraint::Regex("{}".into())),
+        &|offer| offer.sampling.constraint = Some(constrained("a", Form::JsonObject)),
+        &|offer| offer.sampling.constraint = Some(constrained("a", Form::JsonSchema("{}".into()))),
+        &|offer| {
+            offer.sampling.constraint = Some(constrained("a", Form::Regex("{}".into())));
+        },
+        &|offer| offer.sampling.constraint = Some(constrained("b", Form::JsonObject)),
     ];
     let mut seeds = vec![one];
     for change in changes {

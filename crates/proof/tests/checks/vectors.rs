@@ -16,7 +16,8 @@ use peerproof_proof::seed::draw;
 use peerproof_proof::transcript::Transcript;
 use peerproof_proof::{Tree, closing_hash, leaf_hash, logits_digest, sampling_seed, state_digest};
 use peerproof_wire::{
-    ChatMessage, Constraint, Digest, Drawn, Leaf, LogitBias, Offer, Prompt, Sampling, Signed, Stop,
+    ChatMessage, Constraint, Digest, Drawn, Form, Leaf, LogitBias, Offer, Prompt, Sampling, Signed,
+    Stop,
 };
 use serde_json::{Value, json};
 
@@ -124,8 +125,9 @@ fn seeds() -> Value {
         bias: vec![LogitBias { token: 7, bias_q16: -6_553_600 }],
         ..Sampling::GREEDY
     };
-    let schema = r#"{"type":"object"}"#.to_owned();
-    let schema = Sampling { constraint: Some(Constraint::JsonSchema(schema)), ..Sampling::GREEDY };
+    let form = Form::JsonSchema(r#"{"type":"object"}"#.to_owned());
+    let constraint = Some(Constraint { rules: "rules-1.0/1".into(), form });
+    let schema = Sampling { constraint, ..Sampling::GREEDY };
     let plain = prompts.clone().map(|prompt| (prompt, Sampling::GREEDY));
     let [text, tokens, _] = prompts;
     let asked = plain.into_iter().chain([(text, rules), (tokens, schema)]);
@@ -173,7 +175,7 @@ fn rules_json(sampling: &Sampling) -> Value {
         "presence_q16": sampling.presence_q16,
         "frequency_q16": sampling.frequency_q16,
         "bias": sampling.bias.iter().map(bias).collect::<Vec<_>>(),
-        "constraint": sampling.constraint.as_ref().map(|it| json!([it.kind(), it.text()])),
+        "constraint": sampling.constraint.as_ref().map(|it| json!([it.kind(), it.text(), it.rules])),
     })
 }
 

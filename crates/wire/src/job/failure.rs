@@ -111,4 +111,6 @@ failure_codes! {
     UnknownReceipt,
     /// A frame came where it can't.
     OutOfOrder,
+    /// The constraint's rules are unknown here, or it can't be followed under them.
+    Constraint,
 }

@@ -52,10 +52,22 @@ pub struct LogitBias {
     pub bias_q16: i32,
 }
 
-/// What the text of an answer must be, as far as it goes. Texts have 1 to
+/// What the text of an answer must be, as far as it goes, and who says which
+/// texts those are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Constraint {
+    /// The rules that make masks of it, by name and version: one line of at most
+    /// [`limits::MAX_CONSTRAINT_RULES_BYTES`]. Whoever knows other rules only
+    /// can neither serve nor audit it.
+    pub rules: String,
+    /// What is asked for.
+    pub form: Form,
+}
+
+/// The forms of a constraint. Texts have 1 to
 /// [`limits::MAX_CONSTRAINT_BYTES`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Constraint {
+pub enum Form {
     /// Any JSON object.
     JsonObject,
     /// JSON that this schema allows.
@@ -158,10 +170,10 @@ impl Constraint {
     /// Its number on the wire and in the sampling seed.
     #[must_use]
     pub fn kind(&self) -> u8 {
-        let kind = match self {
-            Self::JsonObject => proto::ConstraintKind::JsonObject,
-            Self::JsonSchema(_) => proto::ConstraintKind::JsonSchema,
-            Self::Regex(_) => proto::ConstraintKind::Regex,
+        let kind = match self.form {
+            Form::JsonObject => proto::ConstraintKind::JsonObject,
+            Form::JsonSchema(_) => proto::ConstraintKind::JsonSchema,
+            Form::Regex(_) => proto::ConstraintKind::Regex,
         };
         kind as u8
     }
@@ -169,33 +181,42 @@ impl Constraint {
     /// The schema, the expression; empty where the kind says it all.
     #[must_use]
     pub fn text(&self) -> &str {
-        match self {
-            Self::JsonObject => "",
-            Self::JsonSchema(text) | Self::Regex(text) => text,
+        match &self.form {
+            Form::JsonObject => "",
+            Form::JsonSchema(text) | Form::Regex(text) => text,
         }
     }
 
     fn to_proto(&self) -> proto::Constraint {
-        proto::Constraint { kind: self.kind().into(), text: self.text().to_owned() }
+        proto::Constraint {
+            kind: self.kind().into(),
+            text: self.text().to_owned(),
+            rules: self.rules.clone(),
+        }
     }
 
     fn from_proto(proto: proto::Constraint) -> Result<Self, WireError> {
         // A text that an object has no place for is lost here and found by the re-encoding.
-        match proto::ConstraintKind::try_from(proto.kind) {
-            Ok(proto::ConstraintKind::JsonObject) => Ok(Self::JsonObject),
-            Ok(proto::ConstraintKind::JsonSchema) => Ok(Self::JsonSchema(proto.text)),
-            Ok(proto::ConstraintKind::Regex) => Ok(Self::Regex(proto.text)),
+        let form = match proto::ConstraintKind::try_from(proto.kind) {
+            Ok(proto::ConstraintKind::JsonObject) => Form::JsonObject,
+            Ok(proto::ConstraintKind::JsonSchema) => Form::JsonSchema(proto.text),
+            Ok(proto::ConstraintKind::Regex) => Form::Regex(proto.text),
             Ok(proto::ConstraintKind::Unspecified) | Err(_) => {
-                Err(WireError::Unnamed { place: "offer.sampling.constraint.kind", got: proto.kind })
+                let (place, got) = ("offer.sampling.constraint.kind", proto.kind);
+                return Err(WireError::Unnamed { place, got });
             }
-        }
+        };
+        Ok(Self { rules: proto.rules, form })
     }
 
     fn check(&self) -> Result<(), WireError> {
+        let place = "offer.sampling.constraint.rules";
+        not_empty(place, self.rules.is_empty())?;
+        check::line(place, &self.rules, limits::MAX_CONSTRAINT_RULES_BYTES)?;
         let place = "offer.sampling.constraint.text";
-        match self {
-            Self::JsonObject => Ok(()),
-            Self::JsonSchema(text) | Self::Regex(text) => {
+        match &self.form {
+            Form::JsonObject => Ok(()),
+            Form::JsonSchema(text) | Form::Regex(text) => {
                 not_empty(place, text.is_empty())?;
                 count(place, text.len(), limits::MAX_CONSTRAINT_BYTES)
             }

@@ -48,6 +48,7 @@ shapes! {
     CONSTRAINT "offer.sampling.constraint" {
         1 "offer.sampling.constraint.kind" Number,
         2 "offer.sampling.constraint.text" Text(limits::MAX_CONSTRAINT_BYTES),
+        3 "offer.sampling.constraint.rules" Text(limits::MAX_CONSTRAINT_RULES_BYTES),
     }
     CHAT_MESSAGE "offer.chat.message" {
         1 "offer.chat.role" Text(limits::MAX_ROLE_BYTES),

@@ -8,7 +8,7 @@ use prost::Message as _;
 use crate::codec::Codec;
 use crate::*;
 
-use super::samples;
+use super::samples::{self, constraint};
 
 /// The limits seen so far.
 struct Bounds(BTreeSet<&'static str>);
@@ -117,10 +117,14 @@ fn check_offer(bounds: &mut Bounds) {
         offer_with(|it| it.sampling.bias = bias.clone())
     });
     bounds.check("MAX_CONSTRAINT_BYTES", |n| {
-        offer_with(|it| it.sampling.constraint = Some(Constraint::JsonSchema(text(n))))
+        offer_with(|it| it.sampling.constraint = Some(constraint(Form::JsonSchema(text(n)))))
     });
     bounds.check("MAX_CONSTRAINT_BYTES", |n| {
-        offer_with(|it| it.sampling.constraint = Some(Constraint::Regex(text(n))))
+        offer_with(|it| it.sampling.constraint = Some(constraint(Form::Regex(text(n)))))
+    });
+    bounds.check("MAX_CONSTRAINT_RULES_BYTES", |n| {
+        let named = Constraint { rules: text(n), form: Form::JsonObject };
+        offer_with(|it| it.sampling.constraint = Some(named.clone()))
     });
     bounds.check("MAX_DEADLINE_MS", |n| offer_with(|it| it.deadline_ms = n));
 }
@@ -258,7 +262,9 @@ fn the_largest_messages_fit_their_frames() {
                 })
                 .collect();
             let schema = text(limits::MAX_CONSTRAINT_BYTES as u64);
-            it.sampling.constraint = Some(Constraint::JsonSchema(schema));
+            let rules = text(limits::MAX_CONSTRAINT_RULES_BYTES as u64);
+            let form = Form::JsonSchema(schema);
+            it.sampling.constraint = Some(Constraint { rules, form });
         });
         let offer = Signed::sign(&samples::router_key(), offer).unwrap();
         let open = RouterFrame::Open { offer: offer.clone(), resume: answer.clone() };

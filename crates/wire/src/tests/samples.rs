@@ -91,10 +91,14 @@ pub(super) fn sampling() -> Sampling {
             LogitBias { token: 0, bias_q16: -6_553_600 },
             LogitBias { token: 504, bias_q16: 98_304 },
         ],
-        constraint: Some(Constraint::JsonSchema(r#"{"type":"object"}"#.into())),
+        constraint: Some(constraint(Form::JsonSchema(r#"{"type":"object"}"#.into()))),
         logprobs: Some(5),
         ..offer().sampling
     }
+}
+
+pub(super) fn constraint(form: Form) -> Constraint {
+    Constraint { rules: "rules-1.0/1".into(), form }
 }
 
 pub(super) fn token_logprobs() -> TokenLogprobs {
@@ -304,7 +308,7 @@ fn statements() -> Vec<Sample> {
         ..offer()
     };
     let ruled = Offer { sampling: sampling(), ..offer() };
-    let json = Sampling { constraint: Some(Constraint::JsonObject), ..sampling() };
+    let json = Sampling { constraint: Some(constraint(Form::JsonObject)), ..sampling() };
     let json = Offer { sampling: Sampling { logprobs: Some(0), ..json }, ..offer() };
     let first = Receipt { number: 1, previous: None, stop: Stop::StopString, ..receipt() };
     let unasked = Verdict { draw: None, ..verdict(Outcome::Pass) };
