@@ -55,8 +55,16 @@ def leaf_hash(leaf):
     return tagged("peerproof leaf v1", leaf_fields(leaf))
 
 
-def text_hash(text):
-    return tagged("peerproof text v1", sized(text.encode()))
+def report(row):
+    spellings = [sized(bytes.fromhex(spelling)) for spelling in row["spellings"]]
+    message = u32(row["chosen_q16"]) + spellings[0] + u64(len(row["top"]))
+    for (token, value), spelling in zip(row["top"], spellings[1:], strict=True):
+        message += u32(token) + u32(value) + spelling
+    return message
+
+
+def text_hash(text, logprobs=()):
+    return tagged("peerproof text v1", sized(text.encode()) + b"".join(map(report, logprobs)))
 
 
 def closing_hash(stop, tokens, text):
@@ -174,6 +182,8 @@ def check_transcript(vectors):
         same(f"leaf {index}", leaf["hash"], hashes[-1])
         same(f"root after leaf {index}", one["running_roots"][index + 1], root(hashes))
     same("text hash", one["text_hash"], text_hash(one["text"]))
+    reported = one["reported"]
+    same("reported", reported["text_hash"], text_hash(one["text"], reported["logprobs"]))
     hashes.append(closing_hash(one["stop"], one["tokens"], one["text"]))
     same("closing leaf", one["closing"], hashes[-1])
     same("root", one["root"], root(hashes))

@@ -87,6 +87,10 @@ impl Execute for Replayer {
         self.model.vocabulary() as u32
     }
 
+    fn spelling(&self, token: u32) -> &[u8] {
+        self.model.tokenizer().spelling(token)
+    }
+
     fn prompt_tokens(&self, offer: &Offer) -> Result<Vec<u32>, ReplayError> {
         self.check_model(offer)?;
         Ok(self.model.prompt_tokens(&offer.prompt)?)

@@ -41,7 +41,8 @@ fn ln_entry(i: i64) -> u32 {
 }
 
 /// The chosen token's figure, and those of the `top` likeliest tokens: the
-/// highest logit first, the lowest number first among equals.
+/// highest logit first, the lowest number first among equals. Spellings are the
+/// tokenizer's to add.
 #[must_use]
 pub fn report(logits: &[i32], chosen: u32, top: usize) -> TokenLogprobs {
     let best = logits.iter().fold(i32::MIN, |best, &logit| best.max(logit));
@@ -57,6 +58,7 @@ pub fn report(logits: &[i32], chosen: u32, top: usize) -> TokenLogprobs {
     TokenLogprobs {
         chosen_q16: figure(chosen),
         top: likeliest.into_iter().map(|token| (token, figure(token))).collect(),
+        spellings: Vec::new(),
     }
 }
 
@@ -127,7 +129,8 @@ mod tests {
     #[test]
     fn certainty_and_evenness() {
         let sure = report(&[100_000, 0, 0], 0, 2);
-        assert_eq!(sure, TokenLogprobs { chosen_q16: 0, top: vec![(0, 0), (1, 6_400_000)] });
+        assert_eq!(sure.top, [(0, 0), (1, 6_400_000)]);
+        assert_eq!(sure.chosen_q16, 0);
         let even = report(&[5; 4], 3, 3);
         assert_eq!(even.chosen_q16, 90_852, "ln 4 at 2^-16");
         assert_eq!(even.top, [(0, 90_852), (1, 90_852), (2, 90_852)]);

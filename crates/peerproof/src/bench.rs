@@ -280,7 +280,7 @@ impl Subject {
         let start = Instant::now();
         let (made, tree) = generate(service, &self.model, offer)?;
         let generation = start.elapsed();
-        let answer = receipt::Answer { tokens: &made.tokens, text: &made.text };
+        let answer = receipt::Answer { tokens: &made.tokens, text: &made.text, logprobs: &[] };
         let place = Place::after(EARLIER_RECEIPTS, offer.id());
         let built = receipt::build(offer, answer, made.stop, &tree, place, ISSUED_UNIX_MS)
             .map_err(engine("receipt"))?;

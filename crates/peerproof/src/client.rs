@@ -9,7 +9,7 @@
 
 use std::fmt;
 
-pub use peerproof_wire::{Constraint, LogitBias, Sampling};
+pub use peerproof_wire::{Constraint, LogitBias, Sampling, TokenLogprobs};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
@@ -158,6 +158,9 @@ pub enum AnswerEvent {
         start: u32,
         /// Token ids.
         tokens: Vec<u32>,
+        /// How likely they were, one report a token, if
+        /// [`Sampling::logprobs`] asks for that.
+        logprobs: Vec<TokenLogprobs>,
     },
     /// Another provider continues, from the identical next token.
     Switched {

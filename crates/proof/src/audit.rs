@@ -20,13 +20,14 @@ use peerproof_identity::PublicKey;
 use peerproof_wire::limits::MAX_LEAVES;
 use peerproof_wire::{
     Case, Commitment, Digest, Leaf, Mismatch, ModelId, Offer, Openings, Outcome, Receipt, Signed,
+    TokenLogprobs,
 };
 
 pub use compare::describe;
 
 use crate::execute::{Ending, Execute, Step};
 use crate::hash::Tagged;
-use crate::receipt::{self, BindingError, text_hash};
+use crate::receipt::{self, BindingError, shown_hash};
 use crate::sampling_seed;
 use crate::transcript::{Tree, absorb_leaf, closing_hash, leaf_hash, stop_code};
 
@@ -136,6 +137,8 @@ pub struct Recomputation {
     prompt_tokens: u32,
     answer: Vec<u32>,
     leaves: Vec<Leaf>,
+    /// One for each token, if the offer asks for them.
+    logprobs: Vec<TokenLogprobs>,
     ending: Ending,
 }
 
@@ -153,7 +156,8 @@ pub fn recompute<E: Execute>(
     // position before it draws another one, which settles the case.
     let known = answer.iter().position(|token| *token >= executor.vocabulary());
     let known = known.unwrap_or(answer.len());
-    let leaves = replay(executor, offer, &prompt, &answer[..answer.len().min(known + 1)])?;
+    let (leaves, logprobs) =
+        replay(executor, offer, &prompt, &answer[..answer.len().min(known + 1)])?;
     let ending = executor.ending(offer, &answer[..known]).map_err(AuditError::replay)?;
     if ending.tokens as usize > known || (ending.tokens == 0 && known > 0) {
         return Err(AuditError::Executor {
@@ -168,6 +172,7 @@ pub fn recompute<E: Execute>(
         prompt_tokens: prompt.len() as u32,
         answer: answer.to_vec(),
         leaves,
+        logprobs,
         ending,
     })
 }
@@ -178,17 +183,25 @@ fn replay<E: Execute>(
     offer: &Signed<Offer>,
     prompt: &[u32],
     answer: &[u32],
-) -> Result<Vec<Leaf>, AuditError> {
+) -> Result<(Vec<Leaf>, Vec<TokenLogprobs>), AuditError> {
     let got = prompt.len().saturating_add(answer.len());
     if prompt.is_empty() || answer.is_empty() || got > MAX_LEAVES as usize {
         return Err(AuditError::Positions { expected: MAX_LEAVES - 1, got });
     }
     let read: Vec<u32> = prompt.iter().chain(answer).copied().take(got - 1).collect();
     let mut leaves = Vec::with_capacity(read.len());
+    let mut logprobs = Vec::new();
     let mut broken = None;
-    let mut on_step = |step: Step| {
+    let asked = offer.sampling.logprobs.is_some();
+    let mut on_step = |mut step: Step| {
         if broken.is_none() {
-            broken = verify_step(leaves.len(), &read, prompt.len(), &step).err();
+            broken = verify_step(leaves.len(), &read, prompt.len(), asked, &step).err();
+            if let Some(drawn) = &mut step.drawn
+                && let Some(mut report) = drawn.logprobs.take()
+            {
+                report.spell(drawn.next, |token| executor.spelling(token));
+                logprobs.push(report);
+            }
             leaves.push(Leaf::from(step));
         }
     };
@@ -204,11 +217,17 @@ fn replay<E: Execute>(
             expected: read.len() as u64,
             got: leaves.len() as u64,
         }),
-        None => Ok(leaves),
+        None => Ok((leaves, logprobs)),
     }
 }
 
-fn verify_step(index: usize, read: &[u32], prompt: usize, step: &Step) -> Result<(), AuditError> {
+fn verify_step(
+    index: usize,
+    read: &[u32],
+    prompt: usize,
+    logprobs: bool,
+    step: &Step,
+) -> Result<(), AuditError> {
     let same = |what, expected: u64, got: u64| {
         if expected == got {
             Ok(())
@@ -221,7 +240,10 @@ fn verify_step(index: usize, read: &[u32], prompt: usize, step: &Step) -> Result
     };
     same("position", index as u64, step.position.into())?;
     same("token", token.into(), step.token.into())?;
-    same("draw present", u64::from(index + 1 >= prompt), u64::from(step.drawn.is_some()))
+    same("draw present", u64::from(index + 1 >= prompt), u64::from(step.drawn.is_some()))?;
+    step.drawn.as_ref().map_or(Ok(()), |drawn| {
+        same("probabilities present", logprobs.into(), drawn.logprobs.is_some().into())
+    })
 }
 
 impl Recomputation {
@@ -238,6 +260,13 @@ impl Recomputation {
         &self.ending
     }
 
+    /// What an honest provider reports of the tokens' probabilities: one report
+    /// a token if the offer asks for them, else none.
+    #[must_use]
+    pub fn logprobs(&self) -> &[TokenLogprobs] {
+        &self.logprobs
+    }
+
     /// How many tokens the prompt has.
     #[must_use]
     pub fn prompt_tokens(&self) -> u32 {
@@ -252,7 +281,7 @@ impl Recomputation {
         if self.ending.tokens as usize != self.answer.len() {
             return None;
         }
-        let closing = closing_hash(stop, self.ending.tokens, &text_hash(&self.ending.text));
+        let closing = closing_hash(stop, self.ending.tokens, &self.shown_hash());
         Tree::from_hashes(self.leaves.iter().map(leaf_hash).chain([closing]).collect()).ok()
     }
 
@@ -284,7 +313,12 @@ impl Recomputation {
             .fold(hash, absorb_leaf)
             .u8(self.ending.stop.map_or(0, stop_code))
             .u32(self.ending.tokens)
-            .fixed(text_hash(&self.ending.text).as_bytes())
+            .fixed(self.shown_hash().as_bytes())
             .finish()
+    }
+
+    /// Hash of what an honest provider shows of this answer.
+    fn shown_hash(&self) -> Digest {
+        shown_hash(&self.ending.text, &self.logprobs)
     }
 }

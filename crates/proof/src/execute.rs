@@ -29,7 +29,8 @@ pub struct DrawnStep {
     pub draw: u64,
     /// The token that the logits, the offer's rules and the draw determine.
     pub next: u32,
-    /// How likely it was, if the offer asks; no leaf holds it.
+    /// How likely it was, if the offer asks, without spellings. No leaf holds
+    /// it, but the hash of what is shown of the answer does.
     pub logprobs: Option<TokenLogprobs>,
 }
 
@@ -56,6 +57,10 @@ pub trait Execute {
 
     /// How many tokens the model knows; every id it can read or draw lies below.
     fn vocabulary(&self) -> u32;
+
+    /// What a token adds to a text, or how a control or unknown token is
+    /// written; nothing for ids that are no tokens.
+    fn spelling(&self, token: u32) -> &[u8];
 
     /// The prompt's token ids: template and tokenizer of the model applied to the offer.
     fn prompt_tokens(&self, offer: &Offer) -> Result<Vec<u32>, Self::Error>;

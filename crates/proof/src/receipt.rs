@@ -8,7 +8,7 @@
 //! an audit is for.
 
 use peerproof_identity::PublicKey;
-use peerproof_wire::{Commitment, Digest, Offer, Prompt, Receipt, Signed, Stop};
+use peerproof_wire::{Commitment, Digest, Offer, Prompt, Receipt, Signed, Stop, TokenLogprobs};
 
 use crate::hash::Tagged;
 use crate::transcript::Tree;
@@ -138,10 +138,28 @@ pub fn output_hash(tokens: &[u32]) -> Digest {
     Tagged::new("peerproof output v1").tokens(tokens).finish()
 }
 
-/// Hash of an answer's text.
+/// Hash of an answer's text, where no probabilities are reported beside it.
 #[must_use]
 pub fn text_hash(text: &str) -> Digest {
-    Tagged::new("peerproof text v1").sized(text.as_bytes()).finish()
+    shown_hash(text, &[])
+}
+
+/// Hash of all that is shown of an answer: its text, and what is reported of
+/// its tokens' probabilities, one report a token, if the offer asks for that.
+#[must_use]
+pub fn shown_hash(text: &str, logprobs: &[TokenLogprobs]) -> Digest {
+    let hash = Tagged::new("peerproof text v1").sized(text.as_bytes());
+    logprobs.iter().fold(hash, absorb_report).finish()
+}
+
+fn absorb_report(hash: Tagged, report: &TokenLogprobs) -> Tagged {
+    let mut spellings = report.spellings.iter().map(Vec::as_slice);
+    let mut spelling = || spellings.next().unwrap_or_default();
+    let hash = hash.u32(report.chosen_q16).sized(spelling()).u64(report.top.len() as u64);
+    report
+        .top
+        .iter()
+        .fold(hash, |hash, (token, value_q16)| hash.u32(*token).u32(*value_q16).sized(spelling()))
 }
 
 /// Where a receipt stands in the chain of its issuer's receipts.
@@ -183,6 +201,8 @@ pub struct Answer<'a> {
     pub tokens: &'a [u32],
     /// Its text.
     pub text: &'a str,
+    /// One for each token if the offer asks for them, else none.
+    pub logprobs: &'a [TokenLogprobs],
 }
 
 /// Writes the receipt for an answer whose transcript is closed.
@@ -207,7 +227,7 @@ pub fn build(
         output_tokens,
         stop,
         output_hash: output_hash(answer.tokens),
-        text_hash: text_hash(answer.text),
+        text_hash: shown_hash(answer.text, answer.logprobs),
         transcript_root: tree.root(),
         leaves: tree.leaves(),
         issued_unix_ms,
@@ -234,7 +254,8 @@ pub fn verify_bindings(
     verify_terms(offer, receipt)?;
     verify_output_count(receipt, answer.tokens)?;
     verify_output_hash(receipt, answer.tokens)?;
-    same_digest(Field::TextHash, text_hash(answer.text), receipt.text_hash)?;
+    let shown = shown_hash(answer.text, answer.logprobs);
+    same_digest(Field::TextHash, shown, receipt.text_hash)?;
     verify_commitments(receipt, commitments)
 }
 

@@ -190,9 +190,21 @@ impl Transcript {
         Commitment { leaves: self.leaves(), root: tree::root_hash(self.leaves(), subtree.as_ref()) }
     }
 
-    /// Appends the closing leaf; `tokens` counts the answer.
-    pub fn close(mut self, stop: Stop, tokens: u32, text: &str) -> Result<Tree, TranscriptError> {
-        self.append(closing_hash(stop, tokens, &crate::receipt::text_hash(text)))?;
+    /// Appends the closing leaf; `tokens` counts the answer. Nothing is reported
+    /// of its probabilities.
+    pub fn close(self, stop: Stop, tokens: u32, text: &str) -> Result<Tree, TranscriptError> {
+        self.close_with(stop, tokens, &crate::receipt::text_hash(text))
+    }
+
+    /// As [`close`](Self::close), with the hash of all that is shown, see
+    /// [`shown_hash`](crate::receipt::shown_hash).
+    pub fn close_with(
+        mut self,
+        stop: Stop,
+        tokens: u32,
+        shown: &Digest,
+    ) -> Result<Tree, TranscriptError> {
+        self.append(closing_hash(stop, tokens, shown))?;
         let root = self.commitment().root;
         Ok(Tree::closed(self.hashes, root))
     }

@@ -62,11 +62,15 @@ limits! {
     MAX_CONSTRAINT_RULES_BYTES: usize = 64;
     /// Likeliest tokens reported at each place of an answer.
     MAX_TOP_LOGPROBS: usize = 20;
+    /// Spelling of a token beside its probability; the rest of a longer one is cut off.
+    MAX_SPELLING_BYTES: usize = 128;
     /// Longest deadline of a job: one hour.
     MAX_DEADLINE_MS: u64 = 3_600_000;
 
     /// Tokens in one frame of an answer.
     MAX_TOKENS_PER_FRAME: usize = 1024;
+    /// Tokens in one frame whose probabilities are reported.
+    MAX_LOGPROBS_PER_FRAME: usize = 256;
     /// Text in one frame of an answer.
     MAX_TEXT_PER_FRAME_BYTES: usize = 64 << 10;
     /// Leaves of a transcript: every position but the last answer token's, and the closing leaf.

@@ -44,6 +44,8 @@ pub(crate) enum Kind {
     Numbers(usize),
     /// At most so many texts, of at most so many bytes each.
     Texts(usize, usize),
+    /// At most so many byte strings, of at most so many bytes each.
+    Strings(usize, usize),
     /// At most so many messages.
     Many(usize, &'static Shape),
 }
@@ -59,7 +61,7 @@ impl Kind {
     /// The most times the field may stand in one message.
     const fn max_count(&self) -> usize {
         match self {
-            Self::Texts(limit, _) | Self::Many(limit, _) => *limit,
+            Self::Texts(limit, _) | Self::Strings(limit, _) | Self::Many(limit, _) => *limit,
             _ => 1,
         }
     }
@@ -128,6 +130,7 @@ fn check_value(place: Place, kind: &Kind, rest: &mut &[u8]) -> Result<(), WireEr
             check_text(place, bytes, *limit)
         }
         Kind::Texts(_, limit) => check_text(place, bytes, *limit),
+        Kind::Strings(_, limit) => count(place, bytes.len(), *limit),
         Kind::Numbers(limit) => {
             no_default(place, bytes.is_empty())?;
             check_numbers(place, bytes, *limit)

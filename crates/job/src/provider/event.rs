@@ -3,7 +3,7 @@
 use peerproof_identity::PeerId;
 use peerproof_wire::{
     Challenge, Commitment, Digest, Failure, LogProof, Offer, Openings, ProviderFrame, Receipt,
-    RouterFrame, Signed, Stop, WireError,
+    RouterFrame, Signed, Stop, TokenLogprobs, WireError,
 };
 
 use super::Draft;
@@ -24,6 +24,8 @@ pub struct Step {
     /// The transcript up to the leaf that drew this token. Due whenever the
     /// answer's length becomes a multiple of [`COMMIT_EVERY`](crate::limits::COMMIT_EVERY).
     pub commitment: Option<Commitment>,
+    /// How likely it was; there if the offer asks for it.
+    pub logprobs: Option<TokenLogprobs>,
 }
 
 /// What a receipt says of the answer.
@@ -33,7 +35,7 @@ pub struct Ended {
     pub stop: Stop,
     /// Hash of its token ids.
     pub output_hash: Digest,
-    /// Hash of its text.
+    /// Hash of its text and of what is reported beside it.
     pub text_hash: Digest,
     /// Root of the transcript.
     pub transcript_root: Digest,

@@ -1,6 +1,8 @@
 //! From a place in the engine to a receipt in the log.
 
-use peerproof_wire::limits::{MAX_TEXT_PER_FRAME_BYTES, MAX_TOKENS_PER_FRAME};
+use peerproof_wire::limits::{
+    MAX_LOGPROBS_PER_FRAME, MAX_TEXT_PER_FRAME_BYTES, MAX_TOKENS_PER_FRAME,
+};
 use peerproof_wire::{
     Delivered, Digest, Failure, FailureCode, LogProof, Offer, ProviderFrame, Receipt, Signed,
     Tokens,
@@ -139,6 +141,7 @@ fn frames(start: u32, steps: Vec<Step>) -> Vec<Tokens> {
     for (index, step) in (start..).zip(steps) {
         let fits = |frame: &Tokens| {
             frame.tokens.len() < MAX_TOKENS_PER_FRAME
+                && frame.logprobs.len() < MAX_LOGPROBS_PER_FRAME
                 && frame.text.len() + step.text.len() <= MAX_TEXT_PER_FRAME_BYTES
         };
         if !frames.last().is_some_and(fits) {
@@ -148,6 +151,7 @@ fn frames(start: u32, steps: Vec<Step>) -> Vec<Tokens> {
             frame.tokens.push(step.token);
             frame.text.push_str(&step.text);
             frame.commitment = step.commitment.or(frame.commitment);
+            frame.logprobs.extend(step.logprobs);
         }
     }
     frames

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 
 use peerproof_identity::PeerId;
-use peerproof_wire::limits::{MAX_TEXT_PER_FRAME_BYTES, MAX_TOKENS_PER_FRAME};
+use peerproof_wire::limits::{
+    MAX_LOGPROBS_PER_FRAME, MAX_TEXT_PER_FRAME_BYTES, MAX_TOKENS_PER_FRAME,
+};
 use peerproof_wire::{Offer, ProviderFrame, Signed, Tokens};
 
 use super::Ended;
@@ -93,6 +95,7 @@ impl Stream {
             Some(ProviderFrame::Tokens(waiting)) if fits(waiting, &tokens) => {
                 waiting.tokens.extend(tokens.tokens);
                 waiting.text.push_str(&tokens.text);
+                waiting.logprobs.extend(tokens.logprobs);
                 // A later commitment covers what an earlier one did.
                 waiting.commitment = tokens.commitment.or(waiting.commitment);
             }
@@ -103,5 +106,6 @@ impl Stream {
 
 fn fits(waiting: &Tokens, more: &Tokens) -> bool {
     waiting.tokens.len() + more.tokens.len() <= MAX_TOKENS_PER_FRAME
+        && waiting.logprobs.len() + more.logprobs.len() <= MAX_LOGPROBS_PER_FRAME
         && waiting.text.len() + more.text.len() <= MAX_TEXT_PER_FRAME_BYTES
 }

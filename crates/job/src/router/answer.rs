@@ -1,8 +1,10 @@
 //! What was passed on so far, and whose it is.
 
 use peerproof_identity::PeerId;
+use peerproof_wire::TokenLogprobs;
 
-use super::Segment;
+use super::lane::Lane;
+use super::{Out, Segment};
 use crate::time::Millis;
 
 /// INVARIANT: grows only at its end, so no token is passed on twice or left out.
@@ -10,29 +12,28 @@ use crate::time::Millis;
 pub(super) struct Answer {
     pub(super) tokens: Vec<u32>,
     pub(super) text: String,
+    pub(super) logprobs: Vec<TokenLogprobs>,
     pub(super) segments: Vec<Segment>,
     pub(super) first_token_at: Option<Millis>,
 }
 
 impl Answer {
-    /// Grows to `tokens` and `text`, which continue it. Returns start, tokens and text that are new.
-    pub(super) fn grow(
-        &mut self,
-        from: PeerId,
-        tokens: &[u32],
-        text: &str,
-        now: Millis,
-    ) -> (u32, Vec<u32>, String) {
+    /// Grows to what `lane` has, which continues it. Returns what is new, to be passed on.
+    pub(super) fn grow(&mut self, lane: &Lane, now: Millis) -> Out {
+        let from = lane.candidate.peer;
         let start = self.tokens.len() as u32;
         if self.segments.last().is_none_or(|last| last.provider != from) {
             self.segments.push(Segment { provider: from, start });
         }
         self.first_token_at.get_or_insert(now);
-        let new_tokens = tokens.get(self.tokens.len()..).unwrap_or_default().to_vec();
-        let new_text = text.get(self.text.len()..).unwrap_or_default().to_owned();
-        self.tokens.extend_from_slice(&new_tokens);
-        self.text.push_str(&new_text);
-        (start, new_tokens, new_text)
+        let text = lane.text.as_deref().unwrap_or_default();
+        let tokens = lane.tokens.get(self.tokens.len()..).unwrap_or_default().to_vec();
+        let text = text.get(self.text.len()..).unwrap_or_default().to_owned();
+        let logprobs = lane.logprobs.get(self.logprobs.len()..).unwrap_or_default().to_vec();
+        self.tokens.extend_from_slice(&tokens);
+        self.text.push_str(&text);
+        self.logprobs.extend_from_slice(&logprobs);
+        Out::Emit { start, tokens, text, logprobs }
     }
 
     /// Whose token stands at `index`.

@@ -5,7 +5,7 @@ use std::fmt;
 use peerproof_identity::PeerId;
 use peerproof_wire::{
     Case, Commitment, LogBody, LogProof, Mismatch, Openings, ProviderFrame, Receipt, RouterFrame,
-    Signed, Verdict,
+    Signed, TokenLogprobs, Verdict,
 };
 
 use super::Outcome;
@@ -134,6 +134,8 @@ pub enum Out {
         tokens: Vec<u32>,
         /// What they add to the text.
         text: String,
+        /// How likely they were, one report a token, if the offer asks.
+        logprobs: Vec<TokenLogprobs>,
     },
     /// Something a person may want to see.
     Notice(Notice),
@@ -193,6 +195,8 @@ pub struct BindingsQuestion {
     pub tokens: Vec<u32>,
     /// The whole text; `None` where this provider's view of its beginning is unknown.
     pub text: Option<String>,
+    /// How likely the tokens were, as this job saw it; empty unless the offer asks.
+    pub logprobs: Vec<TokenLogprobs>,
     /// The running commitments of this provider.
     pub commitments: Vec<Commitment>,
 }

@@ -3,8 +3,11 @@
 //! A lane judges order and amounts only. Whether its tokens are the right ones
 //! is for the checks after the receipt.
 
-use peerproof_wire::{Commitment, Delivered, LogProof, Offer, Receipt, Signed, Tokens};
+use peerproof_wire::{
+    Commitment, Delivered, LogProof, Offer, Receipt, Signed, TokenLogprobs, Tokens,
+};
 
+use super::answer::Answer;
 use super::{LaneId, Options};
 use crate::limits::{COMMIT_EVERY, MAX_TEXT_BYTES_PER_TOKEN};
 use crate::reputation::Fault;
@@ -67,6 +70,8 @@ pub(super) struct Lane {
     pub(super) tokens: Vec<u32>,
     /// The whole text; `None` once this provider departs from the resumed beginning.
     pub(super) text: Option<String>,
+    /// How likely its tokens were, one report a token, if the offer asks.
+    pub(super) logprobs: Vec<TokenLogprobs>,
     /// Where its answer departs from the beginning it was given.
     pub(super) disputed_at: Option<usize>,
     pub(super) prompt_tokens: u32,
@@ -97,6 +102,7 @@ impl Lane {
             late: false,
             tokens: Vec::new(),
             text: Some(String::new()),
+            logprobs: Vec::new(),
             disputed_at: None,
             prompt_tokens: 0,
             receipt: None,
@@ -108,12 +114,13 @@ impl Lane {
     }
 
     /// The offer goes out, with the beginning of the answer.
-    pub(super) fn offered(&mut self, tokens: &[u32], text: &str, now: Millis, options: &Options) {
+    pub(super) fn offered(&mut self, begun: &Answer, now: Millis, options: &Options) {
         self.stage = Stage::Offered;
         self.deadline = Some(now.after(options.accept_ms));
-        self.resumed = tokens.len();
-        self.tokens = tokens.to_vec();
-        self.text = Some(text.to_owned());
+        self.resumed = begun.tokens.len();
+        self.tokens = begun.tokens.clone();
+        self.text = Some(begun.text.clone());
+        self.logprobs = begun.logprobs.clone();
     }
 
     pub(super) fn accepted(
@@ -146,6 +153,13 @@ impl Lane {
         if frame.tokens.is_empty() {
             return Err(Breach::garbage("a frame without tokens"));
         }
+        let due = offer.sampling.logprobs.map_or(0, |_| frame.tokens.len());
+        if frame.logprobs.len() != due {
+            return Err(Breach::garbage(format!(
+                "probabilities of {} tokens, expected {due}",
+                frame.logprobs.len()
+            )));
+        }
         self.place(&frame)?;
         let room = (offer.max_tokens as usize).saturating_sub(self.tokens.len());
         if frame.tokens.len() > room {
@@ -155,6 +169,7 @@ impl Lane {
             )));
         }
         self.tokens.extend_from_slice(&frame.tokens);
+        self.logprobs.extend(frame.logprobs);
         self.take_text(&frame.text)?;
         self.take_commitment(frame.commitment)?;
         if !self.begun {
@@ -259,6 +274,7 @@ impl Lane {
     fn depart(&mut self, at: usize) {
         self.disputed_at = Some(at);
         self.tokens.truncate(at);
+        self.logprobs.truncate(at);
         self.resumed = at;
         self.text = None;
     }
@@ -303,13 +319,12 @@ impl Lane {
     }
 
     /// Whether its answer agrees with what was passed on, as far as either goes.
-    pub(super) fn continues(&self, tokens: &[u32], text: &str) -> bool {
-        let long_enough = self.tokens.len() >= tokens.len();
+    pub(super) fn continues(&self, answer: &Answer) -> bool {
         let own_text = self.text.as_deref().unwrap_or_default();
         self.disputed_at.is_none()
-            && long_enough
-            && self.tokens.starts_with(tokens)
-            && own_text.starts_with(text)
+            && self.tokens.starts_with(&answer.tokens)
+            && own_text.starts_with(&answer.text)
+            && self.logprobs.starts_with(&answer.logprobs)
     }
 
     /// What a deadline that passes here means.

@@ -6,6 +6,7 @@ use peerproof_wire::{
     ProviderFrame, Receipt, RouterFrame, Signed, Tokens,
 };
 
+use super::answer::Answer;
 use super::lane::{Breach, Stage};
 use super::roster::Again;
 use super::{
@@ -30,17 +31,15 @@ impl Job {
     pub(super) fn on_opened(&mut self, id: LaneId) {
         // Every provider of a quorum computes the whole answer by itself.
         let alone = self.quorum.is_some();
-        let (resume, text) = if alone {
-            (&[][..], "")
-        } else {
-            (&self.answer.tokens[..], self.answer.text.as_str())
-        };
+        let nothing = Answer::default();
+        let begun = if alone { &nothing } else { &self.answer };
         let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == id) else { return };
         if lane.stage != Stage::Opening {
             return;
         }
-        lane.offered(resume, text, self.now, &self.options);
-        let open = RouterFrame::Open { offer: self.offer.clone(), resume: resume.to_vec() };
+        lane.offered(begun, self.now, &self.options);
+        let resume = begun.tokens.clone();
+        let open = RouterFrame::Open { offer: self.offer.clone(), resume };
         self.outs.push(Out::Send(id, open));
     }
 
@@ -117,6 +116,7 @@ impl Job {
             prompt_tokens: lane.prompt_tokens,
             tokens: lane.tokens.clone(),
             text: lane.text.clone(),
+            logprobs: lane.logprobs.clone(),
             commitments: lane.commitments.clone(),
         };
         let foreign = foreign(&receipt, lane.candidate.peer, &self.offer);
@@ -181,7 +181,7 @@ impl Job {
 
     /// Passes on what the leader has more than was passed on, and finds a leader if there is none.
     pub(super) fn pass_on(&mut self) {
-        let continues = |lane: &&Lane| lane.continues(&self.answer.tokens, &self.answer.text);
+        let continues = |lane: &&Lane| lane.continues(&self.answer);
         let leading = self.leader.and_then(|id| self.lane(id));
         let lane = match leading {
             Some(lane) => Some(lane).filter(continues),
@@ -190,13 +190,17 @@ impl Job {
         let Some(lane) = lane.filter(|lane| lane.tokens.len() > self.answer.tokens.len()) else {
             return;
         };
-        let (peer, prompt_tokens) = (lane.candidate.peer, lane.prompt_tokens);
-        let text = lane.text.clone().unwrap_or_default();
-        let tokens = lane.tokens.clone();
-        self.leader = Some(lane.id);
+        let (id, peer, prompt_tokens) = (lane.id, lane.candidate.peer, lane.prompt_tokens);
+        self.leader = Some(id);
         self.tell_leader(peer, prompt_tokens);
-        let (start, tokens, text) = self.answer.grow(peer, &tokens, &text, self.now);
-        self.outs.push(Out::Emit { start, tokens, text });
+        self.grow(id);
+    }
+
+    /// Passes on what this lane has more than the answer so far, which it continues.
+    pub(super) fn grow(&mut self, id: LaneId) {
+        if let Some(lane) = self.lanes.iter().find(|lane| lane.id == id) {
+            self.outs.push(self.answer.grow(lane, self.now));
+        }
     }
 
     fn tell_leader(&mut self, provider: PeerId, prompt_tokens: u32) {

@@ -13,7 +13,7 @@ use peerproof_wire::{Digest, Stop};
 
 use super::check::Why;
 use super::roster::Again;
-use super::{Audited, Blame, Checked, End, Job, Lane, LaneId, Out, Reason};
+use super::{Audited, Blame, Checked, End, Job, Lane, LaneId, Reason};
 use crate::reputation::Fault;
 use crate::time::Millis;
 
@@ -175,17 +175,16 @@ impl Job {
         let Some(lane) = self.lane(id) else { return };
         let (peer, stop) = (lane.candidate.peer, lane.receipt.as_ref().map(|receipt| receipt.stop));
         let Some(stop) = stop else { return };
-        if !lane.continues(&self.answer.tokens, &self.answer.text) {
+        if !lane.continues(&self.answer) {
             let at = self.answer.departs_from(&lane.tokens);
             let blame = self.answer.author(at).map_or(Blame::Unknown, Blame::Provider);
             let detail =
                 format!("what was passed on departs at token {at} from the answer of {peer}");
             return self.refute(Fault::FalsePrefix, &detail, blame);
         }
-        let (tokens, text) = (lane.tokens.clone(), lane.text.clone().unwrap_or_default());
-        if tokens.len() > self.answer.tokens.len() || text.len() > self.answer.text.len() {
-            let (start, tokens, text) = self.answer.grow(peer, &tokens, &text, self.now);
-            self.outs.push(Out::Emit { start, tokens, text });
+        let text = lane.text.as_ref().map_or(0, String::len);
+        if lane.tokens.len() > self.answer.tokens.len() || text > self.answer.text.len() {
+            self.grow(id);
         }
         let believed =
             self.lane(id).and_then(copy).map(|wanted| self.group(&wanted)).unwrap_or_default();

@@ -74,8 +74,12 @@ impl Bench {
     }
 
     fn steps(&mut self, stream: u64, start: u32, tokens: &[u32]) -> Vec<Out> {
-        let step =
-            |token: &u32| Step { token: *token, text: format!("{token} "), commitment: None };
+        let step = |token: &u32| Step {
+            token: *token,
+            text: format!("{token} "),
+            commitment: None,
+            logprobs: None,
+        };
         let steps = tokens.iter().map(step).collect();
         self.tell(In::Steps { stream: StreamId(stream), start, steps })
     }
@@ -274,7 +278,7 @@ fn tokens_go_out_at_once_and_together_when_the_reader_is_slow() {
     let root = Digest::from_bytes([9; 32]);
     for leaves in [16, 17] {
         let commitment = Some(Commitment { leaves, root });
-        let step = Step { token: leaves, text: String::new(), commitment };
+        let step = Step { token: leaves, text: String::new(), commitment, logprobs: None };
         bench.tell(In::Steps { stream: StreamId(1), start: leaves - 7, steps: vec![step] });
     }
     let outs = bench.tell(In::Sent(StreamId(1)));
@@ -524,7 +528,7 @@ fn challenges_at_once_are_bounded() {
 fn any_event() -> impl Strategy<Value = In> {
     let stream = || (0..5_u64).prop_map(StreamId);
     let digest = Digest::from_bytes([0; 32]);
-    let step = |token| Step { token, text: "x".into(), commitment: None };
+    let step = |token| Step { token, text: "x".into(), commitment: None, logprobs: None };
     prop_oneof![
         3 => stream().prop_map(|stream| In::Opened { stream, peer: peer(1) }),
         4 => (stream(), 0..9_u64, 0..4_usize).prop_map(|(stream, number, resume)| {

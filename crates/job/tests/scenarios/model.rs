@@ -2,7 +2,9 @@
 
 use peerproof_identity::Keypair;
 use peerproof_wire::job::client_nonce_hash;
-use peerproof_wire::{Digest, FailureCode, Level, ModelId, Offer, Prompt, Sampling, Signed};
+use peerproof_wire::{
+    Digest, FailureCode, Level, ModelId, Offer, Prompt, Sampling, Signed, TokenLogprobs,
+};
 
 pub(crate) const MODEL: ModelId = ModelId::from_bytes([0xaa; 32]);
 pub(crate) const NONCE: [u8; 32] = [3; 32];
@@ -35,6 +37,10 @@ pub(crate) enum Script {
     Pads,
     /// Changes text in flight, not what it signs.
     FalseText,
+    /// Changes reported probabilities in flight, not what it signs.
+    FalseReports,
+    /// Leaves out the probabilities that were asked for.
+    NoReports,
     /// Leaves out its commitments.
     NoCommitments,
     /// Refuses with this code.
@@ -98,6 +104,21 @@ fn sha(bytes: &[u8]) -> [u8; 32] {
 pub(crate) fn hash_tokens(tokens: &[u32]) -> Digest {
     let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
     hash("tokens", &bytes)
+}
+
+/// Hash of text and reports together.
+pub(crate) fn hash_shown(text: &str, logprobs: &[TokenLogprobs]) -> Digest {
+    hash("text", format!("{text:?} {logprobs:?}").as_bytes())
+}
+
+/// What the model reports of these tokens, if the offer asks.
+pub(crate) fn reports(offer: &Offer, tokens: &[u32]) -> Vec<TokenLogprobs> {
+    let report = |token: &u32| TokenLogprobs {
+        chosen_q16: token % 1000,
+        top: vec![(*token, token % 1000)],
+        spellings: vec![token.to_string().into_bytes(); 2],
+    };
+    offer.sampling.logprobs.map_or(vec![], |_| tokens.iter().map(report).collect())
 }
 
 /// The answer the model gives: as long as it may be, or `top_k` tokens if that is set.

@@ -3,8 +3,9 @@
 use peerproof_job::Fault;
 use peerproof_job::Millis;
 use peerproof_job::router::{Blame, Checked, End, In, Notice, Options, Reason, Segment};
-use peerproof_wire::{FailureCode, Level, Stop};
+use peerproof_wire::{FailureCode, Level, ProviderFrame, Stop, TokenLogprobs, Tokens};
 
+use crate::model::reports;
 use crate::world::{Script, World};
 
 const ANSWERED: End = End::Answered(Stop::Length);
@@ -112,6 +113,48 @@ fn frames_out_of_order_end_a_stream_not_the_answer() {
             assert_eq!(fault, Some(Fault::OutOfOrder), "{:?}", script(frame));
         }
     }
+}
+
+#[test]
+fn reported_probabilities_come_with_their_tokens_and_outlive_a_provider() {
+    for at in 0..12 {
+        let scripts = [Script::DiesAt(at), Script::Honest];
+        let mut world = World::reporting(Level::Receipt, &scripts);
+        assert_eq!(world.run().end, ANSWERED, "{at}");
+        world.assert_answer();
+        assert_eq!(world.logprobs, reports(&world.offer, &world.tokens));
+    }
+}
+
+#[test]
+fn reported_probabilities_may_not_be_left_out_or_sent_unasked() {
+    let mut world = World::reporting(Level::Receipt, &[Script::NoReports, Script::Honest]);
+    let outcome = world.run().clone();
+    assert_eq!(outcome.end, ANSWERED);
+    assert_eq!(outcome.trail[0].fault, Some(Fault::Garbage));
+    assert_eq!(outcome.trail[0].tokens, 0);
+    let mut world = World::new(Level::Receipt, &[Script::Honest]);
+    world.serve_until(3);
+    let logprobs = vec![TokenLogprobs { spellings: vec![vec![]], ..TokenLogprobs::default() }];
+    let unasked = Tokens { start: 3, tokens: vec![1], logprobs, ..Tokens::default() };
+    let lane = *world.lanes().first().unwrap();
+    world.later(0, In::Frame(lane, ProviderFrame::Tokens(unasked)));
+    let outcome = world.run().clone();
+    assert_eq!(outcome.trail[0].fault, Some(Fault::Garbage));
+}
+
+#[test]
+fn reported_probabilities_that_the_receipt_does_not_cover_fail_the_answer() {
+    let mut world = World::reporting(Level::Receipt, &[Script::FalseReports]);
+    let outcome = world.run().clone();
+    assert!(
+        matches!(
+            outcome.end,
+            End::Failed { reason: Reason::Check { fault: Fault::Bindings, .. }, .. }
+        ),
+        "{:?}",
+        outcome.end
+    );
 }
 
 #[test]

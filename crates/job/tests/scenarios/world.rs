@@ -15,13 +15,13 @@ use peerproof_job::{Candidate, Entropy, Millis, Reputation, Standing};
 use peerproof_wire::{
     Case, Commitment, Difference, Digest, Evidence, Failure, FailureCode, Leaf, Level, LogBody,
     LogEntry, LogProof, Message, Mismatch, Offer, Opening, Openings, ProviderFrame, RouterFrame,
-    Signed, Stop,
+    Signed, Stop, TokenLogprobs,
 };
 
 pub(crate) use crate::model::Script;
 use crate::model::{
-    MODEL, NONCE, PROMPT_TOKENS, answer_of, ending_offer, hash, hash_tokens, offer, reference,
-    text_of,
+    MODEL, NONCE, PROMPT_TOKENS, answer_of, ending_offer, hash, hash_shown, hash_tokens, offer,
+    reference, reports, text_of,
 };
 
 /// The most events a scenario may take; more means that something spins.
@@ -73,6 +73,7 @@ pub(crate) struct World {
     pub(crate) answer_checks: bool,
     pub(crate) tokens: Vec<u32>,
     pub(crate) text: String,
+    pub(crate) logprobs: Vec<TokenLogprobs>,
     pub(crate) notices: Vec<Notice>,
     pub(crate) records: Vec<LogBody>,
     pub(crate) audits: Vec<(LaneId, Vec<PeerId>)>,
@@ -134,6 +135,15 @@ impl World {
         Self::of_offer(offer, router, scripts, Options::default())
     }
 
+    /// A job of 12 tokens that asks how likely they were.
+    pub(crate) fn reporting(level: Level, scripts: &[Script]) -> Self {
+        let router = Keypair::from_seed(&[200; 32]);
+        let mut offer = offer(&router, level, 12).statement().clone();
+        offer.sampling.logprobs = Some(1);
+        let offer = Signed::sign(&router, offer).unwrap();
+        Self::of_offer(offer, router, scripts, Options::default())
+    }
+
     fn of_offer(
         offer: Signed<Offer>,
         router: Keypair,
@@ -154,6 +164,7 @@ impl World {
             answer_checks: true,
             tokens: vec![],
             text: String::new(),
+            logprobs: vec![],
             notices: vec![],
             records: vec![],
             audits: vec![],
@@ -233,6 +244,11 @@ impl World {
         }
     }
 
+    /// The streams that were opened.
+    pub(crate) fn lanes(&self) -> Vec<LaneId> {
+        self.lanes.keys().copied().collect()
+    }
+
     pub(crate) fn later(&mut self, ms: u64, event: In) {
         self.push(ms, Event::ToJob(event));
     }
@@ -274,8 +290,11 @@ impl World {
                 Out::OpenStream { lane, peer } => self.open(lane, peer),
                 Out::Send(lane, frame) => self.send_up(lane, frame),
                 Out::CloseStream(lane) => self.close(lane),
-                Out::Emit { start, tokens, text } => {
+                Out::Emit { start, tokens, text, logprobs } => {
                     assert_eq!(start as usize, self.tokens.len(), "a token lost or doubled");
+                    let due = self.offer.sampling.logprobs.map_or(0, |_| tokens.len());
+                    assert_eq!(logprobs.len(), due, "one report a token, or none");
+                    self.logprobs.extend(logprobs);
                     self.tokens.extend(tokens);
                     self.text.push_str(&text);
                     self.emits += 1;
@@ -307,7 +326,7 @@ impl World {
                     broken(false, "output hash")
                 } else if question
                     .text
-                    .is_none_or(|text| receipt.text_hash != hash("text", text.as_bytes()))
+                    .is_none_or(|text| receipt.text_hash != hash_shown(&text, &question.logprobs))
                 {
                     broken(true, "text hash")
                 } else {
@@ -486,10 +505,11 @@ impl World {
         let (at, all) = (running.next, running.tokens.len());
         if at == all {
             let tokens = provider.running.remove(&stream).unwrap().tokens;
+            let logprobs = reports(&self.offer, &tokens);
             let ended = provider::Ended {
                 stop: Stop::Length,
                 output_hash: hash_tokens(&tokens),
-                text_hash: hash("text", text_of(&tokens, all, all).as_bytes()),
+                text_hash: hash_shown(&text_of(&tokens, all, all), &logprobs),
                 transcript_root: hash("root", hash_tokens(&tokens).as_bytes()),
                 leaves: PROMPT_TOKENS + all as u32,
             };
@@ -503,6 +523,7 @@ impl World {
             token: running.tokens[at],
             text: after[before.len()..].to_owned(),
             commitment: (at + 1).is_multiple_of(32).then_some(commitment),
+            logprobs: reports(&self.offer, &running.tokens[at..=at]).pop(),
         };
         running.next += 1;
         let ms = provider.step_ms;
@@ -524,6 +545,12 @@ impl World {
             }
             if provider.script == Script::FalseText {
                 tokens.text.push('!');
+            }
+            if provider.script == Script::FalseReports {
+                tokens.logprobs.iter_mut().for_each(|report| report.chosen_q16 += 1);
+            }
+            if provider.script == Script::NoReports {
+                tokens.logprobs.clear();
             }
         }
         // Leaving out or holding back the very last tokens makes the receipt false.

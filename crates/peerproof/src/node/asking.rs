@@ -167,9 +167,9 @@ impl Asking {
             Out::CloseStream(lane) => {
                 self.lanes.remove(&lane);
             }
-            Out::Emit { start, tokens, text } => {
+            Out::Emit { start, tokens, text, logprobs } => {
                 self.inner.counts.tokens_in.fetch_add(tokens.len() as u64, Ordering::Relaxed);
-                self.tell(AnswerEvent::Delta { text, start, tokens });
+                self.tell(AnswerEvent::Delta { text, start, tokens, logprobs });
             }
             Out::Notice(notice) => self.notice(notice),
             Out::CheckBindings(question) => {
@@ -302,7 +302,7 @@ impl Asking {
             held.map_err(|error| whole(error.to_string()))?;
             return Err(Broken { only_text: true, detail: "the text is not known in full".into() });
         };
-        let answer = Whole { tokens: &question.tokens, text };
+        let answer = Whole { tokens: &question.tokens, text, logprobs: &question.logprobs };
         let provider = question.provider.public_key();
         verify_bindings(
             &self.prepared.offer,

@@ -12,18 +12,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use peerproof_engine::model::PromptError;
+use peerproof_engine::model::{Model, PromptError};
 use peerproof_engine::service::{self, Event, Refusal};
 use peerproof_identity::{Keypair, PeerId};
 use peerproof_job::limits::COMMIT_EVERY;
 use peerproof_job::provider::{Desk, Draft, Ended, In, LeavesQuestion, Out, Step, StreamId};
 use peerproof_net::{FrameError, FrameReader, FrameWriter, Incoming};
-use peerproof_proof::receipt::{output_hash, text_hash};
+use peerproof_proof::receipt::{output_hash, shown_hash};
 use peerproof_proof::{Transcript, challenge, sampling_seed};
 use peerproof_wire::evidence::{LogBody, LogEntry};
 use peerproof_wire::{
     Failure, FailureCode, Leaf, LogProof, Message as _, ModelId, Offer, ProviderFrame, RouterFrame,
-    Signed,
+    Signed, TokenLogprobs,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -244,6 +244,7 @@ impl Serving {
                     shop,
                     transcript: Transcript::new(),
                     tokens: Vec::new(),
+                    logprobs: Vec::new(),
                 };
                 if let Err(failure) = start(lease, &offer, resume, sink) {
                     let _ = events.try_send(In::Refused(stream, failure));
@@ -373,6 +374,8 @@ struct Sink {
     shop: Arc<Shop>,
     transcript: Transcript,
     tokens: Vec<u32>,
+    /// One for each token, if the offer asks for them.
+    logprobs: Vec<TokenLogprobs>,
 }
 
 /// Gives a job to the engine; its model stays leased as long as the engine has the job.
@@ -401,19 +404,16 @@ fn start(
         salt: peerproof_wire::Digest::from_bytes(*offer.key().as_bytes()),
     };
     let kept = Arc::clone(&lease);
-    let sink = Box::new(move |event| {
-        let _kept = &kept;
-        sink.take(event)
-    });
+    let sink = Box::new(move |event| sink.take(event, kept.model()));
     service.submit(job, sink).map(drop).map_err(|r| refusal(&r))
 }
 
 impl Sink {
-    fn take(&mut self, event: Event) -> ControlFlow<()> {
+    fn take(&mut self, event: Event, model: &Model) -> ControlFlow<()> {
         if self.cancelled.load(Ordering::Relaxed) {
             return ControlFlow::Break(());
         }
-        match self.convert(event) {
+        match self.convert(event, model) {
             Ok(None) => ControlFlow::Continue(()),
             Ok(Some(event)) => match self.events.try_send(event) {
                 Ok(()) => ControlFlow::Continue(()),
@@ -426,14 +426,16 @@ impl Sink {
         }
     }
 
-    fn convert(&mut self, event: Event) -> Result<Option<In>, Failure> {
+    fn convert(&mut self, event: Event, model: &Model) -> Result<Option<In>, Failure> {
         let stream = self.stream;
         match event {
             Event::Prompt { step } => {
                 self.push(&step.into())?;
                 Ok(None)
             }
-            Event::Token { index, token, text, step, resumed } => {
+            Event::Token { index, token, text, mut step, resumed } => {
+                let logprobs = step.drawn.as_mut().and_then(|drawn| drawn.logprobs.take());
+                let logprobs = logprobs.map(|report| self.report(token, report, model));
                 self.push(&step.into())?;
                 self.tokens.push(token);
                 if resumed {
@@ -442,17 +444,19 @@ impl Sink {
                 self.shop.load.tokens_out.fetch_add(1, Ordering::Relaxed);
                 let due = (index as usize + 1).is_multiple_of(COMMIT_EVERY);
                 let commitment = due.then(|| self.transcript.commitment());
-                let steps = vec![Step { token, text, commitment }];
+                let steps = vec![Step { token, text, commitment, logprobs }];
                 Ok(Some(In::Steps { stream, start: index, steps }))
             }
             Event::Finished { stop, tokens, text } => {
                 let transcript = std::mem::take(&mut self.transcript);
-                let tree =
-                    transcript.close(stop, tokens, &text).map_err(|e| internal(&e.to_string()))?;
+                let shown = shown_hash(&text, &self.logprobs);
+                let tree = transcript
+                    .close_with(stop, tokens, &shown)
+                    .map_err(|e| internal(&e.to_string()))?;
                 let ended = Ended {
                     stop,
                     output_hash: output_hash(&self.tokens),
-                    text_hash: text_hash(&text),
+                    text_hash: shown,
                     transcript_root: tree.root(),
                     leaves: tree.leaves(),
                 };
@@ -461,6 +465,13 @@ impl Sink {
             Event::Refused(refused) => Err(refusal(&refused)),
             _ => Ok(None),
         }
+    }
+
+    /// Spells what the engine reports of a token, and keeps it for the receipt.
+    fn report(&mut self, token: u32, mut report: TokenLogprobs, model: &Model) -> TokenLogprobs {
+        report.spell(token, |token| model.tokenizer().spelling(token));
+        self.logprobs.push(report.clone());
+        report
     }
 
     fn push(&mut self, leaf: &Leaf) -> Result<(), Failure> {

@@ -73,12 +73,14 @@ impl Honest {
         let mut ids: Vec<u32> = self.frames.iter().flat_map(|f| f.tokens.clone()).collect();
         let mut text: String = self.frames.iter().map(|f| f.text.as_str()).collect();
         change(&mut ids, &mut text);
+        self.frames.truncate(ids.len());
+        let reported = |frame: &Tokens| frame.logprobs.clone();
+        let logprobs: Vec<_> = self.frames.iter().flat_map(reported).collect();
         let count = ids.len();
         self.receipt.output_tokens = count as u32;
         self.receipt.leaves = self.receipt.prompt_tokens + count as u32;
         self.receipt.output_hash = peerproof_proof::receipt::output_hash(&ids);
-        self.receipt.text_hash = peerproof_proof::receipt::text_hash(&text);
-        self.frames.truncate(count);
+        self.receipt.text_hash = peerproof_proof::receipt::shown_hash(&text, &logprobs);
         for (frame, id) in self.frames.iter_mut().zip(ids) {
             frame.tokens = vec![id];
             frame.text.clear();
@@ -157,7 +159,11 @@ pub(super) fn compute(
     for event in gathered {
         match event {
             Event::Prompt { step } => transcript.push(&step.into()).unwrap(),
-            Event::Token { index, token, text, step, .. } => {
+            Event::Token { index, token, text, mut step, .. } => {
+                let mut logprobs = step.drawn.as_mut().unwrap().logprobs.take();
+                if let Some(report) = &mut logprobs {
+                    report.spell(token, |token| model.tokenizer().spelling(token));
+                }
                 transcript.push(&step.into()).unwrap();
                 ids.push(token);
                 let due = ids.len().is_multiple_of(COMMIT_EVERY);
@@ -167,7 +173,7 @@ pub(super) fn compute(
                     tokens: vec![token],
                     text,
                     commitment,
-                    ..Tokens::default()
+                    logprobs: logprobs.into_iter().collect(),
                 });
             }
             Event::Finished { stop, text, .. } => end = Some((stop, text)),
@@ -176,8 +182,10 @@ pub(super) fn compute(
         }
     }
     let (stop, text) = end.unwrap();
-    let tree = transcript.close(stop, ids.len() as u32, &text).unwrap();
-    let answer = Answer { tokens: &ids, text: &text };
+    let logprobs: Vec<_> = frames.iter().flat_map(|frame| frame.logprobs.clone()).collect();
+    let shown = peerproof_proof::receipt::shown_hash(&text, &logprobs);
+    let tree = transcript.close_with(stop, ids.len() as u32, &shown).unwrap();
+    let answer = Answer { tokens: &ids, text: &text, logprobs: &logprobs };
     let receipt = build(offer, answer, stop, &tree, Place::FIRST, 1_700_000_000_000).unwrap();
     Honest {
         key: Arc::clone(key),

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use peerproof::client::{AskError, JobSpec, Level, Outcome, Preference, Prompt, Sampling};
+use peerproof::client::{
+    AskError, JobSpec, Level, LogitBias, Outcome, Preference, Prompt, Sampling,
+};
 use peerproof::{Client, Node, Settings, store};
 use peerproof_identity::Keypair;
 use peerproof_wire::evidence::{Evidence, LogBody};
 use peerproof_wire::{
     Commitment, Delivered, Digest, Failure, FailureCode, ModelId, Opening, Openings, ProviderFrame,
-    Receipt, Signed, Stop, Tokens,
+    Receipt, Signed, Stop, TokenLogprobs, Tokens,
 };
 use tokio::sync::{OnceCell, Semaphore};
 
@@ -80,11 +82,27 @@ const TOKENS: u32 = 10;
 fn question(level: Level) -> JobSpec {
     let mut spec =
         JobSpec::new(&model().id, Prompt::Text("Once upon a time, in a city by the sea,".into()));
-    spec.sampling = Sampling { temperature_q16: 65_536, ..Sampling::GREEDY };
+    spec.sampling = rules();
     spec.seed = Some(11);
     spec.max_tokens = Some(TOKENS);
     spec.verification.level = level;
     spec
+}
+
+/// Every rule at once, so that a provider can leave each of them out.
+fn rules() -> Sampling {
+    Sampling {
+        temperature_q16: 65_536,
+        top_k: 40,
+        top_p_q16: 62_000,
+        min_p_q16: 3_000,
+        repetition_q16: 90_000,
+        presence_q16: 65_536,
+        frequency_q16: 65_536,
+        bias: (300..340).map(|token| LogitBias { token, bias_q16: 4 << 16 }).collect(),
+        logprobs: Some(2),
+        ..Sampling::GREEDY
+    }
 }
 
 /// What every honest provider answers.
@@ -429,6 +447,73 @@ fn wrong_answers() {
             let mut receipt = copied.receipt;
             receipt.offer_id = honest.offer.id();
             honest.with_receipt(receipt)
+        }),
+    ]);
+}
+
+/// An honest answer in all but the rules it was chosen by.
+fn ruled(name: &'static str, change: fn(&mut Sampling)) -> Attack {
+    attack(name, End::Refused("wrong-answer"), move |honest| {
+        let mut sampling = honest.offer.sampling.clone();
+        change(&mut sampling);
+        let other = compute(&honest.key, &honest.offer, &[], sampling);
+        other.with_receipt(other.receipt.clone())
+    })
+}
+
+#[test]
+fn rules_of_sampling_left_out() {
+    all(vec![
+        ruled("another temperature", |rules| rules.temperature_q16 = 80_000),
+        ruled("no top-k", |rules| rules.top_k = 0),
+        ruled("no top-p", |rules| rules.top_p_q16 = 65_536),
+        ruled("no min-p", |rules| rules.min_p_q16 = 0),
+        ruled("no repetition penalty", |rules| rules.repetition_q16 = 0),
+        ruled("no presence penalty", |rules| rules.presence_q16 = 0),
+        ruled("no frequency penalty", |rules| rules.frequency_q16 = 0),
+        ruled("no bias", |rules| rules.bias.clear()),
+    ]);
+}
+
+/// The honest tokens, with reports that `change` makes of the honest ones.
+fn reported(
+    name: &'static str,
+    end: End,
+    is_signed: bool,
+    change: fn(&mut TokenLogprobs),
+) -> Attack {
+    attack(name, end, move |mut honest| {
+        honest.frames[6].logprobs.iter_mut().for_each(change);
+        let mut receipt = honest.receipt.clone();
+        if is_signed {
+            let text: String = honest.frames.iter().map(|frame| frame.text.as_str()).collect();
+            let all: Vec<_> = honest.frames.iter().flat_map(|f| f.logprobs.clone()).collect();
+            receipt.text_hash = peerproof_proof::receipt::shown_hash(&text, &all);
+        }
+        honest.with_receipt(receipt)
+    })
+}
+
+#[test]
+fn probabilities_reported_falsely() {
+    let wrong = End::Refused("wrong-answer");
+    let surer: fn(&mut TokenLogprobs) = |report| report.chosen_q16 /= 2;
+    all(vec![
+        reported("a surer token", wrong, true, surer),
+        reported("another runner-up", wrong, true, |report| report.top[1].0 ^= 1),
+        reported("other words", wrong, true, |report| report.spellings[1] = b" safe".to_vec()),
+        reported("fewer of them", wrong, true, |report| {
+            report.top.pop();
+            report.spellings.pop();
+        }),
+        reported("one thing signed, another shown", End::Refused("bindings"), false, surer),
+        attack("none at all", End::Recovers("garbage"), |mut honest| {
+            honest.frames.iter_mut().for_each(|frame| frame.logprobs.clear());
+            honest.with_receipt(honest.receipt.clone())
+        }),
+        attack("a surer token, then gone", End::Unsettled("disagree"), |mut honest| {
+            honest.frames[4].logprobs[0].chosen_q16 /= 2;
+            with(honest.beginning(8), Move::Close)
         }),
     ]);
 }

@@ -127,7 +127,7 @@ impl Provider {
         let mut stream = router.stream().await;
         router.open(&mut stream, &offer, &[]).await;
         let served = collect(&mut stream).await.unwrap_or_else(|e| panic!("after {after}: {e}"));
-        let answer = Answer { tokens: &served.tokens, text: &served.text };
+        let answer = Answer { tokens: &served.tokens, text: &served.text, logprobs: &[] };
         let provider = self.peer().public_key();
         verify_bindings(&offer, &served.delivered.receipt, &provider, answer, &[])
             .unwrap_or_else(|e| panic!("after {after}: {e}"));

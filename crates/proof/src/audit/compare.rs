@@ -9,7 +9,6 @@ use peerproof_wire::limits::MAX_MISMATCH_VALUE_BYTES;
 use peerproof_wire::{Commitment, Difference, Digest, Leaf, Mismatch, Openings, Receipt};
 
 use super::Recomputation;
-use crate::receipt::text_hash;
 use crate::transcript::{Tree, leaf_hash, stop_code, verify_path};
 
 /// The first thing known to differ; `None` if the receipt is right.
@@ -67,7 +66,7 @@ fn wrong_ending(ours: &Recomputation, receipt: &Receipt) -> Option<Mismatch> {
         let got = vec![stop_code(receipt.stop)];
         return Some(Mismatch { position, what: Difference::Stop, expected, got });
     }
-    let expected = text_hash(&ending.text);
+    let expected = ours.shown_hash();
     (expected != receipt.text_hash)
         .then(|| digest(position, Difference::Text, &expected, &receipt.text_hash))
 }
@@ -181,7 +180,7 @@ pub fn describe(mismatch: &Mismatch) -> String {
         Difference::State => "state",
         Difference::Logits => "logits",
         Difference::Draw => "random number",
-        Difference::Text => "text hash",
+        Difference::Text => "hash of text and reported probabilities",
         Difference::Stop => "stop",
         Difference::Length => "length of the answer",
         Difference::Leaf => "leaf hash",

@@ -8,10 +8,13 @@ use peerproof_proof::receipt::{BindingError, Field, verify_bindings};
 use peerproof_proof::sampling_seed;
 use peerproof_proof::transcript::Transcript;
 use peerproof_wire::job::client_nonce_hash;
-use peerproof_wire::{Challenge, Difference, Digest, Leaf, Offer, Openings, Outcome, Stop};
+use peerproof_wire::{
+    Challenge, Difference, Digest, Leaf, LogitBias, Offer, Openings, Outcome, Sampling, Stop,
+};
 
 use crate::support::{
-    END, Quirk, Served, Toy, auditor, commit, long_offer, offer, provider, serve, sign,
+    END, Quirk, Served, Toy, VOCABULARY, auditor, commit, long_offer, offer, provider,
+    reporting_offer, serve, sign,
 };
 
 pub(crate) fn findings(served: &Served, openings: Option<&Openings>) -> Findings {
@@ -131,6 +134,69 @@ fn recompute_as(offer: &peerproof_wire::Signed<Offer>, other: &Served) -> Served
     let mut keep = |step| leaves.push(Leaf::from(step));
     toy.replay(offer, &key, &seed, &prompt, &other.tokens, &mut keep).unwrap();
     commit(&provider(), offer, leaves, other.tokens.clone(), &other.text, other.stop)
+}
+
+#[test]
+fn rules_of_sampling_left_out() {
+    let penalised = Sampling { presence_q16: 1 << 16, ..long_offer().sampling };
+    let bias = (0..VOCABULARY).step_by(3).map(|token| LogitBias { token, bias_q16: 1 << 15 });
+    let biased = Sampling { bias: bias.collect(), ..long_offer().sampling };
+    let cut = Sampling { min_p_q16: 1 << 16, ..long_offer().sampling };
+    for (sampling, quirk) in
+        [(penalised, Quirk::NoPenalty), (biased, Quirk::NoBias), (cut, Quirk::NoMinP)]
+    {
+        let offer = sign(Offer { sampling, ..long_offer() });
+        let honest = serve(&Toy::default(), &offer);
+        assert_eq!(findings(&honest, None).outcome, Outcome::Pass, "{quirk:?}");
+        let served = serve(&Toy::with(quirk), &offer);
+        assert_eq!(bound(&served), Ok(()), "{quirk:?}");
+        let (position, what) = caught(&served, None);
+        assert_eq!(what, Difference::Token, "{quirk:?}");
+        let first = honest.tokens.iter().zip(&served.tokens).position(|(a, b)| a != b).unwrap();
+        assert_eq!(position + 1, honest.prompt_tokens + first as u32, "{quirk:?}");
+    }
+}
+
+/// No leaf holds what is reported, but the receipt does, and the model says what it must be.
+#[test]
+fn probabilities_reported_falsely() {
+    let offer = sign(reporting_offer());
+    let honest = serve(&Toy::default(), &offer);
+    assert_eq!(findings(&honest, None).outcome, Outcome::Pass);
+    assert_eq!(bound(&honest), Ok(()));
+    assert_eq!(honest.logprobs.len(), honest.tokens.len());
+    for at in [honest.prompt_tokens - 1, honest.prompt_tokens + 7, honest.receipt.leaves - 2] {
+        for quirk in [Quirk::NudgedReport(at), Quirk::SwappedReport(at), Quirk::MisspeltReport(at)]
+        {
+            let served = serve(&Toy::with(quirk), &offer);
+            assert_eq!((&served.tokens, &served.text), (&honest.tokens, &honest.text));
+            // Whoever signs what it reports is found out by recomputation,
+            assert_eq!(bound(&served), Ok(()), "{quirk:?}");
+            let last = honest.prompt_tokens + honest.tokens.len() as u32 - 1;
+            assert_eq!(caught(&served, None), (last, Difference::Text), "{quirk:?}");
+            // whoever signs something else by the router alone.
+            let shown = Served { logprobs: served.logprobs, ..honest.clone() };
+            let refused = bound(&shown).unwrap_err();
+            let field = Field::TextHash;
+            assert!(matches!(refused, BindingError::Digest { field: got, .. } if got == field));
+        }
+    }
+}
+
+#[test]
+fn probabilities_left_out_or_added() {
+    let text_hash = |served: &Served| match bound(served).unwrap_err() {
+        BindingError::Digest { field, .. } => assert_eq!(field, Field::TextHash),
+        other => panic!("{other}"),
+    };
+    let honest = serve(&Toy::default(), &sign(reporting_offer()));
+    let mut shorter = honest.clone();
+    shorter.logprobs.pop();
+    text_hash(&shorter);
+    text_hash(&Served { logprobs: vec![], ..honest.clone() });
+    let Served { offer, leaves, tokens, text, stop, .. } = honest;
+    let silent = commit(&provider(), &offer, leaves, tokens, &text, stop);
+    assert_eq!(caught(&silent, None).1, Difference::Text);
 }
 
 #[test]

@@ -4,9 +4,9 @@ use std::convert::Infallible;
 
 use peerproof_proof::audit::{AuditError, recompute};
 use peerproof_proof::{Ending, Execute, Step};
-use peerproof_wire::{Digest, ModelId, Offer, Stop};
+use peerproof_wire::{Digest, ModelId, Offer, Stop, TokenLogprobs};
 
-use crate::support::{Toy, VOCABULARY, long_offer, serve, sign};
+use crate::support::{Toy, VOCABULARY, long_offer, reporting_offer, serve, sign};
 
 /// A toy whose steps pass through `meddle`; what it returns is handed on.
 struct Broken {
@@ -31,6 +31,10 @@ impl Execute for Broken {
 
     fn vocabulary(&self) -> u32 {
         VOCABULARY
+    }
+
+    fn spelling(&self, _: u32) -> &[u8] {
+        b"x"
     }
 
     fn prompt_tokens(&self, offer: &Offer) -> Result<Vec<u32>, OutOfMemory> {
@@ -96,6 +100,24 @@ fn steps_missing_doubled_or_altered() {
     };
     assert_eq!(serve(&Toy::default(), &sign(long_offer())).leaves.len(), 82);
     assert_eq!(with(beyond), "count");
+}
+
+#[test]
+fn probabilities_nobody_asked_for_or_none_where_they_are_due() {
+    let extra = |mut step: Step| {
+        let report = || Some(TokenLogprobs::default());
+        step.drawn.iter_mut().for_each(|drawn| drawn.logprobs = report());
+        vec![step]
+    };
+    assert_eq!(what(&Broken { meddle: extra, ..SOUND }), "probabilities present");
+    let none = |mut step: Step| {
+        step.drawn.iter_mut().for_each(|drawn| drawn.logprobs = None);
+        vec![step]
+    };
+    let served = serve(&Toy::default(), &sign(reporting_offer()));
+    let broken = Broken { meddle: none, ..SOUND };
+    let refused = recompute(&broken, &served.offer, &served.tokens).unwrap_err();
+    assert!(matches!(refused, AuditError::Executor { what: "probabilities present", .. }));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use peerproof_proof::{
 use peerproof_wire::job::client_nonce_hash;
 use peerproof_wire::{
     Case, Challenge, Commitment, Digest, Leaf, Level, ModelId, Offer, Openings, Prompt, Receipt,
-    Sampling, Signed, Stop,
+    Sampling, Signed, Stop, TokenLogprobs,
 };
 
 pub(crate) const VOCABULARY: u32 = 32;
@@ -45,6 +45,18 @@ pub(crate) enum Quirk {
     NoTemperature,
     /// Contexts are cut to their last four tokens.
     ShortContext,
+    /// Presence penalties are left out.
+    NoPenalty,
+    /// Biases are left out.
+    NoBias,
+    /// Tokens less likely than min-p allows are drawn.
+    NoMinP,
+    /// The reported probability of one position's token is off by one.
+    NudgedReport(u32),
+    /// The likeliest tokens of one position are reported in another order.
+    SwappedReport(u32),
+    /// A likely token is spelled otherwise.
+    MisspeltReport(u32),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -109,11 +121,46 @@ impl Toy {
         }
         let drawn = drawn.map(|step| {
             let draw = self.draw(offer, seed, step);
-            let best = (0..VOCABULARY).max_by_key(|token| logits[*token as usize]).unwrap();
-            let next = (best + (draw % 5) as u32) % VOCABULARY;
-            DrawnStep { logits: logits_digest(key, &logits), draw, next, logprobs: None }
+            let next = self.choose(offer, &logits, &read[read.len() - step as usize..], draw);
+            let top = offer.sampling.logprobs;
+            let logprobs = top.map(|top| self.report(position, &logits, next, top as usize));
+            DrawnStep { logits: logits_digest(key, &logits), draw, next, logprobs }
         });
         Step { position, token: read[read.len() - 1], state: state_digest(key, &row), drawn }
+    }
+
+    /// The toy's own rules: fewer and plainer than those of the arithmetic.
+    fn choose(&self, offer: &Offer, logits: &[i32], answer: &[u32], draw: u64) -> u32 {
+        let rules = &offer.sampling;
+        let ruled = |token: u32| {
+            let mut logit = i64::from(logits[token as usize]);
+            if self.quirk != Quirk::NoPenalty && answer.contains(&token) {
+                logit -= i64::from(rules.presence_q16);
+            }
+            let bias = rules.bias.iter().find(|bias| bias.token == token);
+            if self.quirk != Quirk::NoBias {
+                logit += bias.map_or(0, |bias| i64::from(bias.bias_q16));
+            }
+            logit
+        };
+        let best = (0..VOCABULARY).max_by_key(|token| ruled(*token)).unwrap();
+        let greedy = rules.min_p_q16 == 1 << 16 && self.quirk != Quirk::NoMinP;
+        let step = if greedy { 0 } else { (draw % 5) as u32 };
+        (best + step) % VOCABULARY
+    }
+
+    fn report(&self, position: u32, logits: &[i32], next: u32, top: usize) -> TokenLogprobs {
+        let best = *logits.iter().max().unwrap();
+        let value = |token: u32| (best - logits[token as usize]) as u32;
+        let mut ranked: Vec<u32> = (0..VOCABULARY).collect();
+        ranked.sort_by_key(|token| (value(*token), *token));
+        let mut top: Vec<(u32, u32)> =
+            ranked.into_iter().take(top).map(|token| (token, value(token))).collect();
+        if self.quirk == Quirk::SwappedReport(position) {
+            top.reverse();
+        }
+        let lie = u32::from(self.quirk == Quirk::NudgedReport(position));
+        TokenLogprobs { chosen_q16: value(next) + lie, top, spellings: vec![] }
     }
 
     fn draw(&self, offer: &Offer, seed: &Digest, step: u32) -> u64 {
@@ -139,6 +186,11 @@ impl Execute for Toy {
 
     fn vocabulary(&self) -> u32 {
         VOCABULARY
+    }
+
+    fn spelling(&self, token: u32) -> &[u8] {
+        let at = 1 + token as usize % 26;
+        &b"_abcdefghijklmnopqrstuvwxyz"[at..=at]
     }
 
     fn prompt_tokens(&self, offer: &Offer) -> Result<Vec<u32>, Infallible> {
@@ -233,6 +285,13 @@ pub(crate) fn long_offer() -> Offer {
         .unwrap()
 }
 
+/// The long offer, asking for the three likeliest tokens at each place.
+pub(crate) fn reporting_offer() -> Offer {
+    let mut offer = long_offer();
+    offer.sampling.logprobs = Some(3);
+    offer
+}
+
 pub(crate) fn sign(offer: Offer) -> Signed<Offer> {
     Signed::sign(&router(), offer).unwrap()
 }
@@ -244,6 +303,7 @@ pub(crate) struct Served {
     pub(crate) prompt_tokens: u32,
     pub(crate) tokens: Vec<u32>,
     pub(crate) text: String,
+    pub(crate) logprobs: Vec<TokenLogprobs>,
     pub(crate) stop: Stop,
     pub(crate) leaves: Vec<Leaf>,
     pub(crate) tree: Tree,
@@ -256,12 +316,21 @@ pub(crate) fn serve(toy: &Toy, offer: &Signed<Offer>) -> Served {
     let (key, seed) = (offer.id(), sampling_seed(offer));
     let prompt = toy.prompt_tokens(offer).unwrap();
     let (mut read, mut tokens, mut leaves) = (prompt.clone(), Vec::new(), Vec::new());
+    let mut logprobs = Vec::new();
     for end in 1..prompt.len() {
         leaves.push(toy.step(offer, &key, &seed, &prompt[..end], None).into());
     }
     let ending = loop {
-        let step = toy.step(offer, &key, &seed, &read, Some(tokens.len() as u32));
-        let next = step.drawn.as_ref().unwrap().next;
+        let mut step = toy.step(offer, &key, &seed, &read, Some(tokens.len() as u32));
+        let drawn = step.drawn.as_mut().unwrap();
+        let next = drawn.next;
+        if let Some(mut report) = drawn.logprobs.take() {
+            report.spell(next, |token| toy.spelling(token));
+            if toy.quirk == Quirk::MisspeltReport(step.position) {
+                report.spellings[2] = b"?".to_vec();
+            }
+            logprobs.push(report);
+        }
         leaves.push(Leaf::from(step));
         tokens.push(next);
         let ending = toy.ending(offer, &tokens).unwrap();
@@ -270,7 +339,8 @@ pub(crate) fn serve(toy: &Toy, offer: &Signed<Offer>) -> Served {
         }
         read.push(next);
     };
-    commit(&provider(), offer, leaves, tokens, &ending.text, ending.stop.unwrap())
+    let stop = ending.stop.unwrap();
+    commit_with(&provider(), offer, leaves, tokens, &ending.text, logprobs, stop)
 }
 
 /// Commits to whatever it is given and signs it, true or not.
@@ -282,6 +352,19 @@ pub(crate) fn commit(
     text: &str,
     stop: Stop,
 ) -> Served {
+    commit_with(key, offer, leaves, tokens, text, vec![], stop)
+}
+
+/// The same with reported probabilities.
+pub(crate) fn commit_with(
+    key: &Keypair,
+    offer: &Signed<Offer>,
+    leaves: Vec<Leaf>,
+    tokens: Vec<u32>,
+    text: &str,
+    logprobs: Vec<TokenLogprobs>,
+    stop: Stop,
+) -> Served {
     let mut transcript = Transcript::new();
     let mut commitments = Vec::new();
     for leaf in &leaves {
@@ -291,7 +374,8 @@ pub(crate) fn commit(
             commitments.push(transcript.commitment());
         }
     }
-    let tree = transcript.close(stop, tokens.len() as u32, text).unwrap();
+    let shown = receipt::shown_hash(text, &logprobs);
+    let tree = transcript.close_with(stop, tokens.len() as u32, &shown).unwrap();
     let receipt = Receipt {
         offer_id: offer.id(),
         model_id: offer.model_id,
@@ -301,7 +385,7 @@ pub(crate) fn commit(
         output_tokens: tokens.len() as u32,
         stop,
         output_hash: receipt::output_hash(&tokens),
-        text_hash: receipt::text_hash(text),
+        text_hash: shown,
         transcript_root: tree.root(),
         leaves: tree.leaves(),
         issued_unix_ms: 1_000,
@@ -312,6 +396,7 @@ pub(crate) fn commit(
         receipt: Signed::sign(key, receipt).unwrap(),
         tokens,
         text: text.into(),
+        logprobs,
         stop,
         leaves,
         tree,
@@ -329,7 +414,7 @@ impl Served {
     }
 
     pub(crate) fn answer(&self) -> Answer<'_> {
-        Answer { tokens: &self.tokens, text: &self.text }
+        Answer { tokens: &self.tokens, text: &self.text, logprobs: &self.logprobs }
     }
 
     /// The same answer under an altered receipt, signed.

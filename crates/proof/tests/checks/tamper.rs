@@ -389,7 +389,7 @@ fn a_provider_does_not_sign_what_a_router_refuses() {
         |stop| receipt::build(&served.offer, served.answer(), stop, &served.tree, Place::FIRST, 1);
     assert!(build(served.stop).is_ok());
     assert_eq!(build(Stop::StopString), Err(BindingError::StopString));
-    let long = receipt::Answer { tokens: &[1; 71], text: "" };
+    let long = receipt::Answer { tokens: &[1; 71], text: "", logprobs: &[] };
     assert!(matches!(
         receipt::build(&served.offer, long, Stop::Length, &served.tree, Place::FIRST, 1),
         Err(BindingError::Range { field: Field::OutputTokens, .. })

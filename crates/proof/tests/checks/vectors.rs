@@ -11,13 +11,13 @@ use std::path::PathBuf;
 use peerproof_proof::audit::recompute;
 use peerproof_proof::challenge::positions;
 use peerproof_proof::lottery::Ticket;
-use peerproof_proof::receipt::{output_hash, text_hash};
+use peerproof_proof::receipt::{output_hash, shown_hash, text_hash};
 use peerproof_proof::seed::draw;
 use peerproof_proof::transcript::Transcript;
 use peerproof_proof::{Tree, closing_hash, leaf_hash, logits_digest, sampling_seed, state_digest};
 use peerproof_wire::{
     ChatMessage, Constraint, Digest, Drawn, Form, Leaf, LogitBias, Offer, Prompt, Sampling, Signed,
-    Stop,
+    Stop, TokenLogprobs,
 };
 use serde_json::{Value, json};
 
@@ -96,9 +96,33 @@ fn transcript() -> Value {
         "tokens": 3,
         "text": "naïve ✓",
         "text_hash": hex(&text_hash("naïve ✓")),
+        "reported": reported(),
         "closing": hex(&closing_hash(Stop::StopString, 3, &text_hash("naïve ✓"))),
         "root": hex(&tree.root()),
         "paths": paths,
+    })
+}
+
+/// The same text with the probabilities of three tokens beside it.
+fn reported() -> Value {
+    let report = |chosen_q16, top: &[(u32, u32)], spellings: &[&[u8]]| TokenLogprobs {
+        chosen_q16,
+        top: top.to_vec(),
+        spellings: spellings.iter().map(|bytes| bytes.to_vec()).collect(),
+    };
+    let logprobs = [
+        report(45_426, &[(504, 45_426), (9, 90_852)], &[b" the", b" the", &[0xf0, 0x9f]]),
+        report(u32::MAX, &[], &[b"<|im_end|>"]),
+        report(0, &[(0, 0)], &[b"", b""]),
+    ];
+    let bytes = |bytes: &Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let rows = logprobs.iter().map(|one| {
+        let spellings: Vec<String> = one.spellings.iter().map(bytes).collect();
+        json!({"chosen_q16": one.chosen_q16, "top": one.top, "spellings": spellings})
+    });
+    json!({
+        "logprobs": rows.collect::<Vec<_>>(),
+        "text_hash": hex(&shown_hash("naïve ✓", &logprobs)),
     })
 }
 

@@ -76,6 +76,9 @@ pub struct TokenLogprobs {
     /// The likeliest tokens and their values, the likeliest first; at most
     /// [`limits::MAX_TOP_LOGPROBS`].
     pub top: Vec<(u32, u32)>,
+    /// How these tokens are spelled, the chosen one first, then those of `top`:
+    /// as many of the bytes as [`limits::MAX_SPELLING_BYTES`] allows.
+    pub spellings: Vec<Vec<u8>>,
 }
 
 /// The root over a transcript's first leaves.
@@ -269,7 +272,8 @@ impl Codec for Tokens {
             limits::MAX_ANSWER_TOKENS.into(),
         )?;
         count("tokens.text", self.text.len(), limits::MAX_TEXT_PER_FRAME_BYTES)?;
-        count("tokens.logprobs", self.logprobs.len(), self.tokens.len())?;
+        let reports = self.tokens.len().min(limits::MAX_LOGPROBS_PER_FRAME);
+        count("tokens.logprobs", self.logprobs.len(), reports)?;
         self.logprobs.iter().try_for_each(TokenLogprobs::check)?;
         match self.commitment {
             Some(commitment) => within(
@@ -284,9 +288,21 @@ impl Codec for Tokens {
 }
 
 impl TokenLogprobs {
+    /// Adds the spellings of `chosen` and of the likeliest tokens, cut to
+    /// [`limits::MAX_SPELLING_BYTES`].
+    pub fn spell<'a>(&mut self, chosen: u32, spelling: impl Fn(u32) -> &'a [u8]) {
+        let cut = |token| {
+            let bytes = spelling(token);
+            bytes[..bytes.len().min(limits::MAX_SPELLING_BYTES)].to_vec()
+        };
+        let all = std::iter::once(chosen).chain(self.top.iter().map(|(token, _)| *token));
+        self.spellings = all.map(cut).collect();
+    }
+
     fn to_proto(&self) -> proto::TokenLogprobs {
         let (tokens, values_q16) = self.top.iter().copied().unzip();
-        proto::TokenLogprobs { chosen_q16: self.chosen_q16, tokens, values_q16 }
+        let spellings = self.spellings.clone();
+        proto::TokenLogprobs { chosen_q16: self.chosen_q16, tokens, values_q16, spellings }
     }
 
     fn from_proto(proto: proto::TokenLogprobs) -> Result<Self, WireError> {
@@ -295,12 +311,24 @@ impl TokenLogprobs {
             let (expected, got) = (tokens.len(), values.len());
             return Err(WireError::Length { place: "tokens.logprobs.values_q16", expected, got });
         }
-        Ok(Self { chosen_q16: proto.chosen_q16, top: tokens.into_iter().zip(values).collect() })
+        Ok(Self {
+            chosen_q16: proto.chosen_q16,
+            top: tokens.into_iter().zip(values).collect(),
+            spellings: proto.spellings,
+        })
     }
 
     fn check(&self) -> Result<(), WireError> {
         count("tokens.logprobs.tokens", self.top.len(), limits::MAX_TOP_LOGPROBS)?;
-        self.top.iter().try_for_each(|(id, _)| check::token("tokens.logprobs.tokens", *id))
+        self.top.iter().try_for_each(|(id, _)| check::token("tokens.logprobs.tokens", *id))?;
+        let (expected, got) = (self.top.len() + 1, self.spellings.len());
+        if expected != got {
+            return Err(WireError::Length { place: "tokens.logprobs.spellings", expected, got });
+        }
+        let short = |one: &Vec<u8>| {
+            count("tokens.logprobs.spellings", one.len(), limits::MAX_SPELLING_BYTES)
+        };
+        self.spellings.iter().try_for_each(short)
     }
 }
 

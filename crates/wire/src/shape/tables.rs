@@ -2,12 +2,13 @@
 //!
 //! A test holds numbers, names and kinds against the compiled schemas.
 
-use super::Kind::{self, Bytes, Hashes, Many, Number, Numbers, One, Text, Texts};
+use super::Kind::{self, Bytes, Hashes, Many, Number, Numbers, One, Strings, Text, Texts};
 use super::Shape;
 use crate::limits;
 
 const HASH: Kind = Bytes(32);
 const ANSWER: Kind = Numbers(limits::MAX_ANSWER_TOKENS as usize);
+const SPELLINGS: Kind = Strings(limits::MAX_TOP_LOGPROBS + 1, limits::MAX_SPELLING_BYTES);
 const PATH: Kind = Hashes(limits::MAX_PATH_HASHES);
 
 macro_rules! shapes {
@@ -105,12 +106,13 @@ shapes! {
         2 "tokens.tokens" Numbers(limits::MAX_TOKENS_PER_FRAME),
         3 "tokens.text" Text(limits::MAX_TEXT_PER_FRAME_BYTES),
         4 "tokens.commitment" One(&COMMITMENT),
-        5 "tokens.logprobs" Many(limits::MAX_TOKENS_PER_FRAME, &TOKEN_LOGPROBS),
+        5 "tokens.logprobs" Many(limits::MAX_LOGPROBS_PER_FRAME, &TOKEN_LOGPROBS),
     }
     TOKEN_LOGPROBS "tokens.logprobs" {
         1 "tokens.logprobs.chosen_q16" Number,
         2 "tokens.logprobs.tokens" Numbers(limits::MAX_TOP_LOGPROBS),
         3 "tokens.logprobs.values_q16" Numbers(limits::MAX_TOP_LOGPROBS),
+        4 "tokens.logprobs.spellings" SPELLINGS,
     }
     RECEIPT "receipt" {
         1 "receipt.protocol" Number,
@@ -302,6 +304,7 @@ mod tests {
         match kind {
             Number => "number".into(),
             Bytes(_) | Hashes(_) => "bytes".into(),
+            Strings(..) => "repeated bytes".into(),
             Text(_) => "text".into(),
             One(shape) => shape_name(shape).into(),
             Numbers(_) => "repeated number".into(),

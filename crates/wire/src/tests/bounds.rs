@@ -137,7 +137,17 @@ fn check_job(bounds: &mut Bounds) {
     });
     bounds.check("MAX_TOP_LOGPROBS", |n| Tokens {
         tokens: vec![9],
-        logprobs: vec![TokenLogprobs { chosen_q16: 1, top: vec![(9, 1); n as usize] }],
+        logprobs: vec![logprobs(n as usize, 1)],
+        ..tokens.clone()
+    });
+    bounds.check("MAX_SPELLING_BYTES", |n| Tokens {
+        tokens: vec![9],
+        logprobs: vec![logprobs(1, n as usize)],
+        ..tokens.clone()
+    });
+    bounds.check("MAX_LOGPROBS_PER_FRAME", |n| Tokens {
+        tokens: vec![9; n as usize],
+        logprobs: vec![logprobs(0, 1); n as usize],
         ..tokens.clone()
     });
     bounds.check("MAX_TEXT_PER_FRAME_BYTES", |n| Tokens { text: text(n), ..tokens.clone() });
@@ -279,18 +289,24 @@ fn the_largest_messages_fit_their_frames() {
         leaf_hashes: vec![samples::digest(1); limits::MAX_LEAF_HASHES],
     };
     ProviderFrame::Openings(openings).encode().unwrap();
-    let logprobs = TokenLogprobs {
-        chosen_q16: u32::MAX,
-        top: vec![(limits::MAX_TOKEN_ID, u32::MAX); limits::MAX_TOP_LOGPROBS],
-    };
+    let logprobs = logprobs(limits::MAX_TOP_LOGPROBS, limits::MAX_SPELLING_BYTES);
     let tokens = Tokens {
         start: 1,
         tokens: vec![limits::MAX_TOKEN_ID; limits::MAX_TOKENS_PER_FRAME],
         text: text(limits::MAX_TEXT_PER_FRAME_BYTES as u64),
-        logprobs: vec![logprobs; limits::MAX_TOKENS_PER_FRAME],
+        logprobs: vec![logprobs; limits::MAX_LOGPROBS_PER_FRAME],
         ..samples::tokens()
     };
     ProviderFrame::Tokens(tokens).encode().unwrap();
+}
+
+/// The likeliest `top` tokens, with spellings of so many bytes.
+fn logprobs(top: usize, spelling_bytes: usize) -> TokenLogprobs {
+    TokenLogprobs {
+        chosen_q16: u32::MAX,
+        top: vec![(limits::MAX_TOKEN_ID, u32::MAX); top],
+        spellings: vec![vec![0xff; spelling_bytes]; top + 1],
+    }
 }
 
 fn check_largest_evidence(case: Case) {
@@ -369,11 +385,22 @@ fn logprobs_belong_to_tokens() {
         Err(WireError::OverLimit { place: "tokens.logprobs", limit: 1, got: 2 })
     ));
     let mut proto = samples::tokens().to_proto();
-    let odd = proto::TokenLogprobs { chosen_q16: 1, tokens: vec![1], values_q16: vec![] };
+    let odd = proto::TokenLogprobs {
+        chosen_q16: 1,
+        tokens: vec![1],
+        values_q16: vec![],
+        spellings: vec![vec![]; 2],
+    };
+    let unspelt = proto::TokenLogprobs { values_q16: vec![1], spellings: vec![], ..odd.clone() };
     proto.logprobs = vec![odd];
     assert!(matches!(
         Tokens::decode(&proto.encode_to_vec()),
         Err(WireError::Length { place: "tokens.logprobs.values_q16", expected: 1, got: 0 })
+    ));
+    proto.logprobs = vec![unspelt];
+    assert!(matches!(
+        Tokens::decode(&proto.encode_to_vec()),
+        Err(WireError::Length { place: "tokens.logprobs.spellings", expected: 2, got: 0 })
     ));
 }
 

@@ -105,7 +105,7 @@ fn mutations(shape: &Shape, bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
         add("long number or length", long);
         let twice = [&before[..], &write_field(field).repeat(2), &after].concat();
         let (_, _, kind) = kind_of(shape, field.number);
-        if !matches!(kind, Kind::Many(..) | Kind::Texts(..)) {
+        if !matches!(kind, Kind::Many(..) | Kind::Texts(..) | Kind::Strings(..)) {
             add("doubled field", twice);
         }
     }

@@ -102,7 +102,11 @@ pub(super) fn constraint(form: Form) -> Constraint {
 }
 
 pub(super) fn token_logprobs() -> TokenLogprobs {
-    TokenLogprobs { chosen_q16: 45_426, top: vec![(504, 45_426), (9, 45_427)] }
+    TokenLogprobs {
+        chosen_q16: 45_426,
+        top: vec![(504, 45_426), (9, 45_427)],
+        spellings: vec![b" the".to_vec(), b" the".to_vec(), vec![0xf0, 0x9f]],
+    }
 }
 
 pub(super) fn receipt() -> Receipt {
@@ -332,7 +336,8 @@ fn statements() -> Vec<Sample> {
 
 fn job() -> Vec<Sample> {
     let resumed = RouterFrame::Open { offer: signed_offer(), resume: vec![504, 1] };
-    let logprobs = vec![token_logprobs(), TokenLogprobs::default()];
+    let alone = TokenLogprobs { spellings: vec![vec![]], ..TokenLogprobs::default() };
+    let logprobs = vec![token_logprobs(), alone];
     let likely = Tokens { tokens: vec![504, 1], logprobs, ..Tokens::default() };
     let quiet = Tokens { tokens: vec![9], ..Tokens::default() };
     vec![
