@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use futures::future::try_join_all;
 use futures::stream::{BoxStream, SelectAll};
 use futures::{StreamExt, stream};
-use peerproof::client::{AnswerEvent, AskError, JobSpec, Outcome};
+use peerproof::client::{AnswerEvent, AskError, JobSpec, Outcome, TokenLogprobs};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::app::App;
@@ -29,10 +29,12 @@ type Tagged = (usize, Option<Result<AnswerEvent, AskError>>);
 pub(crate) enum Next {
     /// A choice accepted by a provider.
     Started(usize),
-    /// Text of a choice; never empty.
-    Text(usize, String),
-    /// A choice is complete and has passed its checks.
-    Done(usize, Box<Outcome>),
+    /// Text of a choice, never empty, and the reports of its tokens that came
+    /// since the text before.
+    Text(usize, String, Vec<TokenLogprobs>),
+    /// A choice is complete and has passed its checks; with the reports of
+    /// tokens that no text came after.
+    Done(usize, Box<Outcome>, Vec<TokenLogprobs>),
     /// Nothing for as long as was allowed.
     Silence,
     /// The whole answer has failed.
@@ -43,6 +45,8 @@ pub(crate) enum Next {
 pub(crate) struct Running {
     events: SelectAll<BoxStream<'static, Tagged>>,
     unfinished: Vec<bool>,
+    /// Reports of each choice that wait for text.
+    reports: Vec<Vec<TokenLogprobs>>,
     stopping: watch::Receiver<bool>,
     prompt_param: &'static str,
     record: Record,
@@ -76,6 +80,7 @@ impl Running {
         Ok(Running {
             events: stream::select_all(answers.into_iter().enumerate().map(tag)),
             unfinished: vec![true; choices],
+            reports: vec![Vec::new(); choices],
             stopping: app.stopping.clone(),
             prompt_param,
             record,
@@ -120,16 +125,19 @@ impl Running {
             }
             Some(Ok(_)) if !self.unfinished[index] => None,
             Some(Ok(AnswerEvent::Started { .. })) => Some(Next::Started(index)),
-            Some(Ok(AnswerEvent::Delta { text, .. })) if text.is_empty() => None,
-            Some(Ok(AnswerEvent::Delta { text, .. })) => {
+            Some(Ok(AnswerEvent::Delta { text, logprobs, .. })) => {
+                self.reports[index].extend(logprobs);
+                if text.is_empty() {
+                    return None;
+                }
                 self.record.text();
-                Some(Next::Text(index, text))
+                Some(Next::Text(index, text, std::mem::take(&mut self.reports[index])))
             }
             Some(Ok(AnswerEvent::Done(outcome))) => {
                 self.unfinished[index] = false;
                 let complete = self.finished();
                 self.record.done(&outcome, complete);
-                Some(Next::Done(index, outcome))
+                Some(Next::Done(index, outcome, std::mem::take(&mut self.reports[index])))
             }
             Some(Ok(_)) => None,
         }

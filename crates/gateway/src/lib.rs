@@ -19,6 +19,7 @@ mod client;
 mod config;
 mod error;
 mod guard;
+mod likelihood;
 mod metrics;
 mod reply;
 mod request;

@@ -5,9 +5,10 @@
 //! are always there, as explicit nulls where empty. Order, timing and the
 //! framing of chunks are not decided here.
 
-use peerproof::client::Outcome;
+use peerproof::client::{Outcome, TokenLogprobs};
 use serde_json::{Value, json};
 
+use crate::likelihood::Likelihood;
 use crate::request::Shape;
 
 /// What every object of one answer has in common.
@@ -22,6 +23,15 @@ pub(crate) struct Reply {
     pub(crate) include_usage: bool,
     /// Whether peer ids and failover trails are shown.
     pub(crate) expose_peers: bool,
+}
+
+/// A choice in full.
+#[derive(Clone, Debug)]
+pub(crate) struct Choice {
+    pub(crate) text: String,
+    /// One a token, if they were asked for.
+    pub(crate) reports: Vec<TokenLogprobs>,
+    pub(crate) outcome: Outcome,
 }
 
 /// Token counts over all choices; each prompt counts once.
@@ -55,27 +65,27 @@ impl Reply {
         match self.shape {
             Shape::Chat => {
                 let delta = json!({"role": "assistant", "content": "", "refusal": null});
-                Some(self.chunk(json!([chat_delta(index, delta, None)])))
+                Some(self.chunk(json!([chat_delta(index, delta, Value::Null, None)])))
             }
             Shape::Text => None,
         }
     }
 
-    /// A piece of text.
-    pub(crate) fn piece(&self, index: usize, text: &str) -> Value {
+    /// A piece of text, and how likely its tokens were.
+    pub(crate) fn piece(&self, index: usize, text: &str, logprobs: Value) -> Value {
         let choice = match self.shape {
-            Shape::Chat => chat_delta(index, json!({ "content": text }), None),
-            Shape::Text => text_choice(index, text, None),
+            Shape::Chat => chat_delta(index, json!({ "content": text }), logprobs, None),
+            Shape::Text => text_choice(index, text, logprobs, None),
         };
         self.chunk(json!([choice]))
     }
 
     /// The one chunk of a choice with a finish reason; it exists only after
     /// the checks passed and carries their report.
-    pub(crate) fn finish(&self, index: usize, outcome: &Outcome) -> Value {
+    pub(crate) fn finish(&self, index: usize, outcome: &Outcome, logprobs: Value) -> Value {
         let choice = match self.shape {
-            Shape::Chat => chat_delta(index, json!({}), Some(outcome)),
-            Shape::Text => text_choice(index, "", Some(outcome)),
+            Shape::Chat => chat_delta(index, json!({}), logprobs, Some(outcome)),
+            Shape::Text => text_choice(index, "", logprobs, Some(outcome)),
         };
         let mut chunk = self.chunk(json!([choice]));
         chunk["peerproof"] = self.peerproof(index, outcome);
@@ -90,17 +100,22 @@ impl Reply {
     }
 
     /// The whole answer at once, choices in the order of their index.
-    pub(crate) fn body(&self, choices: &[(String, Outcome)], usage: Usage) -> Value {
-        let choice = |(index, (text, outcome)): (usize, &(String, Outcome))| match self.shape {
-            Shape::Chat => json!({
-                "index": index,
-                "message": {"role": "assistant", "content": text, "refusal": null},
-                "logprobs": null,
-                "finish_reason": outcome.finish_reason,
-            }),
-            Shape::Text => text_choice(index, text, Some(outcome)),
+    pub(crate) fn body(&self, choices: &[Choice], usage: Usage) -> Value {
+        let choice = |(index, choice): (usize, &Choice)| {
+            let logprobs = Likelihood::new(self.shape).next(&choice.reports);
+            let Choice { text, outcome, .. } = choice;
+            match self.shape {
+                Shape::Chat => json!({
+                    "index": index,
+                    "message": {"role": "assistant", "content": text, "refusal": null},
+                    "logprobs": logprobs,
+                    "finish_reason": outcome.finish_reason,
+                }),
+                Shape::Text => text_choice(index, text, logprobs, Some(outcome)),
+            }
         };
-        let mut reports = choices.iter().enumerate().map(|(i, (_, o))| self.peerproof(i, o));
+        let mut reports =
+            choices.iter().enumerate().map(|(i, choice)| self.peerproof(i, &choice.outcome));
         let mut body = self.object(match self.shape {
             Shape::Chat => "chat.completion",
             Shape::Text => "text_completion",
@@ -161,20 +176,20 @@ pub(crate) fn fingerprint(model_id: &str) -> String {
     format!("fp_{short}_{ARITHMETIC}")
 }
 
-fn chat_delta(index: usize, delta: Value, outcome: Option<&Outcome>) -> Value {
+fn chat_delta(index: usize, delta: Value, logprobs: Value, outcome: Option<&Outcome>) -> Value {
     json!({
         "index": index,
         "delta": delta,
-        "logprobs": null,
+        "logprobs": logprobs,
         "finish_reason": outcome.map(|o| o.finish_reason),
     })
 }
 
-fn text_choice(index: usize, text: &str, outcome: Option<&Outcome>) -> Value {
+fn text_choice(index: usize, text: &str, logprobs: Value, outcome: Option<&Outcome>) -> Value {
     json!({
         "index": index,
         "text": text,
-        "logprobs": null,
+        "logprobs": logprobs,
         "finish_reason": outcome.map(|o| o.finish_reason),
     })
 }

@@ -76,7 +76,7 @@ impl Asked {
             let message = format!("at most {MAX_CHOICES} choices over all prompts");
             return Err(ApiError::invalid("n", message));
         }
-        let common = Common::parse(&fields, default)?;
+        let common = Common::parse(shape, &fields, default)?;
         let stream_options = fields.object("stream_options")?;
         let include_usage = match stream_options {
             Some(options) => options.boolean("include_usage")?.unwrap_or(false),
@@ -113,10 +113,14 @@ struct Common {
 }
 
 impl Common {
-    fn parse(fields: &Fields<'_>, default: &Verification) -> Result<Common, ApiError> {
+    fn parse(
+        shape: Shape,
+        fields: &Fields<'_>,
+        default: &Verification,
+    ) -> Result<Common, ApiError> {
         Ok(Common {
             model: model(fields)?,
-            sampling: sampling::parse(fields)?,
+            sampling: sampling::parse(shape, fields)?,
             max_tokens: max_tokens(fields)?,
             stop: stop(fields)?,
             seed: fields.integer("seed")?,

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::answer::{Next, Running};
 use crate::app::{App, RequestId, unix_seconds};
 use crate::error::ApiError;
-use crate::reply::{Reply, Usage, fingerprint};
+use crate::reply::{Choice, Reply, Usage, fingerprint};
 use crate::request::{Asked, Shape};
 use crate::{guard, stream};
 
@@ -150,22 +150,30 @@ async fn whole(app: Arc<App>, asked: Asked, mut reply: Reply) -> Result<Response
     let (prompt_param, choices_per_prompt) = (asked.prompt_param(), asked.choices_per_prompt);
     let mut running = Running::start(app, asked.jobs, prompt_param).await?;
     let mut texts = vec![String::new(); running.choices()];
+    let mut reports = vec![Vec::new(); running.choices()];
     let mut outcomes: Vec<Option<Outcome>> = vec![None; running.choices()];
     while !running.finished() {
         match running.next(patience).await {
-            Next::Text(index, piece) => texts[index].push_str(&piece),
-            Next::Done(index, outcome) => outcomes[index] = Some(*outcome),
+            Next::Text(index, piece, more) => {
+                texts[index].push_str(&piece);
+                reports[index].extend(more);
+            }
+            Next::Done(index, outcome, more) => {
+                reports[index].extend(more);
+                outcomes[index] = Some(*outcome);
+            }
             Next::Failed(error) => return Err(error),
             Next::Started(_) | Next::Silence => {}
         }
     }
-    let choices: Vec<(String, Outcome)> =
-        texts.into_iter().zip(outcomes.into_iter().flatten()).collect();
+    let all = texts.into_iter().zip(reports).zip(outcomes.into_iter().flatten());
+    let choices: Vec<Choice> =
+        all.map(|((text, reports), outcome)| Choice { text, reports, outcome }).collect();
     let mut usage = Usage::default();
-    for (index, (_, outcome)) in choices.iter().enumerate() {
-        usage.add(index, choices_per_prompt, outcome);
+    for (index, choice) in choices.iter().enumerate() {
+        usage.add(index, choices_per_prompt, &choice.outcome);
     }
-    reply.fingerprint = choices.first().map(|(_, outcome)| fingerprint(&outcome.model_id));
+    reply.fingerprint = choices.first().map(|choice| fingerprint(&choice.outcome.model_id));
     let mut response = json_response(StatusCode::OK, &reply.body(&choices, usage));
     let headers = response.headers_mut();
     insert(headers, RECEIPT, &joined(&choices, |outcome| &outcome.receipt_id));
@@ -175,8 +183,8 @@ async fn whole(app: Arc<App>, asked: Asked, mut reply: Reply) -> Result<Response
     Ok(response)
 }
 
-fn joined(choices: &[(String, Outcome)], of: fn(&Outcome) -> &String) -> String {
-    let values: Vec<&str> = choices.iter().map(|(_, outcome)| of(outcome).as_str()).collect();
+fn joined(choices: &[Choice], of: fn(&Outcome) -> &String) -> String {
+    let values: Vec<&str> = choices.iter().map(|choice| of(&choice.outcome).as_str()).collect();
     values.join(", ")
 }
 

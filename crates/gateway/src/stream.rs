@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use crate::answer::{Next, Running};
 use crate::error::ApiError;
+use crate::likelihood::Likelihood;
 use crate::reply::{Reply, Usage};
 
 /// Waits until every choice has a provider, for at most `patience`, so that an
@@ -57,6 +58,7 @@ pub(crate) fn body(
 ) -> Body {
     let mut events = Sse {
         opened: vec![false; running.choices()],
+        likelihoods: vec![Likelihood::new(reply.shape); running.choices()],
         reply,
         running: Some(running),
         lines: VecDeque::new(),
@@ -76,6 +78,7 @@ struct Sse {
     /// Gone once the last line is written.
     running: Option<Running>,
     opened: Vec<bool>,
+    likelihoods: Vec<Likelihood>,
     lines: VecDeque<Bytes>,
     usage: Usage,
     choices_per_prompt: usize,
@@ -96,14 +99,16 @@ impl Sse {
     fn write(&mut self, next: Next) {
         match next {
             Next::Started(index) => self.open(index),
-            Next::Text(index, text) => {
+            Next::Text(index, text, reports) => {
                 self.open(index);
-                self.data(&self.reply.piece(index, &text));
+                let logprobs = self.likelihoods[index].next(&reports);
+                self.data(&self.reply.piece(index, &text, logprobs));
             }
-            Next::Done(index, outcome) => {
+            Next::Done(index, outcome, reports) => {
                 self.open(index);
                 self.usage.add(index, self.choices_per_prompt, &outcome);
-                self.data(&self.reply.finish(index, &outcome));
+                let logprobs = self.likelihoods[index].next(&reports);
+                self.data(&self.reply.finish(index, &outcome, logprobs));
                 self.close_if_finished();
             }
             Next::Silence => self.lines.push_back(Bytes::from_static(b": keep-alive\n\n")),

@@ -51,8 +51,6 @@ const CHAT: &[(&str, Neutral)] = &[
     ("tool_choice", Words(&["none", "auto"])),
     ("functions", Empty),
     ("function_call", Words(&["none", "auto"])),
-    ("logprobs", False),
-    ("top_logprobs", Zero),
     ("modalities", TextOnly),
     ("audio", Never),
     ("web_search_options", Never),
@@ -63,8 +61,7 @@ const CHAT: &[(&str, Neutral)] = &[
     ("continue_final_message", False),
 ];
 
-const TEXT: &[(&str, Neutral)] =
-    &[("logprobs", Never), ("echo", False), ("suffix", Words(&[""])), ("best_of", One)];
+const TEXT: &[(&str, Neutral)] = &[("echo", False), ("suffix", Words(&[""])), ("best_of", One)];
 
 /// Refuses the first parameter that asks for more than the engine has.
 pub(super) fn check(shape: Shape, body: &Map<String, Value>) -> Result<(), ApiError> {

@@ -7,9 +7,11 @@
 use peerproof::client::{LogitBias, Sampling};
 use serde_json::Value;
 
+use super::Shape;
 use super::fields::{Fields, expected};
 use crate::error::ApiError;
 
+const MAX_LIKELIEST: u64 = 20;
 const MAX_BIASES: usize = 300;
 const MAX_BIAS: f64 = 100.0;
 const MAX_PENALTY: f64 = 2.0;
@@ -19,7 +21,7 @@ const MAX_TOKEN_ID: u32 = (1 << 24) - 1;
 const ONE: u32 = 1 << 16;
 
 /// All rules of one request.
-pub(super) fn parse(fields: &Fields<'_>) -> Result<Sampling, ApiError> {
+pub(super) fn parse(shape: Shape, fields: &Fields<'_>) -> Result<Sampling, ApiError> {
     let top_k = match fields.integer("top_k")? {
         None | Some(-1) => 0,
         Some(k) => u32::try_from(k).ok().filter(|k| *k <= MAX_TOP_K).ok_or_else(|| {
@@ -37,8 +39,22 @@ pub(super) fn parse(fields: &Fields<'_>) -> Result<Sampling, ApiError> {
         presence_q16: penalty(fields, "presence_penalty")?,
         frequency_q16: penalty(fields, "frequency_penalty")?,
         bias: bias(fields)?,
+        logprobs: logprobs(shape, fields)?,
         ..Sampling::GREEDY
     })
+}
+
+/// How many of the likeliest tokens are reported at each place; `None` is no report.
+fn logprobs(shape: Shape, fields: &Fields<'_>) -> Result<Option<u32>, ApiError> {
+    let count = |name| fields.unsigned(name, 0..=MAX_LIKELIEST);
+    match shape {
+        Shape::Text => Ok(count("logprobs")?.map(|count| count as u32)),
+        Shape::Chat => match (fields.boolean("logprobs")?, count("top_logprobs")?) {
+            (Some(true), top) => Ok(Some(top.unwrap_or(0) as u32)),
+            (_, None | Some(0)) => Ok(None),
+            _ => Err(ApiError::invalid("top_logprobs", "logprobs must be true")),
+        },
+    }
 }
 
 /// By either of its two names; 1 is off.

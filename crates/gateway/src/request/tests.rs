@@ -137,8 +137,6 @@ fn what_would_change_the_answer_is_refused_by_name() {
         (json!({"tools": [{"type": "function"}]}), "tools"),
         (json!({"tool_choice": "required"}), "tool_choice"),
         (json!({"response_format": {"type": "json_object"}}), "response_format"),
-        (json!({"logprobs": true}), "logprobs"),
-        (json!({"top_logprobs": 2}), "top_logprobs"),
         (json!({"modalities": ["text", "audio"]}), "modalities"),
         (json!({"verification": {"levle": "full"}}), "verification.levle"),
         (json!({"verification": {"on_fail": "warn"}}), "verification.on_fail"),
@@ -157,7 +155,6 @@ fn what_would_change_the_answer_is_refused_by_name() {
         assert_eq!(blame(chat(extra.clone())), wanted, "{extra}");
     }
     for (extra, param) in [
-        (json!({"logprobs": 0}), "logprobs"),
         (json!({"echo": true}), "echo"),
         (json!({"suffix": "end"}), "suffix"),
         (json!({"best_of": 2}), "best_of"),
@@ -238,6 +235,29 @@ fn every_rule_of_sampling_becomes_an_integer() {
         ..Sampling::GREEDY
     };
     assert_eq!(asked.unwrap().jobs[0].sampling, wanted);
+}
+
+#[test]
+fn reports_of_probabilities_are_asked_for_in_two_ways() {
+    for (extra, wanted) in [
+        (json!({}), None),
+        (json!({"logprobs": false, "top_logprobs": 0}), None),
+        (json!({"logprobs": true}), Some(0)),
+        (json!({"logprobs": true, "top_logprobs": 20}), Some(20)),
+    ] {
+        assert_eq!(chat(extra.clone()).unwrap().jobs[0].sampling.logprobs, wanted, "{extra}");
+    }
+    for (extra, wanted) in
+        [(json!({}), None), (json!({"logprobs": 0}), Some(0)), (json!({"logprobs": 5}), Some(5))]
+    {
+        assert_eq!(text(extra.clone()).unwrap().jobs[0].sampling.logprobs, wanted, "{extra}");
+    }
+    let value = |param: &str| (param.to_owned(), "invalid_value".to_owned());
+    assert_eq!(blame(chat(json!({"top_logprobs": 2}))), value("top_logprobs"));
+    assert_eq!(blame(chat(json!({"logprobs": true, "top_logprobs": 21}))), value("top_logprobs"));
+    assert_eq!(blame(chat(json!({"logprobs": 1}))), value("logprobs"));
+    assert_eq!(blame(text(json!({"logprobs": 21}))), value("logprobs"));
+    assert_eq!(blame(text(json!({"logprobs": true}))), value("logprobs"));
 }
 
 #[test]

@@ -84,6 +84,31 @@ async fn several_choices_keep_their_places_and_count_the_prompt_once() {
 }
 
 #[tokio::test]
+async fn probabilities_of_a_whole_answer_are_in_its_choices() {
+    let gateway = gateway(config()).await;
+    let mut ask = hello();
+    ask["logprobs"] = json!(true);
+    ask["top_logprobs"] = json!(2);
+    let script = async {
+        let job = gateway.job().await;
+        job.start().await;
+        job.likely("Par", "").await;
+        job.likely("is", "Paris").await;
+        job.likely("<end>", "").await;
+        job.done().await;
+    };
+    let (answer, ()) = tokio::join!(gateway.post("/v1/chat/completions", ask), script);
+    let choice = answer.json()["choices"][0].clone();
+    assert_eq!(choice["message"]["content"], "Paris");
+    let content = choice["logprobs"]["content"].as_array().unwrap().clone();
+    let tokens: Vec<&Value> = content.iter().map(|entry| &entry["token"]).collect();
+    assert_eq!(tokens, ["Par", "is", "<end>"]);
+    assert_eq!(content[1]["bytes"], json!([105, 115]));
+    assert_eq!(content[1]["top_logprobs"][1]["token"], "?");
+    assert_eq!(content[1]["top_logprobs"][1]["logprob"], -90_852.0 / 65_536.0);
+}
+
+#[tokio::test]
 async fn a_failing_choice_fails_the_request_and_cancels_the_others() {
     let gateway = gateway(config()).await;
     let mut ask = hello();

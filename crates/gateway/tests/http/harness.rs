@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use peerproof::client::{
     AnswerEvent, AskError, Counters, FinishReason, JobSpec, NodeStatus, Outcome, PeerStatus,
-    Report, ServedModel,
+    Report, ServedModel, TokenLogprobs,
 };
 use peerproof_gateway::{Backend, Events, GatewayConfig, Server};
 use serde_json::Value;
@@ -46,7 +46,19 @@ impl Job {
 
     pub(crate) async fn text(&self, text: &str) {
         let text = text.to_owned();
-        self.send(AnswerEvent::Delta { text, start: 0, tokens: vec![1] }).await;
+        let delta = AnswerEvent::Delta { text, start: 0, tokens: vec![1], logprobs: vec![] };
+        self.send(delta).await;
+    }
+
+    /// One token that is spelled so, twice as likely as the runner-up, and the text it releases.
+    pub(crate) async fn likely(&self, spelling: &str, text: &str) {
+        let report = TokenLogprobs {
+            chosen_q16: 45_426,
+            top: vec![(1, 45_426), (2, 90_852)],
+            spellings: vec![spelling.into(), spelling.into(), b"?".to_vec()],
+        };
+        let (text, logprobs) = (text.to_owned(), vec![report]);
+        self.send(AnswerEvent::Delta { text, start: 0, tokens: vec![1], logprobs }).await;
     }
 
     pub(crate) async fn done(&self) {

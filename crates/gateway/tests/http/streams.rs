@@ -54,6 +54,63 @@ async fn a_chat_stream_has_one_opening_pieces_one_finish_and_done() {
     assert!(events[..3].iter().all(|e| e.get("peerproof").is_none()));
 }
 
+/// A choice's reports come with its text; those that no text follows come with its end.
+#[tokio::test]
+async fn probabilities_come_with_their_text_by_choice() {
+    let gateway = gateway(config()).await;
+    let ask = chat(json!({"logprobs": true, "top_logprobs": 2, "n": 2}));
+    let script = async {
+        let (first, second) = (gateway.job().await, gateway.job().await);
+        assert_eq!(first.spec.sampling.logprobs, Some(2));
+        first.start().await;
+        second.start().await;
+        first.likely("Hel", "").await;
+        first.likely("lo", "Hello").await;
+        second.likely("Bye", "Bye").await;
+        first.likely("<end>", "").await;
+        first.done().await;
+        second.done().await;
+    };
+    let (answer, ()) = tokio::join!(gateway.post("/v1/chat/completions", ask), script);
+    let events = answer.events();
+    let of = |index: u32| events.iter().filter(move |e| e["choices"][0]["index"] == index);
+    let words = |index: u32| -> Vec<(Value, Vec<String>)> {
+        let told = of(index).map(|event| {
+            let content = event["choices"][0]["logprobs"]["content"].as_array();
+            let tokens = content.into_iter().flatten();
+            let tokens = tokens.map(|entry| entry["token"].as_str().unwrap().to_owned());
+            (event["choices"][0]["delta"]["content"].clone(), tokens.collect())
+        });
+        told.collect()
+    };
+    let list = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let opening = (json!(""), vec![]);
+    let first =
+        [opening.clone(), (json!("Hello"), list(&["Hel", "lo"])), (json!(null), list(&["<end>"]))];
+    assert_eq!(words(0), first);
+    assert_eq!(words(1), [opening, (json!("Bye"), list(&["Bye"])), (json!(null), vec![])]);
+    assert!(of(0).chain(of(1)).filter(|e| e["choices"][0]["logprobs"].is_null()).count() == 3);
+}
+
+#[tokio::test]
+async fn offsets_of_a_streamed_completion_go_on() {
+    let gateway = gateway(config()).await;
+    let ask = json!({"model": "tiny", "stream": true, "prompt": "Once", "logprobs": 1});
+    let script = async {
+        let job = gateway.job().await;
+        job.start().await;
+        job.likely(" upon", " upon").await;
+        job.likely(" a", " a").await;
+        job.done().await;
+    };
+    let (answer, ()) = tokio::join!(gateway.post("/v1/completions", ask), script);
+    let events = answer.events();
+    assert_eq!(events[0]["choices"][0]["logprobs"]["text_offset"], json!([0]));
+    assert_eq!(events[1]["choices"][0]["logprobs"]["text_offset"], json!([5]));
+    assert_eq!(events[1]["choices"][0]["logprobs"]["tokens"], json!([" a"]));
+    assert!(events[2]["choices"][0]["logprobs"].is_null());
+}
+
 #[tokio::test]
 async fn usage_comes_once_at_the_end_and_only_if_asked_for() {
     let gateway = gateway(config()).await;
