@@ -25,10 +25,12 @@ pub(crate) struct Api {
     authorization: String,
 }
 
-/// What a streamed answer yields.
+/// What a streamed answer yields, by the number of its choice.
 pub(crate) enum Piece {
-    Text(String),
-    Done(Box<Value>),
+    Text(usize, String),
+    /// How likely tokens were, as the API writes it.
+    Likely(usize, Vec<Value>),
+    Done(usize, Box<Value>),
 }
 
 impl Api {
@@ -115,11 +117,16 @@ impl Api {
             if chunk.get("error").is_some() {
                 bail!("{}", message(data));
             }
-            if let Some(text) = chunk["choices"][0]["delta"]["content"].as_str() {
-                on_piece(Piece::Text(text.to_owned()))?;
+            let choice = &chunk["choices"][0];
+            let index = choice["index"].as_u64().unwrap_or(0) as usize;
+            if let Some(text) = choice["delta"]["content"].as_str() {
+                on_piece(Piece::Text(index, text.to_owned()))?;
+            }
+            if let Some(tokens) = choice["logprobs"]["content"].as_array() {
+                on_piece(Piece::Likely(index, tokens.clone()))?;
             }
             if chunk["peerproof"].is_object() {
-                on_piece(Piece::Done(Box::new(chunk["peerproof"].clone())))?;
+                on_piece(Piece::Done(index, Box::new(chunk["peerproof"].clone())))?;
             }
         }
         bail!("the answer broke off without an end");
@@ -149,12 +156,10 @@ pub(crate) fn request(args: &AskArgs, prompt: &str) -> Value {
         "model": args.model,
         "messages": messages,
         "stream": true,
-        "temperature": args.temperature,
-        "top_p": args.top_p,
         "verification": { "k": args.agree.0, "n": args.agree.1 },
     });
-    if args.top_k > 0 {
-        request["top_k"] = json!(args.top_k);
+    if let Value::Object(request) = &mut request {
+        args.sampling.add_to(request);
     }
     if let Some(level) = args.verify {
         request["verification"]["level"] = json!(level);
@@ -164,15 +169,6 @@ pub(crate) fn request(args: &AskArgs, prompt: &str) -> Value {
     }
     if !args.provider.is_empty() {
         request["provider"] = json!({ "only": args.provider });
-    }
-    if let Some(max_tokens) = args.max_tokens {
-        request["max_tokens"] = json!(max_tokens);
-    }
-    if let Some(seed) = args.seed {
-        request["seed"] = json!(seed);
-    }
-    if !args.stop.is_empty() {
-        request["stop"] = json!(args.stop);
     }
     request
 }

@@ -1,10 +1,14 @@
 //! What can be typed. Parsing ends here: commands get these values and never look at flags again.
 
+mod sampling;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use peerproof::client::Level;
 use peerproof::config::Override;
+
+pub(crate) use sampling::SamplingArgs;
 
 /// Serve open-weight models to peers, ask peers for answers, and check every answer.
 #[derive(Debug, Parser)]
@@ -190,24 +194,8 @@ pub(crate) struct AskArgs {
     /// Peer id of the provider to use, and no other.
     #[arg(long, value_name = "PEER")]
     pub(crate) provider: Vec<String>,
-    /// Most tokens of the answer.
-    #[arg(long)]
-    pub(crate) max_tokens: Option<u32>,
-    /// 0 picks the most likely token every time.
-    #[arg(long, default_value_t = 0.0, value_parser = parse_temperature)]
-    pub(crate) temperature: f64,
-    /// Keep the most likely tokens that make up this mass.
-    #[arg(long, default_value_t = 1.0, value_parser = parse_share)]
-    pub(crate) top_p: f64,
-    /// Keep this many of the most likely tokens; 0 is off.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) top_k: u32,
-    /// Makes a sampled answer reproducible.
-    #[arg(long)]
-    pub(crate) seed: Option<i64>,
-    /// Ends the answer; may be given several times.
-    #[arg(long)]
-    pub(crate) stop: Vec<String>,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
     /// Print one JSON object instead of text.
     #[arg(long)]
     pub(crate) json: bool,
@@ -218,23 +206,6 @@ fn parse_k_of_n(text: &str) -> Result<(u8, u8), String> {
     match parsed {
         Some((k, n)) if 1 <= k && k <= n && n <= 16 => Ok((k, n)),
         _ => Err("expected K/N with 1 ≤ K ≤ N ≤ 16, e.g. 2/3".into()),
-    }
-}
-
-fn parse_temperature(text: &str) -> Result<f64, String> {
-    in_range(text, 0.0, 2.0)
-}
-
-fn parse_share(text: &str) -> Result<f64, String> {
-    in_range(text, 0.0, 1.0)
-}
-
-fn in_range(text: &str, low: f64, high: f64) -> Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| format!("expected a number from {low} to {high}"))?;
-    if (low..=high).contains(&value) {
-        Ok(value)
-    } else {
-        Err(format!("expected {low} to {high}, got {value}"))
     }
 }
 

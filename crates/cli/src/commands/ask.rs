@@ -87,36 +87,83 @@ fn is_in_use(error: &NodeError) -> bool {
     }
 }
 
+/// One of the answers to the question.
+#[derive(Default)]
+struct Choice {
+    text: String,
+    likely: Vec<Value>,
+    outcome: Option<Value>,
+}
+
 fn answer(api: &Api, args: &AskArgs) -> anyhow::Result<()> {
-    let mut text = String::new();
-    let mut done = None;
+    let count = args.sampling.n as usize;
+    let mut choices: Vec<Choice> = (0..count).map(|_| Choice::default()).collect();
+    // Several answers at once would run into each other: each is printed when all are there.
+    let prints = !args.json && count == 1;
     let result = api.ask(&request(args, &args.prompt), &mut |piece| {
+        let index = match &piece {
+            Piece::Text(index, _) | Piece::Likely(index, _) | Piece::Done(index, _) => *index,
+        };
+        let choice = choices.get_mut(index).context("an answer that nobody asked for")?;
         match piece {
-            Piece::Text(piece) => {
-                if !args.json {
+            Piece::Text(_, piece) => {
+                if prints {
                     print!("{piece}");
                     stdout().flush()?;
                 }
-                text.push_str(&piece);
+                choice.text.push_str(&piece);
             }
-            Piece::Done(outcome) => done = Some(*outcome),
+            Piece::Likely(_, tokens) => choice.likely.extend(tokens),
+            Piece::Done(_, outcome) => choice.outcome = Some(*outcome),
         }
         Ok(())
     });
-    if !args.json && !text.is_empty() {
+    if prints && !choices[0].text.is_empty() {
         println!();
     }
     result?;
-    let outcome: Value = done.context("the answer has no receipt")?;
     if args.json {
-        return print_json(&json!({ "text": text, "outcome": outcome }));
+        return print_json(&as_json(choices)?);
     }
-    let outcome: Outcome = serde_json::from_value(outcome)?;
-    let line = summary(&outcome);
-    if stdout().is_terminal() {
-        println!("\x1b[2m{line}\x1b[0m")
-    } else {
-        println!("{line}")
+    for (index, choice) in choices.into_iter().enumerate() {
+        if !prints {
+            println!("{}[{index}] {}", if index > 0 { "\n" } else { "" }, choice.text);
+        }
+        choice.likely.iter().for_each(|token| println!("{}", likelihood(token)));
+        let outcome = choice.outcome.context("the answer has no receipt")?;
+        print_summary(&serde_json::from_value(outcome)?);
     }
     Ok(())
+}
+
+/// One answer as an object, several as a list of such.
+fn as_json(choices: Vec<Choice>) -> anyhow::Result<Value> {
+    let mut all = Vec::with_capacity(choices.len());
+    for choice in choices {
+        let outcome = choice.outcome.context("the answer has no receipt")?;
+        let mut one = json!({ "text": choice.text, "outcome": outcome });
+        if !choice.likely.is_empty() {
+            one["logprobs"] = choice.likely.into();
+        }
+        all.push(one);
+    }
+    match all.len() {
+        1 => Ok(all.remove(0)),
+        _ => Ok(all.into()),
+    }
+}
+
+/// A token with its probability, then the likeliest ones with theirs.
+fn likelihood(token: &Value) -> String {
+    let one = |token: &Value| {
+        let share = 100.0 * token["logprob"].as_f64().unwrap_or(f64::NEG_INFINITY).exp();
+        format!("{share:6.2} % {}", token["token"])
+    };
+    let top = token["top_logprobs"].as_array().into_iter().flatten().map(one);
+    std::iter::once(one(token)).chain(top).collect::<Vec<_>>().join("  |")
+}
+
+fn print_summary(outcome: &Outcome) {
+    let line = summary(outcome);
+    if stdout().is_terminal() { println!("\x1b[2m{line}\x1b[0m") } else { println!("{line}") }
 }

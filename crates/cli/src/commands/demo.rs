@@ -95,12 +95,13 @@ fn ask(api: &Api, prompt: &str, providers: &[&str]) -> anyhow::Result<(String, O
     api.ask(&request, &mut |piece| {
         ensure!(!stopped(), "interrupted");
         match piece {
-            Piece::Text(piece) => {
+            Piece::Text(_, piece) => {
                 print!("{piece}");
                 stdout().flush()?;
                 text.push_str(&piece);
             }
-            Piece::Done(outcome) => done = Some(serde_json::from_value(*outcome)?),
+            Piece::Likely(..) => {}
+            Piece::Done(_, outcome) => done = Some(serde_json::from_value(*outcome)?),
         }
         Ok(())
     })

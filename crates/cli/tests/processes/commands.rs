@@ -143,6 +143,8 @@ fn a_running_node_is_asked_and_described_and_its_log_holds() {
     let text = place.run("own", &[&question[..], &reach].concat()).fine();
     assert!(text.contains("Paris") && text.contains("audited by this node"), "{text}");
 
+    sampled_answers_are_reproducible_and_reported(&place, &reach);
+
     // With one, it is asked, and the network's flags would be ignored: they are refused.
     let router = place.router(&provider, &[]);
     let through = place.run("router", &[&question[..], &["--json"]].concat()).json();
@@ -172,6 +174,43 @@ fn a_running_node_is_asked_and_described_and_its_log_holds() {
     assert_eq!(router.stop(), Some(0));
     place.run("router", &["status"]).refused(&["no node is running"]);
     log_holds(&place, "router", "answer", 2);
+}
+
+fn sampled_answers_are_reproducible_and_reported(place: &Place, reach: &[&str]) {
+    let sampled = [
+        "ask",
+        "What is the capital of France?",
+        "--json",
+        "--n",
+        "2",
+        "--seed",
+        "5",
+        "--temperature",
+        "1",
+        "--min-p",
+        "0.05",
+        "--frequency-penalty",
+        "0.5",
+        "--repetition-penalty",
+        "1.1",
+        "--logprobs=2",
+        "--max-tokens",
+        "6",
+        "--verify",
+        "full",
+    ];
+    let sampled = [&sampled[..], reach].concat();
+    let first: Value = place.run("own", &sampled).json();
+    let again: Value = place.run("own", &sampled).json();
+    for index in 0..2 {
+        assert_eq!(first[index]["text"], again[index]["text"], "a seed gives the same answers");
+        let tokens = first[index]["logprobs"].as_array().map_or(0, Vec::len);
+        assert_eq!(first[index]["outcome"]["output_tokens"], tokens, "one report a token");
+        assert_eq!(first[index]["outcome"]["verification"]["audited"], true);
+        assert_eq!(first[index]["logprobs"][0]["top_logprobs"].as_array().map_or(0, Vec::len), 2);
+    }
+    let receipt = |index: usize| first[index]["outcome"]["receipt_id"].clone();
+    assert_ne!(receipt(0), receipt(1), "each answer has a receipt of its own");
 }
 
 fn log_holds(place: &Place, home: &str, kind: &str, entries: usize) {
