@@ -12,6 +12,7 @@ provider that is known to compute something else than the model.
 import argparse
 import asyncio
 import json
+import math
 import sys
 import time
 import urllib.error
@@ -229,6 +230,14 @@ def check_stop(run):
         same(f"stop={stops!r}: finish_reason", answer.choices[0].finish_reason, "stop")
     pieces = [c.choices[0].delta.content or "" for c in run.chat(stop=stop, stream=True)]
     same("stop in a stream", "".join(pieces), wanted)
+    # Half of one token and half of the next.
+    reported = run.chat(logprobs=True).choices[0].logprobs.content
+    longer = (i for i in range(2, len(reported) - 1) if len(reported[i].token) > 2 < len(reported[i + 1].token))
+    at = next(longer)
+    stop = reported[at].token[-2:] + reported[at + 1].token[:2]
+    answer = run.chat(stop=[stop])
+    same(f"stop across tokens, {stop!r}", answer.choices[0].message.content, text[: text.index(stop)])
+    same(f"stop across tokens, {stop!r}: finish_reason", answer.choices[0].finish_reason, "stop")
 
 
 def check_seed(run):
@@ -263,6 +272,41 @@ def check_rules(run):
     wanted = text(logit_bias={"504": 100}, max_tokens=3)
     same("logit_bias repeats one token", len(set(wanted[i * len(wanted) // 3:(i + 1) * len(wanted) // 3] for i in range(3))), 1)
     same("min_p of 1 is greedy", text(temperature=1, extra_body={"min_p": 1}), plain)
+
+
+def check_probabilities(run):
+    """logprobs say how likely tokens were, in the shape of each endpoint."""
+    choice = run.chat(logprobs=True, top_logprobs=3).choices[0]
+    content = choice.logprobs.content
+    text = b"".join(bytes(entry.bytes) for entry in content).decode()
+    holds("the tokens are the text", text.startswith(choice.message.content))
+    for entry in content:
+        same("likeliest tokens", len(entry.top_logprobs), 3)
+        same("greedy takes the likeliest", entry.token, entry.top_logprobs[0].token)
+        figures = [one.logprob for one in entry.top_logprobs]
+        holds(f"in order: {figures}", figures == sorted(figures, reverse=True) and figures[0] <= 0)
+        holds("they are shares of one", sum(map(math.exp, figures)) < 1.0001)
+    alone = run.chat(logprobs=True).choices[0].logprobs.content
+    same("without likeliest", [entry.top_logprobs for entry in alone], [[] for _ in content])
+    same("the same figures", [e.logprob for e in alone], [e.logprob for e in content])
+    chunks = run.chat(logprobs=True, top_logprobs=3, stream=True)
+    parts = [c.choices[0].logprobs.content for c in chunks if c.choices[0].logprobs]
+    same("streamed", [e.model_dump() for part in parts for e in part], [e.model_dump() for e in content])
+    warm = run.chat(logprobs=True, temperature=1, seed=5, n=2)
+    for one in warm.choices:
+        holds("one report a token", 0 < len(one.logprobs.content) <= TOKENS)
+    one = run.completion(logprobs=2).choices[0]
+    lists = one.logprobs
+    same("tokens of a completion", "".join(lists.tokens)[: len(one.text)], one.text)
+    for name in ("token_logprobs", "top_logprobs", "text_offset"):
+        same(f"entries of {name}", len(getattr(lists, name)), len(lists.tokens))
+    same("the first offset", lists.text_offset[0], 0)
+    same("the second offset", lists.text_offset[1], len(lists.tokens[0]))
+    same("named likeliest", lists.top_logprobs[0][lists.tokens[0]], lists.token_logprobs[0])
+    if run.full:
+        checked = run.chat(logprobs=True, top_logprobs=3, extra_body={"verification": {"level": "full"}})
+        same("audited", checked.peerproof["verification"]["audited"], True)
+        same("audited reports", len(checked.choices[0].logprobs.content), len(content))
 
 
 def check_choices(run):
@@ -326,7 +370,8 @@ def check_errors(run):
     refused("tools", bad, unsupported, "tools", lambda: run.chat(tools=[tool]))
     refused("JSON mode", bad, unsupported, "response_format",
             lambda: run.chat(response_format={"type": "json_object"}))
-    refused("logprobs", bad, unsupported, "logprobs", lambda: run.chat(logprobs=True))
+    refused("top_logprobs", bad, value, "top_logprobs", lambda: run.chat(top_logprobs=2))
+    refused("too many logprobs", bad, value, "logprobs", lambda: run.completion(logprobs=21))
     refused("penalties", bad, value, "frequency_penalty", lambda: run.chat(frequency_penalty=3))
     refused("biases", bad, value, "logit_bias.7", lambda: run.chat(logit_bias={"7": 101}))
     image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]
@@ -441,6 +486,7 @@ CHECKS = [
     check_stop,
     check_seed,
     check_rules,
+    check_probabilities,
     check_choices,
     check_messages,
     check_completions,
