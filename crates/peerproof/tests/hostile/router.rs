@@ -89,7 +89,7 @@ fn question(level: Level) -> JobSpec {
     spec
 }
 
-/// Every rule at once, so that a provider can leave each of them out.
+/// Every rule at once.
 fn rules() -> Sampling {
     Sampling {
         temperature_q16: 65_536,
@@ -139,15 +139,21 @@ pub(super) async fn knows(client: &Client, peers: &[String]) {
 
 /// Runs attacks a few at a time and reports all that succeed.
 fn all(attacks: Vec<Attack>) {
+    let asked = |(name, script, end)| (name, script, end, question(Level::Full));
+    all_asked(attacks.into_iter().map(asked).collect());
+}
+
+/// As `all`, each with a question of its own.
+fn all_asked(attacks: Vec<(&'static str, Script, End, JobSpec)>) {
     runtime().block_on(async {
         expected().await;
         let places = Arc::new(Semaphore::new(2));
         let mut running = tokio::task::JoinSet::new();
-        for (name, script, end) in attacks {
+        for (name, script, end, spec) in attacks {
             let places = Arc::clone(&places);
             running.spawn(async move {
                 let _place = places.acquire().await;
-                let tried = tokio::time::timeout(PATIENCE, one(script, end)).await;
+                let tried = tokio::time::timeout(PATIENCE, one(script, end, spec)).await;
                 tried.unwrap_or_else(|_| Err("it hangs".into())).map_err(|e| format!("{name}: {e}"))
             });
         }
@@ -157,7 +163,7 @@ fn all(attacks: Vec<Attack>) {
     });
 }
 
-async fn one(script: Script, end: End) -> Result<(), String> {
+async fn one(script: Script, end: End, mut spec: JobSpec) -> Result<(), String> {
     let fake = Fake::start(script).await;
     let home = tempfile::tempdir().unwrap();
     let peers = vec![honest().await.address(), fake.address().await];
@@ -167,7 +173,6 @@ async fn one(script: Script, end: End) -> Result<(), String> {
     let client = node.client();
     let liar = fake.peer.to_string();
     knows(&client, &[honest().await.peer().to_string(), liar.clone()]).await;
-    let mut spec = question(Level::Full);
     spec.preference = match end {
         End::Recovers(_) | End::Refused("false-prefix") | End::Unsettled(_) => {
             Preference { order: vec![liar.clone()], ..Preference::default() }
@@ -426,7 +431,8 @@ fn wrong_answers() {
             honest.inventing(|ids, _| ids.truncate(5))
         }),
         attack("greedy instead of sampled", wrong, |honest| {
-            let greedy = peerproof_wire::Sampling::GREEDY;
+            let logprobs = honest.offer.sampling.logprobs;
+            let greedy = Sampling { logprobs, ..Sampling::GREEDY };
             let greedy = compute(&honest.key, &honest.offer, &[], greedy);
             greedy.with_receipt(greedy.receipt.clone())
         }),
@@ -451,27 +457,46 @@ fn wrong_answers() {
     ]);
 }
 
-/// An honest answer in all but the rules it was chosen by.
-fn ruled(name: &'static str, change: fn(&mut Sampling)) -> Attack {
-    attack(name, End::Refused("wrong-answer"), move |honest| {
-        let mut sampling = honest.offer.sampling.clone();
-        change(&mut sampling);
-        let other = compute(&honest.key, &honest.offer, &[], sampling);
+/// A question with one rule beside the temperature, answered as if it had another.
+fn ruled(
+    name: &'static str,
+    prompt: &str,
+    rules: Sampling,
+    instead: Sampling,
+) -> (&'static str, Script, End, JobSpec) {
+    let mut spec = question(Level::Full);
+    (spec.prompt, spec.sampling) = (Prompt::Text(prompt.into()), rules);
+    let script = move |honest: Honest| {
+        let other = compute(&honest.key, &honest.offer, &[], instead.clone());
+        let tokens = |all: &Honest| all.frames.iter().flat_map(|f| f.tokens.clone()).collect();
+        let (left, right): (Vec<u32>, Vec<u32>) = (tokens(&honest), tokens(&other));
+        assert_ne!(left, right, "{name}: nothing to find out");
         other.with_receipt(other.receipt.clone())
-    })
+    };
+    (name, Arc::new(script), End::Refused("wrong-answer"), spec)
 }
 
 #[test]
 fn rules_of_sampling_left_out() {
-    all(vec![
-        ruled("another temperature", |rules| rules.temperature_q16 = 80_000),
-        ruled("no top-k", |rules| rules.top_k = 0),
-        ruled("no top-p", |rules| rules.top_p_q16 = 65_536),
-        ruled("no min-p", |rules| rules.min_p_q16 = 0),
-        ruled("no repetition penalty", |rules| rules.repetition_q16 = 0),
-        ruled("no presence penalty", |rules| rules.presence_q16 = 0),
-        ruled("no frequency penalty", |rules| rules.frequency_q16 = 0),
-        ruled("no bias", |rules| rules.bias.clear()),
+    const STORY: &str = "Once upon a time, in a city by the sea,";
+    const SONG: &str = "la la la la la la la la la la la la";
+    let warm = || Sampling { temperature_q16: 1 << 16, ..Sampling::GREEDY };
+    let hot = || Sampling { temperature_q16: 2 << 16, ..Sampling::GREEDY };
+    let bias = || (300..340).map(|token| LogitBias { token, bias_q16: 8 << 16 }).collect();
+    all_asked(vec![
+        ruled("another temperature", STORY, warm(), hot()),
+        ruled("no top-k", STORY, Sampling { top_k: 2, ..hot() }, hot()),
+        ruled("no top-p", STORY, Sampling { top_p_q16: 20_000, ..hot() }, hot()),
+        ruled("no min-p", STORY, Sampling { min_p_q16: 20_000, ..hot() }, hot()),
+        ruled(
+            "no repetition penalty",
+            SONG,
+            Sampling { repetition_q16: 2 << 16, ..warm() },
+            warm(),
+        ),
+        ruled("no presence penalty", SONG, Sampling { presence_q16: 2 << 16, ..warm() }, warm()),
+        ruled("no frequency penalty", SONG, Sampling { frequency_q16: 2 << 16, ..warm() }, warm()),
+        ruled("no bias", STORY, Sampling { bias: bias(), ..warm() }, warm()),
     ]);
 }
 
