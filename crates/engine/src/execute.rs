@@ -8,6 +8,7 @@
 //! those claimed, and beside each stands the token the model would have drawn.
 //! Deliberately absent: hashing leaves into trees, and any verdict.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use peerproof_proof::{Ending, Execute, Step};
@@ -22,7 +23,7 @@ use crate::model::{Model, PromptError};
 use crate::stop::Answer;
 
 /// Items given to the forward pass at once.
-const BATCH: usize = 1_024;
+const BATCH: usize = 256;
 
 /// Why a replay could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +46,14 @@ pub enum ReplayError {
     /// The forward pass refuses the tokens.
     #[error(transparent)]
     Forward(#[from] ForwardError),
+    /// Nobody wants it any more.
+    #[error("the replay was given up after {read} of {tokens} tokens")]
+    Stopped {
+        /// Tokens read until then.
+        read: usize,
+        /// Tokens to read.
+        tokens: usize,
+    },
 }
 
 /// Replays answers for an auditor. One replay runs at a time; further callers wait.
@@ -68,6 +77,13 @@ impl Replayer {
     #[must_use]
     pub fn model(&self) -> &Arc<Model> {
         &self.model
+    }
+
+    /// The same replayer, but what it does is given up, and its memory freed,
+    /// soon after `stop` turns true.
+    #[must_use]
+    pub fn until<'a>(&'a self, stop: &'a AtomicBool) -> Until<'a> {
+        Until { replayer: self, stop }
     }
 
     fn check_model(&self, offer: &Offer) -> Result<(), ReplayError> {
@@ -105,29 +121,7 @@ impl Execute for Replayer {
         answer: &[u32],
         on_step: &mut dyn FnMut(Step),
     ) -> Result<(), ReplayError> {
-        self.check_model(offer)?;
-        let read = answer.len().saturating_sub(1);
-        self.model.check_fit(prompt, read as u32)?;
-        let masks = self.model.masks(&offer.sampling)?;
-        let end = self.model.first_end();
-        let mut draws = Draws::new(*key, *seed, &offer.sampling, prompt, masks, end);
-        let tokens: Vec<u32> = prompt.iter().chain(&answer[..read]).copied().collect();
-        let item = |(position, &token): (usize, &u32)| Item {
-            sequence: 0,
-            token,
-            logits: position + 1 >= prompt.len(),
-        };
-        let items: Vec<Item> = tokens.iter().enumerate().map(item).collect();
-        let mut kv = Kv::new(self.model.transformer(), items.len());
-        // A panic elsewhere leaves only scratch memory behind, which every pass overwrites.
-        let mut runner = self.runner.lock().unwrap_or_else(PoisonError::into_inner);
-        for (at, batch) in items.chunks(BATCH).enumerate() {
-            runner.forward(&mut [&mut kv], batch, &mut |index, output| {
-                let position = at * BATCH + index;
-                on_step(draws.step(position, tokens[position], &output));
-            })?;
-        }
-        Ok(())
+        self.until(&AtomicBool::new(false)).replay(offer, key, seed, prompt, answer, on_step)
     }
 
     fn ending(&self, offer: &Offer, answer: &[u32]) -> Result<Ending, ReplayError> {
@@ -139,5 +133,74 @@ impl Execute for Replayer {
             }
         }
         Ok(Ending { text: text.text_if_ended(), stop: text.stop(), tokens: text.tokens() })
+    }
+}
+
+/// A [`Replayer`] that can be told to stop; see [`Replayer::until`].
+#[derive(Debug)]
+pub struct Until<'a> {
+    replayer: &'a Replayer,
+    stop: &'a AtomicBool,
+}
+
+impl Execute for Until<'_> {
+    type Error = ReplayError;
+
+    fn model_id(&self) -> ModelId {
+        self.replayer.model_id()
+    }
+
+    fn vocabulary(&self) -> u32 {
+        self.replayer.vocabulary()
+    }
+
+    fn spelling(&self, token: u32) -> &[u8] {
+        self.replayer.spelling(token)
+    }
+
+    fn prompt_tokens(&self, offer: &Offer) -> Result<Vec<u32>, ReplayError> {
+        self.replayer.prompt_tokens(offer)
+    }
+
+    fn replay(
+        &self,
+        offer: &Offer,
+        key: &Digest,
+        seed: &Digest,
+        prompt: &[u32],
+        answer: &[u32],
+        on_step: &mut dyn FnMut(Step),
+    ) -> Result<(), ReplayError> {
+        let Replayer { model, runner } = self.replayer;
+        self.replayer.check_model(offer)?;
+        let read = answer.len().saturating_sub(1);
+        model.check_fit(prompt, read as u32)?;
+        let masks = model.masks(&offer.sampling)?;
+        let end = model.first_end();
+        let mut draws = Draws::new(*key, *seed, &offer.sampling, prompt, masks, end);
+        let tokens: Vec<u32> = prompt.iter().chain(&answer[..read]).copied().collect();
+        let item = |(position, &token): (usize, &u32)| Item {
+            sequence: 0,
+            token,
+            logits: position + 1 >= prompt.len(),
+        };
+        let items: Vec<Item> = tokens.iter().enumerate().map(item).collect();
+        let mut kv = Kv::new(model.transformer(), items.len());
+        // A panic elsewhere leaves only scratch memory behind, which every pass overwrites.
+        let mut runner = runner.lock().unwrap_or_else(PoisonError::into_inner);
+        for (at, batch) in items.chunks(BATCH).enumerate() {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(ReplayError::Stopped { read: at * BATCH, tokens: items.len() });
+            }
+            runner.forward(&mut [&mut kv], batch, &mut |index, output| {
+                let position = at * BATCH + index;
+                on_step(draws.step(position, tokens[position], &output));
+            })?;
+        }
+        Ok(())
+    }
+
+    fn ending(&self, offer: &Offer, answer: &[u32]) -> Result<Ending, ReplayError> {
+        self.replayer.ending(offer, answer)
     }
 }

@@ -129,6 +129,32 @@ impl std::fmt::Debug for Runner {
     }
 }
 
+/// What a pass has left in scratch of a chunk's items.
+struct Outputs<'a> {
+    scratch: &'a Scratch,
+    width: usize,
+    vocabulary: usize,
+    /// Each item's row of logits.
+    rows: Vec<Option<usize>>,
+}
+
+impl<'a> Outputs<'a> {
+    fn new(model: &Transformer, scratch: &'a Scratch, items: &[Item]) -> Self {
+        let (width, vocabulary) = (model.shape().width, model.shape().vocabulary);
+        let mut next = 0..;
+        let row = |item: &Item| if item.logits { next.next() } else { None };
+        Self { scratch, width, vocabulary, rows: items.iter().map(row).collect() }
+    }
+
+    fn of(&self, at: usize) -> Output<'a> {
+        let Self { scratch, width, vocabulary, ref rows } = *self;
+        Output {
+            state: &scratch.residual[at * width..][..width],
+            logits: rows[at].map(|row| &scratch.logits[row * vocabulary..][..vocabulary]),
+        }
+    }
+}
+
 impl Runner {
     /// A runner of `threads` threads (the caller's among them).
     ///
@@ -168,8 +194,56 @@ impl Runner {
         items: &[Item],
         sink: &mut dyn FnMut(usize, Output<'_>),
     ) -> Result<(), ForwardError> {
+        let mut first = 0;
+        self.chunks(kvs, items, &mut |runner, chunk| {
+            let outputs = Outputs::new(&runner.model, &runner.scratch, chunk);
+            for at in 0..chunk.len() {
+                sink(first + at, outputs.of(at));
+            }
+            first += chunk.len();
+        })
+    }
+
+    /// As [`forward`](Self::forward), but the threads share what is to be done
+    /// with the outputs: `each` gets every item's index and output, those of one
+    /// sequence in order and from one thread. After each chunk of items `done`
+    /// gets their number, on the caller's thread.
+    pub(crate) fn forward_apart(
+        &mut self,
+        kvs: &mut [&mut Kv],
+        items: &[Item],
+        each: &(dyn Fn(usize, &Output<'_>) + Sync),
+        done: &mut dyn FnMut(usize),
+    ) -> Result<(), ForwardError> {
+        let sequences = kvs.len();
+        let mut first = 0;
+        self.chunks(kvs, items, &mut |runner, chunk| {
+            let mut owned = vec![Vec::new(); sequences];
+            for (at, item) in chunk.iter().enumerate() {
+                owned[item.sequence].push(at);
+            }
+            owned.retain(|items| !items.is_empty());
+            let Self { pool, scratch, model, .. } = runner;
+            let outputs = Outputs::new(model, scratch, chunk);
+            pool.run(owned.len(), &|_, piece| {
+                for &at in &owned[piece] {
+                    each(first + at, &outputs.of(at));
+                }
+            });
+            done(chunk.len());
+            first += chunk.len();
+        })
+    }
+
+    /// Computes all items chunk by chunk; `taker` finds each one's outputs in scratch.
+    fn chunks(
+        &mut self,
+        kvs: &mut [&mut Kv],
+        items: &[Item],
+        taker: &mut dyn FnMut(&mut Self, &[Item]),
+    ) -> Result<(), ForwardError> {
         self.check(kvs, items)?;
-        for (at, chunk) in items.chunks(CHUNK).enumerate() {
+        for chunk in items.chunks(CHUNK) {
             let mut counts = vec![0; kvs.len()];
             chunk.iter().for_each(|item| counts[item.sequence] += 1);
             for (kv, count) in kvs.iter_mut().zip(counts) {
@@ -180,7 +254,8 @@ impl Runner {
             for (item, state) in chunk.iter().zip(states) {
                 kvs[item.sequence].advance(state);
             }
-            self.deliver(chunk, CHUNK * at, sink);
+            self.make_logits(chunk);
+            taker(self, chunk);
         }
         Ok(())
     }
@@ -245,26 +320,20 @@ impl Runner {
         }
     }
 
-    /// Hands out the rows of a chunk, with logits where asked for.
-    fn deliver(&mut self, items: &[Item], first: usize, sink: &mut dyn FnMut(usize, Output<'_>)) {
+    /// The logits of a chunk's items, where asked for, one row after another.
+    fn make_logits(&mut self, items: &[Item]) {
         let width = self.model.shape().width;
-        let vocabulary = self.model.shape().vocabulary;
         let wanted: Vec<usize> = (0..items.len()).filter(|&at| items[at].logits).collect();
-        if !wanted.is_empty() {
-            self.scratch.keep(&wanted, width);
-            let model = Arc::clone(&self.model);
-            // The rows wanted are moved to the front of a copy; the states stay.
-            std::mem::swap(&mut self.scratch.residual, &mut self.scratch.kept);
-            self.normalise(wanted.len(), &model.output_norm);
-            std::mem::swap(&mut self.scratch.residual, &mut self.scratch.kept);
-            self.logits(wanted.len(), model.head());
+        if wanted.is_empty() {
+            return;
         }
-        let mut logits = self.scratch.logits.chunks_exact(vocabulary);
-        let states = self.scratch.residual.chunks_exact(width);
-        for (at, (item, state)) in items.iter().zip(states).enumerate() {
-            let logits = if item.logits { logits.next() } else { None };
-            sink(first + at, Output { state, logits });
-        }
+        self.scratch.keep(&wanted, width);
+        let model = Arc::clone(&self.model);
+        // The rows wanted are moved to the front of a copy; the states stay.
+        std::mem::swap(&mut self.scratch.residual, &mut self.scratch.kept);
+        self.normalise(wanted.len(), &model.output_norm);
+        std::mem::swap(&mut self.scratch.residual, &mut self.scratch.kept);
+        self.logits(wanted.len(), model.head());
     }
 
     fn logits(&mut self, rows: usize, head: &Matrix) {

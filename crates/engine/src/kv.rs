@@ -11,6 +11,7 @@
 #![deny(clippy::float_arithmetic)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::transformer::{Shape, Transformer};
 
@@ -51,12 +52,48 @@ pub(crate) fn page_bytes(shape: &Shape) -> usize {
     2 * layout.layers * layout.layer() + 4 * PAGE * layout.width
 }
 
+/// Bytes of pages that are alive: counted where a page is made and dropped, by
+/// the page itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally(Arc<AtomicUsize>);
+
+impl Tally {
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// Keys, values and states of [`PAGE`] positions.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Page {
     rows: Vec<i16>,
     /// A row a position; empty where nobody asked for states.
     states: Vec<i32>,
+    tally: Tally,
+}
+
+impl Page {
+    fn new(rows: Vec<i16>, states: Vec<i32>, tally: &Tally) -> Self {
+        let page = Self { rows, states, tally: tally.clone() };
+        page.tally.0.fetch_add(page.bytes(), Ordering::AcqRel);
+        page
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&self.rows[..]) + size_of_val(&self.states[..])
+    }
+}
+
+impl Clone for Page {
+    fn clone(&self) -> Self {
+        Self::new(self.rows.clone(), self.states.clone(), &self.tally)
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        self.tally.0.fetch_sub(self.bytes(), Ordering::AcqRel);
+    }
 }
 
 #[derive(Debug)]
@@ -94,6 +131,7 @@ pub struct Kv {
     keeps_states: bool,
     capacity: usize,
     position: usize,
+    tally: Tally,
 }
 
 impl Kv {
@@ -106,12 +144,14 @@ impl Kv {
             keeps_states: false,
             capacity: capacity.min(model.context_length()),
             position: 0,
+            tally: Tally::default(),
         }
     }
 
-    /// A cache that keeps states beside keys and values.
-    pub(crate) fn with_states(model: &Transformer, capacity: usize) -> Self {
-        Self { keeps_states: true, ..Self::new(model, capacity) }
+    /// A cache that keeps states beside keys and values, and whose pages are
+    /// counted in `tally`.
+    pub(crate) fn with_states(model: &Transformer, capacity: usize, tally: &Tally) -> Self {
+        Self { keeps_states: true, tally: tally.clone(), ..Self::new(model, capacity) }
     }
 
     /// The position the next token takes.
@@ -154,7 +194,7 @@ impl Kv {
         let states = if self.keeps_states { PAGE * width } else { 0 };
         while self.slots.len() < end.div_ceil(PAGE) {
             let rows = vec![0; layers * self.layout.layer()];
-            self.slots.push(Slot::Own(Page { rows, states: vec![0; states] }));
+            self.slots.push(Slot::Own(Page::new(rows, vec![0; states], &self.tally)));
         }
     }
 
@@ -184,7 +224,7 @@ impl Kv {
     /// place if there is an equal one.
     pub(crate) fn share(&mut self, at: usize, instead: Option<Arc<Page>>) -> Arc<Page> {
         let slot = &mut self.slots[at];
-        let empty = Slot::Own(Page { rows: Vec::new(), states: Vec::new() });
+        let empty = Slot::Own(Page::new(Vec::new(), Vec::new(), &self.tally));
         let page = match (instead, std::mem::replace(slot, empty)) {
             (Some(page), _) | (None, Slot::Common(page)) => page,
             (None, Slot::Own(page)) => Arc::new(page),

@@ -55,8 +55,8 @@ pub struct ServiceOptions {
     pub max_queued: usize,
     /// Bytes that all caches may take together, kept beginnings included.
     pub kv_bytes: usize,
-    /// Prompt tokens read in one turn, all jobs together; half as many while
-    /// answers are being made.
+    /// Prompt tokens read in one turn, all jobs together. While answers are being
+    /// made, a turn's tokens are half as many, those of the answers among them.
     pub prefill_tokens: usize,
 }
 
@@ -218,12 +218,20 @@ pub struct Load {
     pub active: usize,
     /// Jobs that wait.
     pub queued: usize,
+    /// Bytes of all pages that are alive.
+    pub bytes: usize,
     /// Pages of caches there are.
     pub pages: usize,
     /// Those of them that no job uses: beginnings kept for the next one.
     pub pages_idle: usize,
     /// Pages there may be.
     pub max_pages: usize,
+    /// Tokens that the last pass computed, of all jobs together.
+    pub batch: usize,
+    /// Forward passes made.
+    pub passes: u64,
+    /// Tokens that all passes computed.
+    pub computed: u64,
     /// Positions that were taken over instead of computed.
     pub reused: u64,
     /// Pages given up for others.
@@ -345,6 +353,12 @@ impl Service {
         Load { queued: queue.waiting.len(), ..queue.load }
     }
 
+    /// Gives up the beginnings that are kept for later jobs, before the next turn.
+    pub fn forget(&self) {
+        self.shared.lock().forget = true;
+        self.shared.wake.notify_one();
+    }
+
     /// Queues a job; its events go to `sink`.
     ///
     /// # Errors
@@ -460,6 +474,8 @@ struct Queue {
     next: u64,
     /// Jobs whose clients left since.
     left: Vec<u64>,
+    /// Whether idle pages are to go.
+    forget: bool,
     stopping: bool,
 }
 

@@ -6,6 +6,7 @@
 mod support;
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, LazyLock};
 
@@ -540,4 +541,23 @@ fn prompts_that_are_none_are_refused() {
         let message = MODEL.prompt_tokens(&prompt).unwrap_err().to_string();
         assert!(message.contains(words), "{message:?} lacks {words:?}");
     }
+}
+
+#[test]
+fn a_replay_stops_when_it_is_told_to() {
+    let replayer = Replayer::new(Arc::clone(&MODEL), 1).expect("kernels");
+    let offer = offer(chat("x"));
+    let stop = AtomicBool::new(false);
+    let (prompt, mut steps) = (vec![9; 400], 0);
+    let mut on_step = |_| {
+        steps += 1;
+        stop.store(true, Ordering::Relaxed);
+    };
+    let zero = Digest::from_bytes([0; 32]);
+    let given_up = replayer.until(&stop).replay(&offer, &zero, &zero, &prompt, &[1], &mut on_step);
+    assert!(
+        matches!(given_up, Err(ReplayError::Stopped { read: 256, tokens: 400 })),
+        "{given_up:?}"
+    );
+    assert_eq!(steps, 256);
 }

@@ -1,4 +1,9 @@
 //! One job in the making: what it has read, drawn and told its client.
+//!
+//! [`Run::take`] makes a position's step and the events that follow from it; it
+//! touches nothing but the job, so a thread of the pass can do it beside those
+//! that do the same for other jobs. [`Run::flush`] hands the events to the sink,
+//! on the service's own thread. Deliberately absent: the cache.
 
 use std::ops::ControlFlow;
 
@@ -22,6 +27,8 @@ pub(super) struct Run {
     given: usize,
     answer: Answer,
     sink: Sink,
+    /// Events that the sink has not had yet.
+    events: Vec<Event>,
     /// Whether nothing more is to be done.
     over: bool,
     /// Whose it is.
@@ -48,6 +55,7 @@ impl Run {
             feed,
             answer: Answer::new(job.stop, job.max_tokens),
             sink,
+            events: Vec::new(),
             over: false,
             salt,
             told: 0,
@@ -99,16 +107,32 @@ impl Run {
         self.wrong_from.take()
     }
 
-    /// Tells the client; one that left ends the job.
-    pub(super) fn tell(&mut self, event: Event) {
-        if (self.sink)(event) == ControlFlow::Break(()) {
-            self.over = true;
+    /// Puts an event behind those that wait for [`Run::flush`].
+    fn tell(&mut self, event: Event) {
+        self.events.push(event);
+    }
+
+    /// The job leaves the queue.
+    pub(super) fn begin(&mut self) {
+        self.tell(Event::Started);
+        self.flush();
+    }
+
+    /// Hands the client what there is to tell; one that left ends the job, and
+    /// hears nothing more.
+    pub(super) fn flush(&mut self) {
+        for event in self.events.drain(..) {
+            if (self.sink)(event) == ControlFlow::Break(()) {
+                self.over = true;
+                break;
+            }
         }
     }
 
     /// Gives the job up.
     pub(super) fn refuse(&mut self, refusal: Refusal) {
         self.tell(Event::Refused(refusal));
+        self.flush();
         self.over = true;
     }
 
@@ -123,7 +147,8 @@ impl Run {
             return self.tell(Event::Prompt { step });
         };
         if let Some(trouble) = self.draws.trouble() {
-            return self.refuse(trouble.into());
+            self.over = true;
+            return self.tell(Event::Refused(trouble.into()));
         }
         let resumed = self.advance(position, token);
         let index = (position + 1 - self.prompt) as u32;
@@ -131,10 +156,8 @@ impl Run {
         if piece.stop.is_none() {
             self.draws.expect(token);
         }
-        if !self.over {
-            self.tell(Event::Token { index, token, text: piece.text, step, resumed });
-        }
-        if let Some(stop) = piece.stop.filter(|_| !self.over) {
+        self.tell(Event::Token { index, token, text: piece.text, step, resumed });
+        if let Some(stop) = piece.stop {
             self.check_leftover(position, index);
             let (tokens, text) = (self.answer.tokens(), self.answer.text().to_owned());
             self.tell(Event::Finished { stop, tokens, text });

@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 use peerproof_wire::Digest;
 
 /// How many tokens each job reads: one for an answer in the making; of `prefill`
-/// (half of it, while answers are being made) every client with a prompt to read
-/// has an equal share, and every prompt of a client an equal share of that, at
-/// least one token. What a client or a prompt leaves over goes to the next.
+/// every client with a prompt to read has an equal share, and every prompt of a
+/// client an equal share of that, at least one token. What a client or a prompt
+/// leaves over goes to the next.
+///
+/// While answers are being made, they and the prompts have half of `prefill`
+/// together, so that a pass stays short; an eighth is the prompts' in any case.
 pub(super) fn shares(pending: &[(Digest, usize)], prefill: usize) -> Vec<usize> {
     let mut shares: Vec<usize> = pending.iter().map(|&(_, tokens)| tokens.min(1)).collect();
-    let decoding = pending.iter().any(|&(_, tokens)| tokens == 1);
-    let budget = if decoding { prefill / 2 } else { prefill };
+    let decoding = pending.iter().filter(|&&(_, tokens)| tokens == 1).count();
+    let beside = (prefill / 2).saturating_sub(decoding).max(prefill / 8);
+    let budget = if decoding > 0 { beside } else { prefill };
     let mut clients: BTreeMap<Digest, Vec<usize>> = BTreeMap::new();
     for (at, &(client, tokens)) in pending.iter().enumerate() {
         if tokens > 1 {
@@ -58,15 +62,18 @@ mod tests {
             (&[][..], 128, &[][..]),
             (&[1, 1], 128, &[1, 1]),
             (&[500], 128, &[128]),
-            (&[1, 500], 128, &[1, 64]),
+            (&[1, 500], 128, &[1, 63]),
             (&[500, 10, 500], 128, &[59, 10, 59]),
-            (&[1, 9, 500, 1], 128, &[1, 9, 55, 1]),
+            (&[1, 9, 500, 1], 128, &[1, 9, 53, 1]),
             (&[9, 9, 9], 1, &[1, 1, 1]),
             (&[2], 0, &[1]),
         ] {
             let pending: Vec<_> = pending.iter().map(|&n| (0, n)).collect();
             assert_eq!(of_clients(&pending, prefill), expected, "{pending:?}");
         }
+        let crowd: Vec<_> =
+            (0..101).map(|client| (client, if client < 100 { 1 } else { 500 })).collect();
+        assert_eq!(of_clients(&crowd, 128)[100], 16);
     }
 
     #[test]

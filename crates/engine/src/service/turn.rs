@@ -1,18 +1,18 @@
 //! The loop's turns: admit, plan a batch, run it, clear up.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use peerproof_wire::Digest;
 
 use crate::forward::{ForwardError, Item, Output, Runner};
-use crate::kv::{Kv, PAGE};
+use crate::kv::{Kv, PAGE, Tally};
 use crate::model::Model;
 
 use super::pages::{Pages, link, root};
 use super::run::Run;
 use super::shares::shares;
-use super::{Event, Load, Queue, Refusal, ServiceOptions, Shared, Waiting, positions};
+use super::{Load, Queue, Refusal, ServiceOptions, Shared, Waiting, positions};
 
 /// How long beginnings are kept while nobody asks anything.
 const KEPT_IDLE: Duration = Duration::from_secs(300);
@@ -26,8 +26,12 @@ pub(super) struct Loop {
     /// Active jobs, the oldest first.
     active: Vec<Active>,
     pages: Pages,
+    tally: Tally,
     /// Pages that fit the budget.
     max_pages: usize,
+    batch: usize,
+    passes: u64,
+    computed: u64,
     reused: u64,
     preempted: u64,
 }
@@ -73,6 +77,10 @@ impl Loop {
             shared,
             active: Vec::new(),
             pages: Pages::default(),
+            tally: Tally::default(),
+            batch: 0,
+            passes: 0,
+            computed: 0,
             reused: 0,
             preempted: 0,
         }
@@ -105,6 +113,9 @@ impl Loop {
             if !left.is_empty() {
                 self.active.iter_mut().filter(|a| left.contains(&a.id)).for_each(|a| a.run.leave());
                 self.active.retain(|active| !active.run.is_over());
+            }
+            if std::mem::take(&mut queue.forget) {
+                while self.pages.evict() {}
             }
             let next = self.next(&queue).and_then(|at| queue.waiting.remove(at));
             queue.load = self.load();
@@ -151,9 +162,13 @@ impl Loop {
         Load {
             active: self.active.len(),
             queued: 0,
+            bytes: self.tally.bytes(),
             pages: self.used(),
             pages_idle: self.pages.idle(),
             max_pages: self.max_pages,
+            batch: self.batch,
+            passes: self.passes,
+            computed: self.computed,
             reused: self.reused,
             evicted: self.pages.evicted,
             preempted: self.preempted,
@@ -167,9 +182,9 @@ impl Loop {
 
     fn start(&mut self, waiting: Waiting) {
         let id = waiting.id;
-        let kv = Kv::with_states(self.model.transformer(), positions(&waiting.job));
+        let kv = Kv::with_states(self.model.transformer(), positions(&waiting.job), &self.tally);
         let mut run = Run::new(waiting, self.model.first_end());
-        run.tell(Event::Started);
+        run.begin();
         if !run.is_over() {
             self.active.push(Active { id, kv, chain: Vec::new(), run });
         }
@@ -179,12 +194,24 @@ impl Loop {
     fn turn(&mut self) -> Result<(), ForwardError> {
         self.reuse();
         let (items, places) = self.plan();
+        (self.batch, self.passes) = (items.len(), self.passes + 1);
+        self.computed += items.len() as u64;
         let tokenizer = self.model.tokenizer();
-        let (mut kvs, mut runs): (Vec<_>, Vec<_>) =
-            self.active.iter_mut().map(|active| (&mut active.kv, &mut active.run)).unzip();
-        self.runner.forward(&mut kvs, &items, &mut |at, output| {
+        let (mut kvs, runs): (Vec<_>, Vec<_>) = self
+            .active
+            .iter_mut()
+            .map(|active| (&mut active.kv, Mutex::new(&mut active.run)))
+            .unzip();
+        // A job's positions are one thread's, so nobody waits for a lock.
+        let run = |at: usize| runs[at].lock().unwrap_or_else(PoisonError::into_inner);
+        let take = |at: usize, output: &Output<'_>| {
             let Place { sequence, position } = places[at];
-            runs[sequence].take(tokenizer, position, &output);
+            run(sequence).take(tokenizer, position, output);
+        };
+        let mut told = 0;
+        self.runner.forward_apart(&mut kvs, &items, &take, &mut |items| {
+            places[told..told + items].iter().for_each(|place| run(place.sequence).flush());
+            told += items;
         })
     }
 
@@ -207,6 +234,7 @@ impl Loop {
                     let state = kv.state(position);
                     run.take(tokenizer, position, &Output { state, logits: None });
                 }
+                run.flush();
             }
         }
     }
