@@ -25,7 +25,7 @@ use crate::transformer::Transformer;
 use crate::weights::Matrix;
 
 use lanes::{Lanes, View};
-pub(crate) use scratch::scratch_bytes;
+pub(crate) use scratch::{logits_bytes, scratch_bytes};
 use scratch::{Place, Scratch};
 use sinks::Narrow;
 

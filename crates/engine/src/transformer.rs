@@ -75,6 +75,8 @@ pub struct Footprint {
     pub kv_per_position: u64,
     /// What one forward pass works in, apart from each thread's own share.
     pub scratch: u64,
+    /// The logits of as many rows as a pass makes at most.
+    pub logits: u64,
 }
 
 /// One transformer layer. What the family doesn't have is `None`.
@@ -233,6 +235,7 @@ impl Shape {
             weights: 0,
             kv_per_position: (self.layers * self.kv_heads * head) as u64,
             scratch: crate::forward::scratch_bytes(self),
+            logits: crate::forward::logits_bytes(self),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use peerproof::client::{Counters, Level, NodeStatus, Outcome};
+use peerproof::client::{Counters, EngineFigures, Level, NodeStatus, Outcome};
 
 /// Upper edges in milliseconds, for all histograms.
 const EDGES_MS: [u64; 14] =
@@ -155,8 +155,39 @@ fn render_models(out: &mut Page, status: &NodeStatus) {
         let labels = format!("{{model_id=\"{}\"}}", model.id);
         out.sample(name, &labels, model.loaded_bytes.unwrap_or(0));
     }
+    render_engines(out, status);
     let (name, help) = ("peerproof_memory_budget_bytes", "Memory that models may take.");
     out.one(name, "gauge", help, status.memory_budget_bytes);
+}
+
+/// A family of samples of the engines: name, kind, help, and the figure it shows.
+type EngineSample = (&'static str, &'static str, &'static str, fn(&EngineFigures) -> u64);
+
+const ENGINE_SAMPLES: [EngineSample; 12] = [
+    ("jobs_active", "gauge", "Answers in the making.", |f| f.jobs_active),
+    ("jobs_waiting", "gauge", "Jobs that wait for the engine.", |f| f.jobs_waiting),
+    ("batch_tokens", "gauge", "Tokens of the last forward pass.", |f| f.batch_tokens),
+    ("passes_total", "counter", "Forward passes.", |f| f.passes),
+    ("computed_tokens_total", "counter", "Tokens computed.", |f| f.computed_tokens),
+    ("reused_tokens_total", "counter", "Tokens taken over from kept pages.", |f| f.reused_tokens),
+    ("page_bytes", "gauge", "Size of a page of the cache.", |f| f.page_bytes),
+    ("pages_used", "gauge", "Pages in use.", |f| f.pages_used),
+    ("pages_kept", "gauge", "Pages kept for the same clients.", |f| f.pages_kept),
+    ("pages_free", "gauge", "Pages that may still be made.", |f| {
+        f.pages.saturating_sub(f.pages_used + f.pages_kept)
+    }),
+    ("pages_evicted_total", "counter", "Kept pages given up.", |f| f.pages_evicted),
+    ("jobs_set_back_total", "counter", "Jobs that gave pages to older ones.", |f| f.jobs_set_back),
+];
+
+fn render_engines(out: &mut Page, status: &NodeStatus) {
+    for (name, kind, help, figure) in ENGINE_SAMPLES {
+        let name = format!("peerproof_engine_{name}");
+        out.head(&name, kind, help);
+        for (model, figures) in status.models.iter().filter_map(|m| Some((m, m.engine.as_ref()?))) {
+            out.sample(&name, &format!("{{model_id=\"{}\"}}", model.id), figure(figures));
+        }
+    }
 }
 
 /// Counts by fixed edges.

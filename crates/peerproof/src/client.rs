@@ -388,10 +388,47 @@ pub struct HeldModel {
     pub id: String,
     /// Whether it is served; if not, answers are recomputed with it.
     pub serves: bool,
-    /// Bytes it takes when it is open, as far as its file's size tells.
+    /// Bytes it takes when it is open, as far as its file's header tells.
     pub needs_bytes: u64,
+    /// Those of its weights.
+    pub weights_bytes: u64,
+    /// Those that keys and values of all its jobs may take; 0 if it isn't served.
+    pub cache_bytes: u64,
+    /// Those that forward passes work in.
+    pub scratch_bytes: u64,
     /// Bytes it takes; absent while it is not open.
     pub loaded_bytes: Option<u64>,
+    /// What its engine does; absent while it is not open, or if it isn't served.
+    pub engine: Option<EngineFigures>,
+}
+
+/// What the engine of a served model does. Counts are since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineFigures {
+    /// Answers in the making.
+    pub jobs_active: u64,
+    /// Jobs that wait for the engine.
+    pub jobs_waiting: u64,
+    /// Tokens of the last forward pass, of all jobs together.
+    pub batch_tokens: u64,
+    /// Forward passes.
+    pub passes: u64,
+    /// Tokens computed.
+    pub computed_tokens: u64,
+    /// Tokens taken over from the same client's earlier jobs.
+    pub reused_tokens: u64,
+    /// Bytes of a page of the cache.
+    pub page_bytes: u64,
+    /// Pages there may be.
+    pub pages: u64,
+    /// Pages in use.
+    pub pages_used: u64,
+    /// Pages kept for later jobs of the same clients; given up when room is needed.
+    pub pages_kept: u64,
+    /// Kept pages that were given up.
+    pub pages_evicted: u64,
+    /// Jobs that gave their pages to older ones and read their tokens again.
+    pub jobs_set_back: u64,
 }
 
 /// What a node says about itself.

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use peerproof_engine::gguf::{Gguf, GgufError};
+use peerproof_engine::transformer::Transformer;
 /// BLAKE3 of a model file, by which it is named.
 pub use peerproof_wire::ModelId;
 use serde::{Deserialize, Serialize};
@@ -424,6 +425,13 @@ pub struct Card {
     pub tensors: usize,
     /// Whether it has a chat template.
     pub chat: bool,
+    /// Memory of its weights once they are loaded; like the next two absent where
+    /// the engine can't run the file.
+    pub weights_bytes: Option<u64>,
+    /// Memory of the cache for each token of a conversation.
+    pub cache_bytes_per_token: Option<u64>,
+    /// Memory that a forward pass works in.
+    pub scratch_bytes: Option<u64>,
 }
 
 /// Reads a model file's header.
@@ -441,6 +449,7 @@ pub fn card(model: &Installed) -> Result<Card, ModelError> {
     };
     let architecture = text("general.architecture")?;
     let context = file.optional_u32(&format!("{architecture}.context_length")).map_err(broken)?;
+    let needs = Transformer::estimate(&file).ok();
     Ok(Card {
         name: model.name.clone(),
         id: model.id.clone(),
@@ -452,6 +461,9 @@ pub fn card(model: &Installed) -> Result<Card, ModelError> {
         tensors: file.tensors().count(),
         chat: !text("tokenizer.chat_template")?.is_empty(),
         architecture,
+        weights_bytes: needs.map(|needs| needs.weights),
+        cache_bytes_per_token: needs.map(|needs| needs.kv_per_position),
+        scratch_bytes: needs.map(|needs| needs.scratch + needs.logits),
     })
 }
 

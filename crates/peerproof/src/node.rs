@@ -36,7 +36,7 @@ use peerproof_wire::evidence::LogEntry;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::client::{AskError, NodeStatus, ServedModel};
+use crate::client::{AskError, HeldModel, NodeStatus, ServedModel};
 use crate::config::Config;
 use crate::home::{Home, HomeError, session_key};
 use crate::models::{Installed, KNOWN};
@@ -182,6 +182,16 @@ async fn sleep_until(at: Option<tokio::time::Instant>) {
 }
 
 impl Node {
+    /// The memory that each model of these settings will take, and the budget of
+    /// all that are open at once. Reads headers only.
+    ///
+    /// # Errors
+    /// A model's record or the budget is not valid.
+    pub fn memory(settings: &Settings) -> Result<(Vec<HeldModel>, u64), NodeError> {
+        let models = Models::new(settings)?;
+        Ok((models.holdings.states(), models.holdings.budget()))
+    }
+
     /// Starts a node: log, networks, models, roles, in this order.
     ///
     /// # Errors

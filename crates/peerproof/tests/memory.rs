@@ -8,6 +8,8 @@ use peerproof::config::Config;
 use peerproof::home::{Environment, Home};
 use peerproof::models::Installed;
 use peerproof::{Node, NodeError, Settings};
+use peerproof_engine::gguf::Gguf;
+use peerproof_engine::transformer::Transformer;
 use tempfile::TempDir;
 
 /// Holds the default model with its cache, and no second one.
@@ -106,6 +108,12 @@ async fn two_models_take_turns_where_one_fits() {
     // Two nodes in this process, and half a budget for everything that is no model.
     assert!(resident_bytes() < BUDGET * 5 / 2, "{}", resident_bytes());
 
+    // Who serves says what its engine did; nothing is in use any more.
+    let engines = || provider.status().models.into_iter().filter_map(|model| model.engine);
+    let engine = engines().next().unwrap();
+    assert!(engine.passes > 0 && engine.computed_tokens > 4 && engine.page_bytes > 0, "{engine:?}");
+    assert!(engine.pages_used + engine.pages_kept <= engine.pages, "{engine:?}");
+
     // All at once: whoever finds the memory in use waits for it.
     let asked = ["first", "second", "second", "first"].map(|model| {
         let client = router.client();
@@ -125,9 +133,17 @@ async fn two_models_take_turns_where_one_fits() {
 async fn a_model_that_never_fits_is_refused_with_the_figures() {
     let (home, files) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let [model, _] = twins(files.path());
+    let file = Gguf::open(&model.path).unwrap();
+    let weights = Transformer::estimate(&file).unwrap().weights.div_ceil(1 << 20);
     let start = Settings { serve: vec![model], ..settings(&home, 100 << 20, vec![]) };
+    let (models, budget) = Node::memory(&start).unwrap();
+    let [first] = &models[..] else { panic!("{models:?}") };
+    assert_eq!((first.weights_bytes.div_ceil(1 << 20), budget), (weights, 100 << 20));
     let Err(error) = Node::start(start).await else { panic!("100 MiB do not hold the model") };
     assert!(matches!(error, NodeError::Model { .. }));
     let said = error.to_string();
-    assert!(said.contains("weights 106 MiB") && said.contains("allows 100 MiB"), "{said}");
+    assert!(
+        said.contains(&format!("weights {weights} MiB")) && said.contains("allows 100 MiB"),
+        "{said}"
+    );
 }

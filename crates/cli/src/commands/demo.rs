@@ -40,7 +40,15 @@ pub(crate) fn run(place: &Place, args: &DemoArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn show(place: &Place, args: &DemoArgs) -> anyhow::Result<ExitCode> {
-    models::ensure(&place.store()?, DEFAULT_MODEL)?;
+    let model = models::ensure(&place.store()?, DEFAULT_MODEL)?;
+    let card = peerproof::models::card(&model)?;
+    println!(
+        "Each of the four processes that run {} takes {} for its weights, {} to work in, and {} for each token in its cache.",
+        model.name,
+        output::bytes(card.weights_bytes.unwrap_or(model.bytes)),
+        output::bytes(card.scratch_bytes.unwrap_or(0)),
+        output::bytes(card.cache_bytes_per_token.unwrap_or(0)),
+    );
     let mut stage = Stage::new(place, args.keep)?;
     let meeting_point = start(&mut stage, "auditor", &["audit"])?;
     let peer = meeting_point.address()?;

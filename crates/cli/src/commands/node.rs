@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::models::ensure;
 use crate::args::{Cheat, NodeArgs, Place};
-use crate::output::print_json_line;
+use crate::output::{bytes, print_json_line};
 
 /// Layers that a cheating provider computes; the default model has 30.
 const CHEATS_LAYERS: usize = 26;
@@ -76,6 +76,9 @@ fn default_alone(here: Vec<Installed>) -> Vec<Installed> {
 
 async fn serve(settings: Settings, args: &NodeArgs) -> anyhow::Result<ExitCode> {
     let gateway = peerproof_gateway::GatewayConfig::from_settings(&settings)?;
+    if !args.json {
+        say_memory(&settings)?;
+    }
     let node = Node::start(settings).await?;
     let bound = peerproof_gateway::Server::bind(node.client(), gateway).await;
     let server = bound.map_err(|error| match error {
@@ -104,6 +107,24 @@ async fn serve(settings: Settings, args: &NodeArgs) -> anyhow::Result<ExitCode> 
         _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(130)),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the models that are about to be loaded will take.
+fn say_memory(settings: &Settings) -> anyhow::Result<()> {
+    let (models, budget) = Node::memory(settings)?;
+    let loaded =
+        |name: &str| settings.serve.iter().chain(&settings.audit).any(|model| model.name == name);
+    for model in models.iter().filter(|model| loaded(&model.name)) {
+        eprintln!(
+            "memory   {}: weights {}, cache up to {}, scratch {}; all models together {}",
+            model.name,
+            bytes(model.weights_bytes),
+            bytes(model.cache_bytes),
+            bytes(model.scratch_bytes),
+            bytes(budget),
+        );
+    }
+    Ok(())
 }
 
 fn announce(node: &Node, url: &str, as_json: bool) -> anyhow::Result<()> {

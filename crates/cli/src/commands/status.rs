@@ -27,6 +27,17 @@ pub(crate) fn status(place: &Place, args: &ListArgs) -> anyhow::Result<()> {
             None => format!("not open, needs {}", bytes_text(model.needs_bytes)),
         };
         println!("model      {}: {state}", model.name);
+        if let Some(engine) = &model.engine {
+            let free = engine.pages.saturating_sub(engine.pages_used + engine.pages_kept);
+            println!(
+                "           {} jobs, {} tokens in the last pass; cache pages: {} used, {} kept, {free} free of {} each",
+                engine.jobs_active,
+                engine.batch_tokens,
+                engine.pages_used,
+                engine.pages_kept,
+                bytes_text(engine.page_bytes)
+            );
+        }
     }
     println!("memory     {} for models", bytes_text(status.memory_budget_bytes));
     println!("peers      {}", status.peers);

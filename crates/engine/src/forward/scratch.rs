@@ -28,6 +28,11 @@ pub(crate) fn scratch_bytes(shape: &Shape) -> u64 {
     (CHUNK * row) as u64
 }
 
+/// Bytes of the logits of a whole chunk.
+pub(crate) fn logits_bytes(shape: &Shape) -> u64 {
+    4 * (CHUNK * shape.vocabulary) as u64
+}
+
 /// Buffers for a chunk of rows.
 #[derive(Debug)]
 pub(super) struct Scratch {

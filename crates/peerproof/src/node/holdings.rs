@@ -17,16 +17,18 @@ use peerproof_engine::execute::Replayer;
 use peerproof_engine::gguf::Gguf;
 use peerproof_engine::model::Model;
 use peerproof_engine::service::{Service, ServiceOptions};
-use peerproof_engine::transformer::LoadOptions;
+use peerproof_engine::transformer::{Footprint, LoadOptions, Transformer};
 use peerproof_wire::{ModelId, ModelOffer};
 use tokio::sync::{Mutex as Turns, Notify};
 
 use super::NodeError;
-use crate::client::HeldModel;
+use crate::client::{EngineFigures, HeldModel};
 use crate::models::Installed;
 
-/// Scratch memory of the forward pass and the tokenizer, roughly.
-const SCRATCH_BYTES: u64 = 24 << 20;
+/// Memory of a tokenizer and of everything else that no figure names, roughly.
+const OTHER_BYTES: u64 = 8 << 20;
+/// Scratch memory of a model whose file's header can't be read, roughly.
+const UNKNOWN_SCRATCH_BYTES: u64 = 24 << 20;
 /// Least cache of a model that is served.
 const MIN_CACHE_BYTES: u64 = 16 << 20;
 
@@ -36,6 +38,8 @@ pub(crate) struct Held {
     pub(crate) id: ModelId,
     options: LoadOptions,
     serves: bool,
+    /// Absent where the file's header can't be read: opening it will say why.
+    footprint: Option<Footprint>,
 }
 
 impl Held {
@@ -47,16 +51,28 @@ impl Held {
                 installed.id, installed.name
             ),
         })?;
-        Ok(Held { installed, id, options, serves })
+        let header = Gguf::open(&installed.path).ok();
+        let footprint = header.and_then(|file| Transformer::estimate(&file).ok());
+        Ok(Held { installed, id, options, serves, footprint })
     }
 
     fn failed(&self, message: impl ToString) -> NodeError {
         NodeError::Model { name: self.installed.name.clone(), message: message.to_string() }
     }
 
-    /// Packed weights are about as large as the file; so is what is known before they are packed.
+    /// What packed weights take; without a header to tell, about as much as the file.
     fn weight_bytes(&self) -> u64 {
-        self.installed.bytes + self.installed.bytes / 8
+        let guess = self.installed.bytes + self.installed.bytes / 8;
+        self.footprint.map_or(guess, |footprint| footprint.weights)
+    }
+
+    /// What the passes of the service and of the replayer work in.
+    fn scratch_bytes(&self) -> u64 {
+        let Some(Footprint { scratch, logits, .. }) = self.footprint else {
+            return UNKNOWN_SCRATCH_BYTES;
+        };
+        let passes = 1 + u64::from(self.serves);
+        OTHER_BYTES + passes * (scratch + logits)
     }
 
     /// What is announced of it: read from the file's header, its weights stay on disk.
@@ -114,6 +130,26 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
+    /// What its service does, if it has one.
+    fn figures(&self) -> Option<EngineFigures> {
+        let service = self.service.as_ref()?;
+        let load = service.load();
+        Some(EngineFigures {
+            jobs_active: load.active as u64,
+            jobs_waiting: load.queued as u64,
+            batch_tokens: load.batch as u64,
+            passes: load.passes,
+            computed_tokens: load.computed,
+            reused_tokens: load.reused,
+            page_bytes: service.page_bytes() as u64,
+            pages: load.max_pages as u64,
+            pages_used: (load.pages - load.pages_idle) as u64,
+            pages_kept: load.pages_idle as u64,
+            pages_evicted: load.evicted,
+            jobs_set_back: load.preempted,
+        })
+    }
+
     pub(crate) fn model(&self) -> &Arc<Model> {
         self.replayer.model()
     }
@@ -230,7 +266,7 @@ impl Holdings {
             mib(needed),
             mib(weights),
             mib(cache),
-            mib(SCRATCH_BYTES),
+            mib(held.scratch_bytes()),
             mib(budget)
         )))
     }
@@ -269,13 +305,13 @@ impl Holdings {
         let (need, cache) = (self.need(&held), self.cache_bytes(&held));
         self.make_room(need).await;
         let name = held.installed.name.clone();
-        let (weights, scratch) = (mib(held.weight_bytes()), mib(SCRATCH_BYTES));
+        let (weights, scratch) = (mib(held.weight_bytes()), mib(held.scratch_bytes()));
         tracing::info!(model = name, weights, cache = mib(cache), scratch, "opening a model");
         let (terms, opened) = (self.terms, Arc::clone(&held));
         let opening = tokio::task::spawn_blocking(move || opened.open(&terms, cache));
         let mut loaded = opening.await.map_err(|e| held.failed(e))??;
         let packed = loaded.model().transformer().weight_bytes() as u64;
-        loaded.bytes = packed + cache + SCRATCH_BYTES;
+        loaded.bytes = packed + cache + held.scratch_bytes();
         tracing::info!(model = name, bytes = loaded.bytes, "a model is open");
         self.lock().open.insert(id, (Arc::new(loaded), 0));
         self.at_hand(id).ok_or_else(|| held.failed("went away while it was opened"))
@@ -323,7 +359,11 @@ impl Holdings {
             id: held.installed.id.clone(),
             serves: held.serves,
             needs_bytes: self.need(held),
+            weights_bytes: held.weight_bytes(),
+            cache_bytes: self.cache_bytes(held),
+            scratch_bytes: held.scratch_bytes(),
             loaded_bytes: shelf.open.get(&held.id).map(|(loaded, _)| loaded.bytes),
+            engine: shelf.open.get(&held.id).and_then(|(loaded, _)| loaded.figures()),
         };
         self.models.iter().map(state).collect()
     }
@@ -338,7 +378,7 @@ impl Holdings {
     }
 
     fn need(&self, held: &Held) -> u64 {
-        held.weight_bytes() + self.cache_bytes(held) + SCRATCH_BYTES
+        held.weight_bytes() + self.cache_bytes(held) + held.scratch_bytes()
     }
 
     /// Each served model has an equal share of the cache, and at most a quarter of the budget.

@@ -18,6 +18,7 @@ use super::holdings::{Held, Holdings, Terms};
 use super::ledger::Ledger;
 use super::{NodeError, Settings, announcing, auditing, judging, serving, threads};
 use crate::config::Config;
+use crate::home::random_seed;
 use crate::store::LogWriter;
 
 /// Every model of a node, by what it does with it.
@@ -122,6 +123,7 @@ impl Opening<'_> {
             log: Arc::clone(self.log),
             holdings: Arc::clone(&models.holdings),
             load: Arc::clone(self.load),
+            salts: serving::Salts::new(random_seed()),
         };
         let limits = FrameLimits { read_timeout: serving::READ_TIMEOUT, ..FrameLimits::default() };
         let incoming = net.accept(JOB_PROTOCOL, limits)?;

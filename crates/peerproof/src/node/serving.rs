@@ -8,12 +8,12 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use peerproof_engine::model::{Model, PromptError};
-use peerproof_engine::service::{self, Event, Refusal};
+use peerproof_engine::service::{self, Event, Refusal, Ticket};
 use peerproof_identity::{Keypair, PeerId};
 use peerproof_job::limits::COMMIT_EVERY;
 use peerproof_job::provider::{Desk, Draft, Ended, In, LeavesQuestion, Out, Step, StreamId};
@@ -22,8 +22,8 @@ use peerproof_proof::receipt::{output_hash, shown_hash};
 use peerproof_proof::{Transcript, challenge, sampling_seed};
 use peerproof_wire::evidence::{LogBody, LogEntry};
 use peerproof_wire::{
-    Failure, FailureCode, Leaf, LogProof, Message as _, ModelId, Offer, ProviderFrame, RouterFrame,
-    Signed, TokenLogprobs,
+    Digest, Failure, FailureCode, Leaf, LogProof, Message as _, ModelId, Offer, ProviderFrame,
+    RouterFrame, Signed, TokenLogprobs,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -67,6 +67,7 @@ pub(crate) struct Shop {
     pub(crate) log: Arc<LogWriter>,
     pub(crate) holdings: Arc<Holdings>,
     pub(crate) load: Arc<Load>,
+    pub(crate) salts: Salts,
 }
 
 impl Shop {
@@ -134,7 +135,7 @@ struct Serving {
     desk: Desk,
     inbox: mpsc::Sender<In>,
     streams: HashMap<StreamId, mpsc::Sender<Option<ProviderFrame>>>,
-    cancelled: HashMap<StreamId, Arc<AtomicBool>>,
+    cancelled: HashMap<StreamId, Arc<Cancel>>,
     tasks: JoinSet<()>,
     timer: Option<tokio::time::Instant>,
     next_stream: u64,
@@ -205,8 +206,8 @@ impl Serving {
     }
 
     fn stop(&mut self, stream: StreamId) {
-        if let Some(cancelled) = self.cancelled.remove(&stream) {
-            cancelled.store(true, Ordering::Relaxed);
+        if let Some(work) = self.cancelled.remove(&stream) {
+            work.cancel();
         }
     }
 
@@ -222,8 +223,8 @@ impl Serving {
     }
 
     fn compute(&mut self, stream: StreamId, offer: &Signed<Offer>, resume: Vec<u32>) {
-        let cancelled = Arc::new(AtomicBool::new(false));
-        self.cancelled.insert(stream, Arc::clone(&cancelled));
+        let cancel = Arc::new(Cancel::default());
+        self.cancelled.insert(stream, Arc::clone(&cancel));
         // At most one event a token, and a few more: the engine never finds it full.
         let (events, gathered) = mpsc::channel(offer.max_tokens as usize + 8);
         let (shop, inbox, offer) = (Arc::clone(&self.shop), self.inbox.clone(), offer.clone());
@@ -240,7 +241,7 @@ impl Serving {
                 let sink = Sink {
                     stream,
                     events: events.clone(),
-                    cancelled,
+                    cancel,
                     shop,
                     transcript: Transcript::new(),
                     tokens: Vec::new(),
@@ -270,10 +271,13 @@ impl Serving {
 
     fn open_leaves(&mut self, stream: StreamId, question: Box<LeavesQuestion>) {
         let (shop, inbox) = (Arc::clone(&self.shop), self.inbox.clone());
+        let cancel = Arc::new(Cancel::default());
+        self.cancelled.insert(stream, Arc::clone(&cancel));
         self.tasks.spawn(async move {
             let opened = match shop.lease(question.offer.model_id, PATIENCE_TO_RUN).await {
                 Ok(lease) => {
-                    let opening = tokio::task::spawn_blocking(move || open(&lease, &question));
+                    let opening =
+                        tokio::task::spawn_blocking(move || open(&lease, &question, &cancel.told));
                     opening.await.unwrap_or_else(|_| Err("the replay failed".into()))
                 }
                 Err(failure) => Err(failure.message),
@@ -370,7 +374,7 @@ async fn prepared(shop: &Shop, offer: Signed<Offer>) -> Result<u32, Failure> {
 struct Sink {
     stream: StreamId,
     events: mpsc::Sender<In>,
-    cancelled: Arc<AtomicBool>,
+    cancel: Arc<Cancel>,
     shop: Arc<Shop>,
     transcript: Transcript,
     tokens: Vec<u32>,
@@ -400,17 +404,65 @@ fn start(
         sampling: offer.sampling.clone(),
         max_tokens: offer.max_tokens,
         stop: offer.stop.clone(),
-        // A router's key lives as long as its process: so does what is reused for it.
-        salt: peerproof_wire::Digest::from_bytes(*offer.key().as_bytes()),
+        salt: sink.shop.salts.of(offer),
     };
     let kept = Arc::clone(&lease);
+    let cancel = Arc::clone(&sink.cancel);
     let sink = Box::new(move |event| sink.take(event, kept.model()));
-    service.submit(job, sink).map(drop).map_err(|r| refusal(&r))
+    let ticket = service.submit(job, sink).map_err(|r| refusal(&r))?;
+    cancel.ends(ticket);
+    Ok(())
+}
+
+/// How work for a stream is given up, whatever it is at: an answer that waits, is
+/// read, or is made, or a replay.
+#[derive(Default)]
+struct Cancel {
+    told: AtomicBool,
+    ticket: OnceLock<Ticket>,
+}
+
+impl Cancel {
+    /// Gives it up; what the engine holds for it goes before its next turn.
+    fn cancel(&self) {
+        self.told.store(true, Ordering::SeqCst);
+        if let Some(ticket) = self.ticket.get() {
+            ticket.cancel();
+        }
+    }
+
+    fn is_told(&self) -> bool {
+        self.told.load(Ordering::SeqCst)
+    }
+
+    /// Names the engine's job; one that was given up meanwhile ends here.
+    fn ends(&self, ticket: Ticket) {
+        let ticket = self.ticket.get_or_init(|| ticket);
+        if self.is_told() {
+            ticket.cancel();
+        }
+    }
+}
+
+/// Whose prompts may share what was computed of them: those of one key that signs
+/// offers, on one run of this node.
+pub(crate) struct Salts([u8; 32]);
+
+impl Salts {
+    /// Salts that nobody outside can compute: `secret` is random and never leaves
+    /// the process.
+    pub(crate) fn new(secret: [u8; 32]) -> Self {
+        Self(secret)
+    }
+
+    fn of(&self, offer: &Signed<Offer>) -> Digest {
+        Digest::from_bytes(*blake3::keyed_hash(&self.0, offer.key().as_bytes()).as_bytes())
+    }
 }
 
 impl Sink {
     fn take(&mut self, event: Event, model: &Model) -> ControlFlow<()> {
-        if self.cancelled.load(Ordering::Relaxed) {
+        if self.cancel.is_told() {
             return ControlFlow::Break(());
         }
         match self.convert(event, model) {
@@ -491,10 +543,15 @@ async fn sign_and_log(
     Ok((receipt, appended.into()))
 }
 
-fn open(lease: &Lease, question: &LeavesQuestion) -> Result<peerproof_wire::Openings, String> {
+fn open(
+    lease: &Lease,
+    question: &LeavesQuestion,
+    given_up: &AtomicBool,
+) -> Result<peerproof_wire::Openings, String> {
     let LeavesQuestion { offer, receipt, tokens, challenge } = question;
-    let recomputed = peerproof_proof::audit::recompute(&lease.replayer, offer, tokens)
-        .map_err(|e| e.to_string())?;
+    let replayer = lease.replayer.until(given_up);
+    let recomputed =
+        peerproof_proof::audit::recompute(&replayer, offer, tokens).map_err(|e| e.to_string())?;
     let tree = recomputed.tree().ok_or("the answer has another end")?;
     challenge::respond(offer, receipt, recomputed.leaves(), &tree, challenge)
         .map_err(|e| e.to_string())
