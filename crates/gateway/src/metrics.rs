@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use peerproof::client::{Counters, EngineFigures, Level, NodeStatus, Outcome};
+use peerproof::client::{Counters, EngineFigures, HeldModel, Level, NodeStatus, Outcome};
 
 /// Upper edges in milliseconds, for all histograms.
 const EDGES_MS: [u64; 14] =
@@ -147,7 +147,7 @@ fn render_node(out: &mut Page, status: &NodeStatus, node: &Counters) {
     }
 }
 
-fn render_models(out: &mut Page, status: &NodeStatus) {
+fn render_models<'a>(out: &mut Page, status: &'a NodeStatus) {
     let name = "peerproof_model_loaded_bytes";
     out.head(name, "gauge", "Memory of a model that is held; 0 while it is not open.");
     for model in &status.models {
@@ -155,7 +155,8 @@ fn render_models(out: &mut Page, status: &NodeStatus) {
         let labels = format!("{{model_id=\"{}\"}}", model.id);
         out.sample(name, &labels, model.loaded_bytes.unwrap_or(0));
     }
-    render_engines(out, status);
+    let engine = |model: &'a HeldModel| Some((model.id.as_str(), model.engine.as_ref()?));
+    render_engines(out, status.models.iter().filter_map(engine));
     let (name, help) = ("peerproof_memory_budget_bytes", "Memory that models may take.");
     out.one(name, "gauge", help, status.memory_budget_bytes);
 }
@@ -180,12 +181,16 @@ const ENGINE_SAMPLES: [EngineSample; 12] = [
     ("jobs_set_back_total", "counter", "Jobs that gave pages to older ones.", |f| f.jobs_set_back),
 ];
 
-fn render_engines(out: &mut Page, status: &NodeStatus) {
+/// Figures of engines, each with its model's id.
+fn render_engines<'a>(
+    out: &mut Page,
+    engines: impl Iterator<Item = (&'a str, &'a EngineFigures)> + Clone,
+) {
     for (name, kind, help, figure) in ENGINE_SAMPLES {
         let name = format!("peerproof_engine_{name}");
         out.head(&name, kind, help);
-        for (model, figures) in status.models.iter().filter_map(|m| Some((m, m.engine.as_ref()?))) {
-            out.sample(&name, &format!("{{model_id=\"{}\"}}", model.id), figure(figures));
+        for (model, figures) in engines.clone() {
+            out.sample(&name, &format!("{{model_id=\"{model}\"}}"), figure(figures));
         }
     }
 }
@@ -282,6 +287,29 @@ mod tests {
             "x_bucket{le=\"+Inf\"} 4",
             "x_sum 400.012",
             "x_count 4",
+        ] {
+            assert!(page.0.lines().any(|l| l == line), "{line} not in\n{}", page.0);
+        }
+    }
+
+    #[test]
+    fn engines_show_their_pages_and_batches() {
+        let figures = EngineFigures {
+            batch_tokens: 9,
+            pages: 10,
+            pages_used: 4,
+            pages_kept: 1,
+            reused_tokens: 64,
+            ..EngineFigures::default()
+        };
+        let mut page = Page(String::new());
+        render_engines(&mut page, [("ab", &figures)].into_iter());
+        for line in [
+            "# TYPE peerproof_engine_batch_tokens gauge",
+            "peerproof_engine_batch_tokens{model_id=\"ab\"} 9",
+            "peerproof_engine_pages_used{model_id=\"ab\"} 4",
+            "peerproof_engine_pages_free{model_id=\"ab\"} 5",
+            "peerproof_engine_reused_tokens_total{model_id=\"ab\"} 64",
         ] {
             assert!(page.0.lines().any(|l| l == line), "{line} not in\n{}", page.0);
         }

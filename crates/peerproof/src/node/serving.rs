@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use peerproof_engine::model::{Model, PromptError};
 use peerproof_engine::service::{self, Event, Refusal, Ticket};
-use peerproof_identity::{Keypair, PeerId};
+use peerproof_identity::{Keypair, PeerId, PublicKey};
 use peerproof_job::limits::COMMIT_EVERY;
 use peerproof_job::provider::{Desk, Draft, Ended, In, LeavesQuestion, Out, Step, StreamId};
 use peerproof_net::{FrameError, FrameReader, FrameWriter, Incoming};
@@ -404,7 +404,7 @@ fn start(
         sampling: offer.sampling.clone(),
         max_tokens: offer.max_tokens,
         stop: offer.stop.clone(),
-        salt: sink.shop.salts.of(offer),
+        salt: sink.shop.salts.of(&offer.key()),
     };
     let kept = Arc::clone(&lease);
     let cancel = Arc::clone(&sink.cancel);
@@ -455,8 +455,8 @@ impl Salts {
         Self(secret)
     }
 
-    fn of(&self, offer: &Signed<Offer>) -> Digest {
-        Digest::from_bytes(*blake3::keyed_hash(&self.0, offer.key().as_bytes()).as_bytes())
+    fn of(&self, router: &PublicKey) -> Digest {
+        Digest::from_bytes(*blake3::keyed_hash(&self.0, router.as_bytes()).as_bytes())
     }
 }
 
@@ -585,5 +585,30 @@ fn refusal(refusal: &Refusal) -> Failure {
             Failure::new(FailureCode::ContextLength, refusal.to_string())
         }
         _ => Failure::new(FailureCode::Internal, refusal.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_salt_is_of_one_router_on_one_run() {
+        let router = |seed: u8| Keypair::from_seed(&[seed; 32]).public();
+        let salts = Salts::new([7; 32]);
+        let salt = salts.of(&router(1));
+        assert_eq!(salt, salts.of(&router(1)));
+        assert_ne!(salt, salts.of(&router(2)));
+        assert_ne!(salt, Salts::new([8; 32]).of(&router(1)), "another run");
+        assert_ne!(salt.as_bytes(), router(1).as_bytes());
+    }
+
+    #[test]
+    fn what_was_given_up_stays_given_up() {
+        let cancel = Cancel::default();
+        assert!(!cancel.is_told());
+        cancel.cancel();
+        cancel.cancel();
+        assert!(cancel.is_told());
     }
 }
