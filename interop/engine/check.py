@@ -1,19 +1,22 @@
 #!/usr/bin/env python3
 """Recomputes the golden digests from the model files, in integers, and compares.
 
-    check.py [--prompts N] [--tokens N] [--decode] [--tables] [MODEL …]
+    check.py [--prompts N] [--tokens N] [--ruled N] [--decode] [--tables] [MODEL …]
 
 MODEL is the name of a file in vectors/engine/golden; without one, all of them
-are checked. `--prompts` and `--tokens` bound the run: the first N prompts, the
-first N tokens of each answer. The tokens of an answer are read at once, as one
+are checked. `small` is the one whose model files are made from recipes.
+`--prompts` and `--tokens` bound the run of other models: the first N prompts,
+the first N tokens of each answer; `--ruled` how many of the prompts with every
+rule of sampling are read. The tokens of an answer are read at once, as one
 text, and what each position draws is compared with the one that follows; with
 `--decode` they are drawn one after the other instead, all prompts in a batch.
 `--tables` checks vectors/engine/tables.txt and choices.txt first.
 
 Model files are looked for as the Rust tests do: in peerproof/models of the
-user's cache. The first difference ends the run with status 1 and says model,
+user's cache. No mask of a constrained answer is made here: a mask is an input
+of section 8. The first difference ends the run with status 1 and says model,
 prompt, position and field, with a digest of the keys of each layer; the Rust
-test `explain` of crates/engine/tests/golden.rs prints the same lines.
+test `explain` of crates/engine/tests/golden prints the same lines.
 """
 
 import argparse
@@ -21,6 +24,7 @@ import json
 import os
 import pathlib
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -31,9 +35,11 @@ import tables
 from choose import History, Rules, draw, report
 from forward import Model, Sequence
 from gguf import Gguf
+from recipe import file_of
 
 VECTORS = pathlib.Path(__file__).resolve().parents[2] / "vectors" / "engine"
 ARITHMETIC = 1
+SMALL = "small"
 
 
 class Differs(Exception):
@@ -43,13 +49,14 @@ class Differs(Exception):
 class Answer:
     """One golden prompt on its way through this implementation."""
 
-    def __init__(self, golden, number, tokens, layers):
-        entry = golden["prompts"][number]
-        self.number, self.entry = number, entry
-        self.offer = bytes.fromhex(golden["offer"])
+    def __init__(self, offer, name, entry, tokens, layers):
+        self.name, self.entry = name, entry
+        self.offer = bytes.fromhex(offer)
         self.seed = bytes.fromhex(entry["seed"])
         self.golden = entry["answer"][:tokens]
-        self.rules = Rules.of(entry["sampling"])
+        rules = dict(entry["sampling"])
+        self.likeliest = rules.pop("logprobs", None)
+        self.rules = Rules.of(rules)
         self.history = History(entry["prompt"])
         self.sequence = Sequence(layers)
         self.answer, self.leaves = [], []
@@ -71,16 +78,24 @@ class Answer:
     def drawn(self, logits):
         number = draw(self.seed, len(self.answer)) if self.rules.temperature_q16 else 0
         following = self.rules.choose(logits, self.history, number)
+        if self.likeliest is not None:
+            self.compare_report(logits, following)
         self.answer.append(following)
         self.history.push(following)
         return proof.logits_digest(self.offer, logits), number, following
+
+    def compare_report(self, logits, following):
+        step = len(self.answer)
+        got, expected = report_row(logits, following, self.likeliest), self.entry["reported"][step]
+        if got != expected:
+            raise Differs(f"{self.name}, step {step}: reports {got}, expected {expected}")
 
     def compare(self, position, state, drawn):
         leaf, expected = self.leaves[-1].hex(), self.entry["leaves"].split()[position]
         following = self.golden[len(self.answer) - 1] if drawn else None
         if leaf.startswith(expected) and (drawn is None or drawn[2] == following):
             return
-        lines = [f"prompt {self.number}, position {position}: leaf {leaf}, expected {expected}…"]
+        lines = [f"{self.name}, position {position}: leaf {leaf}, expected {expected}…"]
         lines += self.sequence.key_digests(position)
         lines.append(f"state {state.hex()}")
         if drawn:
@@ -97,7 +112,7 @@ class Answer:
         root = proof.root([*self.leaves, closing]).hex()
         for field, got in (("digest", digest(self.leaves)), ("root", root)):
             if got != self.entry[field]:
-                raise Differs(f"prompt {self.number}: {field} {got}, not {self.entry[field]}")
+                raise Differs(f"{self.name}: {field} {got}, not {self.entry[field]}")
 
 
 def digest(hashes):
@@ -122,27 +137,68 @@ def decode(model, answers):
             answer.settle(answer.answer[-1:], states[i : i + 1], logits[i : i + 1])
 
 
-def check_model(name, options):
-    golden = json.loads((VECTORS / "golden" / f"{name}.json").read_text())
-    path = model_file(name)
-    got = blake3(path.read_bytes()).hexdigest()
-    if (golden["model"], golden["arithmetic"]) != (got, ARITHMETIC):
-        raise Differs(f"{path} is {got}, arithmetic {ARITHMETIC}; the digests are of another")
-    count = min(options.prompts or len(golden["prompts"]), len(golden["prompts"]))
-    tokens = options.tokens or golden["tokens"]
-    longest = max(len(entry["prompt"]) for entry in golden["prompts"])
-    model = Model(Gguf(path), longest + tokens)
-    answers = [Answer(golden, i, tokens, len(model.layers)) for i in range(count)]
-    if options.decode:
+def follow(model, answers, decoded):
+    """Runs answers in one of the two ways, and compares them."""
+    if decoded:
         decode(model, answers)
     for answer in answers:
-        if not options.decode:
+        if not decoded:
             read_at_once(model, answer)
         answer.finish()
-    everything = digest([bytes.fromhex(entry["digest"]) for entry in golden["prompts"]])
+    return sum(len(answer.leaves) for answer in answers)
+
+
+def compare_whole(golden, entries):
+    everything = digest([bytes.fromhex(entry["digest"]) for entry in entries])
     if everything != golden["digest"]:
         raise Differs(f"digest {everything}, not {golden['digest']}")
-    return sum(len(answer.leaves) for answer in answers), count
+
+
+def golden_file(name):
+    golden = json.loads((VECTORS / "golden" / f"{name}.json").read_text())
+    if golden["arithmetic"] != ARITHMETIC:
+        raise Differs(f"arithmetic {golden['arithmetic']}, not {ARITHMETIC}")
+    return golden
+
+
+def check_model(name, options):
+    golden = golden_file(name)
+    path = model_file(name)
+    got = blake3(path.read_bytes()).hexdigest()
+    if golden["model"] != got:
+        raise Differs(f"{path} is {got}; the digests are of {golden['model']}")
+    tokens = golden["tokens"] if options.tokens is None else options.tokens
+    entries = golden["prompts"][: options.prompts] + golden["ruled"][: options.ruled]
+    longest = max(len(entry["prompt"]) for entry in entries)
+    model = Model(Gguf(path), longest + tokens)
+    answers = [
+        Answer(golden["offer"], f"prompt {number}", entry, tokens, len(model.layers))
+        for number, entry in enumerate(golden["prompts"] + golden["ruled"])
+        if any(entry is asked for asked in entries)
+    ]
+    leaves = follow(model, answers, options.decode)
+    compare_whole(golden, golden["prompts"])
+    return f"{leaves} leaves of {len(answers)} prompts"
+
+
+def check_small(options):
+    """Every small file, made from its recipe and read as any other."""
+    golden = golden_file(SMALL)
+    leaves = 0
+    for made in golden["files"]:
+        name = made["recipe"]["name"]
+        content = file_of(made["recipe"])
+        if blake3(content).hexdigest() != made["model"]:
+            raise Differs(f"{name}: the recipe makes another file")
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(content)
+            file.flush()
+            entry = made["prompt"]
+            model = Model(Gguf(file.name), len(entry["prompt"]) + golden["tokens"])
+        answer = Answer(golden["offer"], name, entry, golden["tokens"], len(model.layers))
+        leaves += follow(model, [answer], options.decode)
+    compare_whole(golden, [made["prompt"] for made in golden["files"]])
+    return f"{leaves} leaves of {len(golden['files'])} small files"
 
 
 def model_file(name):
@@ -190,22 +246,28 @@ def check_choices():
 
 def row_of_choices(logits, asked):
     if len(asked) == 1:
-        chosen, likeliest = report(logits, int(asked[0]), 5)
-        return " ".join([str(chosen), *(f"{token}:{value}" for token, value in likeliest)])
+        return report_row(logits, int(asked[0]), 5)
     if len(asked) == 3:
         return drawn_in_turn(logits, Rules(*map(int, asked)), History([]), 8)
+    mask = np.arange(len(logits)) % 7 == 3 if asked[0] == "3mod7" else None
+    asked = asked[-8:]
     pairs = [] if asked[7] == "-" else asked[7].split(",")
     bias = [tuple(map(int, pair.split(":"))) for pair in pairs]
     history = History([1040, 2617, 17])
     history.push(2459)
     history.push(2459)
-    return drawn_in_turn(logits, Rules(*map(int, asked[:7]), bias), history, 12)
+    return drawn_in_turn(logits, Rules(*map(int, asked[:7]), bias), history, 12, mask)
 
 
-def drawn_in_turn(logits, rules, history, steps):
+def report_row(logits, chosen, count):
+    own, likeliest = report(logits, chosen, count)
+    return " ".join([str(own), *(f"{token}:{value}" for token, value in likeliest)])
+
+
+def drawn_in_turn(logits, rules, history, steps, mask=None):
     tokens = []
     for step in range(steps):
-        tokens.append(rules.choose(logits, history, draw(bytes([7] * 32), step)))
+        tokens.append(rules.choose(logits, history, draw(bytes([7] * 32), step), mask))
         history.push(tokens[-1])
     return " ".join(map(str, tokens))
 
@@ -215,6 +277,7 @@ def arguments():
     parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument("--prompts", type=int, help="only the first N prompts")
     parser.add_argument("--tokens", type=int, help="only the first N tokens of each answer")
+    parser.add_argument("--ruled", type=int, help="only the first N prompts with every rule")
     parser.add_argument("--decode", action="store_true", help="draw tokens one after the other")
     parser.add_argument("--tables", action="store_true", help="check tables and choices as well")
     return parser.parse_args()
@@ -229,9 +292,9 @@ def main():
             print(f"{check_tables()} tables and {check_choices()} rows of choices agree")
         for place in names:
             start = time.monotonic()
-            leaves, prompts = check_model(place, options)
+            checked = check_small(options) if place == SMALL else check_model(place, options)
             took = time.monotonic() - start
-            print(f"{place}: {leaves} leaves of {prompts} prompts agree ({took:.0f} s)", flush=True)
+            print(f"{place}: {checked} agree ({took:.0f} s)", flush=True)
     except Differs as difference:
         sys.exit(f"{place}: {difference}")
 

@@ -211,17 +211,13 @@ fn choices_are_the_pinned_ones() {
     check_vector("choices.txt", &lines);
 }
 
-/// Choices under every rule, the chosen tokens joining the answer; and what
-/// would be reported of the raw logits.
-fn ruled_choices(logits: &[i32]) -> String {
-    let mut lines = "# temperature top-k top-p min-p repetition presence frequency bias(token:value,...): \
-         tokens of steps 0..12, prompt 1040 2617 17, answer so far 2459 2459, each token joining it\n"
-        .to_owned();
+/// Rules in turn, then all of them; the last two are for a mask.
+fn rules() -> Vec<Sampling> {
     let bias = |pairs: &[(u32, i32)]| -> Vec<LogitBias> {
         pairs.iter().map(|&(token, bias_q16)| LogitBias { token, bias_q16 }).collect()
     };
     let (hot, off) = (Sampling { temperature_q16: 65_536, ..Sampling::GREEDY }, Sampling::GREEDY);
-    let rules = [
+    let mut rules = vec![
         Sampling { repetition_q16: 72_090, ..off.clone() },
         Sampling { repetition_q16: 45_000, ..off.clone() },
         Sampling { presence_q16: 131_072, ..off.clone() },
@@ -245,30 +241,53 @@ fn ruled_choices(logits: &[i32]) -> String {
             presence_q16: -5_000,
             frequency_q16: 9_999,
             bias: bias(&[(0, 400_000), (17, 300_001), (4095, -7)]),
-            ..hot
+            ..hot.clone()
         },
     ];
-    for sampling in rules {
+    let hot = Sampling { repetition_q16: 70_000, presence_q16: 9_000, ..hot };
+    rules.push(hot.clone());
+    rules.push(Sampling { top_k: 30, bias: bias(&[(10, 500_000)]), ..hot });
+    rules
+}
+
+/// Choices under every rule, the chosen tokens joining the answer; and what
+/// would be reported of the raw logits.
+fn ruled_choices(logits: &[i32]) -> String {
+    let mut lines = "# temperature top-k top-p min-p repetition presence frequency bias(token:value,...): \
+         tokens of steps 0..12, prompt 1040 2617 17, answer so far 2459 2459, each token joining it\n"
+        .to_owned();
+    // Every seventh token from the third on may be chosen.
+    let words: Vec<u32> = (0..128u32)
+        .map(|word| {
+            (0..32).filter(|bit| (word * 32 + bit) % 7 == 3).fold(0, |set, bit| set | 1 << bit)
+        })
+        .collect();
+    for (at, sampling) in rules().into_iter().enumerate() {
+        let mask = (at >= 10).then_some(&words[..]);
+        if at == 10 {
+            lines += "# the same where only tokens that are 3 modulo 7 may be chosen\n";
+        }
         let mut history = History::of_prompt(&[1040, 2617, 17]);
         history.push(2459);
         history.push(2459);
         let mut adjusted = Vec::new();
         let tokens: Vec<String> = (0..12)
             .map(|step| {
-                adjust(logits, &sampling, &history, None, &mut adjusted);
+                adjust(logits, &sampling, &history, mask, &mut adjusted);
                 let token = choose_adjusted(&adjusted, &sampling, draw(&[7; 32], step)).unwrap();
                 history.push(token);
                 token.to_string()
             })
             .collect();
+        let marked = if mask.is_some() { "3mod7 " } else { "" };
         let Sampling { temperature_q16, top_k, top_p_q16, min_p_q16, .. } = sampling;
         let Sampling { repetition_q16, presence_q16, frequency_q16, ref bias, .. } = sampling;
         let pairs: Vec<String> =
             bias.iter().map(|b| format!("{}:{}", b.token, b.bias_q16)).collect();
         let pairs = if pairs.is_empty() { "-".to_owned() } else { pairs.join(",") };
         lines += &format!(
-            "{temperature_q16} {top_k} {top_p_q16} {min_p_q16} {repetition_q16} {presence_q16} \
-             {frequency_q16} {pairs}: {}\n",
+            "{marked}{temperature_q16} {top_k} {top_p_q16} {min_p_q16} {repetition_q16} \
+             {presence_q16} {frequency_q16} {pairs}: {}\n",
             tokens.join(" ")
         );
     }

@@ -3,8 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use peerproof_wire::{Digest, Sampling};
+use peerproof_proof::Step;
+use peerproof_proof::transcript::{Transcript, leaf_hash};
+use peerproof_wire::{Digest, LogitBias, Sampling, Stop};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 /// Answer tokens of every prompt.
 pub(crate) const TOKENS: usize = 64;
@@ -22,8 +25,10 @@ pub(crate) struct Golden {
     pub(crate) tokens: usize,
     /// BLAKE3 of the digests of all prompts.
     pub(crate) digest: String,
-    /// The prompts.
+    /// The prompts that the digest covers.
     pub(crate) prompts: Vec<Entry>,
+    /// More prompts, with every rule of sampling on.
+    pub(crate) ruled: Vec<Entry>,
 }
 
 /// One prompt and what follows from it.
@@ -45,71 +50,158 @@ pub(crate) struct Entry {
     pub(crate) digest: String,
     /// Root of the transcript, the closing leaf included.
     pub(crate) root: String,
+    /// What is reported with each token of the answer, if that is asked for: its
+    /// value, then the likeliest tokens with theirs.
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub(crate) reported: Vec<String>,
 }
 
-/// The sampling parameters as the wire has them.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// The sampling parameters as the wire has them; rules that are off are left out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Parameters {
     pub(crate) temperature_q16: u32,
     pub(crate) top_k: u32,
     pub(crate) top_p_q16: u32,
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub(crate) min_p_q16: u32,
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub(crate) repetition_q16: u32,
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub(crate) presence_q16: i32,
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub(crate) frequency_q16: i32,
+    /// Tokens and what is added.
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub(crate) bias: Vec<(u32, i32)>,
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub(crate) logprobs: Option<u32>,
+}
+
+fn is_off<T: Default + PartialEq>(rule: &T) -> bool {
+    *rule == T::default()
 }
 
 impl From<Sampling> for Parameters {
     fn from(sampling: Sampling) -> Self {
-        let Sampling { temperature_q16, top_k, top_p_q16, .. } = sampling;
-        Self { temperature_q16, top_k, top_p_q16 }
+        let Sampling { temperature_q16, top_k, top_p_q16, min_p_q16, .. } = sampling;
+        let Sampling { repetition_q16, presence_q16, frequency_q16, logprobs, .. } = sampling;
+        Self {
+            temperature_q16,
+            top_k,
+            top_p_q16,
+            min_p_q16,
+            repetition_q16,
+            presence_q16,
+            frequency_q16,
+            bias: sampling.bias.iter().map(|bias| (bias.token, bias.bias_q16)).collect(),
+            logprobs,
+        }
     }
 }
 
-impl From<Parameters> for Sampling {
-    fn from(parameters: Parameters) -> Self {
-        let Parameters { temperature_q16, top_k, top_p_q16 } = parameters;
-        Self { temperature_q16, top_k, top_p_q16, ..Self::GREEDY }
+impl From<&Parameters> for Sampling {
+    fn from(parameters: &Parameters) -> Self {
+        let bias = |&(token, bias_q16)| LogitBias { token, bias_q16 };
+        Self {
+            temperature_q16: parameters.temperature_q16,
+            top_k: parameters.top_k,
+            top_p_q16: parameters.top_p_q16,
+            min_p_q16: parameters.min_p_q16,
+            repetition_q16: parameters.repetition_q16,
+            presence_q16: parameters.presence_q16,
+            frequency_q16: parameters.frequency_q16,
+            bias: parameters.bias.iter().map(bias).collect(),
+            logprobs: parameters.logprobs,
+            ..Self::GREEDY
+        }
     }
 }
 
-fn path(name: &str) -> PathBuf {
+impl Entry {
+    /// A prompt before its answer.
+    pub(crate) fn asked(seed: String, sampling: Sampling, prompt: Vec<u32>) -> Self {
+        Self {
+            seed,
+            sampling: sampling.into(),
+            prompt,
+            answer: vec![],
+            text: String::new(),
+            leaves: String::new(),
+            digest: String::new(),
+            root: String::new(),
+            reported: vec![],
+        }
+    }
+
+    /// Takes the leaves of its answer.
+    pub(crate) fn settle(&mut self, steps: Vec<Step>) {
+        let mut transcript = Transcript::new();
+        let leaves: Vec<Digest> = steps.iter().map(|s| leaf_hash(&s.clone().into())).collect();
+        self.reported = steps.iter().filter_map(reported).collect();
+        for step in steps {
+            transcript.push(&step.into()).expect("leaves in their order");
+        }
+        let count = self.answer.len() as u32;
+        let tree = transcript.close(Stop::Length, count, &self.text).expect("a whole answer");
+        (self.leaves, self.digest) = (short(&leaves), digest(&leaves));
+        self.root = tree.commitment().root.to_string();
+    }
+}
+
+/// What is reported with the token that a step draws.
+pub(crate) fn reported(step: &Step) -> Option<String> {
+    let report = step.drawn.as_ref()?.logprobs.as_ref()?;
+    let likeliest = report.top.iter().map(|(token, value)| format!(" {token}:{value}"));
+    Some(likeliest.fold(report.chosen_q16.to_string(), |line, next| line + &next))
+}
+
+/// The file of that name.
+pub(crate) fn path(name: &str) -> PathBuf {
     let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../vectors/engine/golden");
     vectors.join(name).with_extension("json")
 }
 
 impl Golden {
     pub(crate) fn read(name: &str) -> Self {
-        let golden: Self = serde_json::from_slice(&fs::read(path(name)).unwrap()).unwrap();
-        let digests: Vec<Digest> =
-            golden.prompts.iter().map(|entry| entry.digest.parse().unwrap()).collect();
-        assert_eq!(golden.digest, digest(&digests), "the file's own digest");
+        let bytes = fs::read(path(name)).expect("a golden file");
+        let golden: Self = serde_json::from_slice(&bytes).expect("golden digests");
+        assert_eq!(golden.digest, of_entries(&golden.prompts), "the file's own digest");
         golden
     }
 
     /// Writes the file, a line a prompt.
     pub(crate) fn write(&self, name: &str) {
-        let mut head = serde_json::to_value(Self { prompts: vec![], ..self.head() }).unwrap();
-        head.as_object_mut().unwrap().remove("prompts");
-        let head = serde_json::to_string_pretty(&head).unwrap();
-        let lines: Vec<String> =
-            self.prompts.iter().map(|entry| serde_json::to_string(entry).unwrap()).collect();
-        let text = format!(
-            "{},\n  \"prompts\": [\n{}\n  ]\n}}\n",
-            head.trim_end_matches("\n}"),
-            lines.join(",\n")
-        );
-        fs::create_dir_all(path(name).parent().unwrap()).unwrap();
-        fs::write(path(name), text).unwrap();
+        let head = json!({
+            "model": self.model,
+            "arithmetic": self.arithmetic,
+            "offer": self.offer,
+            "tokens": self.tokens,
+            "digest": self.digest,
+        });
+        write(name, &head, &[("prompts", lines(&self.prompts)), ("ruled", lines(&self.ruled))]);
     }
+}
 
-    fn head(&self) -> Self {
-        let Self { model, arithmetic, offer, tokens, digest, .. } = self;
-        Self {
-            model: model.clone(),
-            arithmetic: *arithmetic,
-            offer: offer.clone(),
-            tokens: *tokens,
-            digest: digest.clone(),
-            prompts: vec![],
-        }
+/// Each of them as JSON in one line.
+pub(crate) fn lines<T: Serialize>(values: &[T]) -> Vec<String> {
+    let line = |value| serde_json::to_string(value).expect("plain values");
+    values.iter().map(line).collect()
+}
+
+/// Writes a golden file: the head, then lists with an element a line.
+pub(crate) fn write(name: &str, head: &serde_json::Value, lists: &[(&str, Vec<String>)]) {
+    let head = serde_json::to_string_pretty(head).expect("plain values");
+    let mut text = head.trim_end_matches("\n}").to_owned();
+    for (list, lines) in lists {
+        text += &format!(",\n  \"{list}\": [\n{}\n  ]", lines.join(",\n"));
     }
+    fs::write(path(name), text + "\n}\n").expect("a directory of golden files");
+}
+
+/// BLAKE3 of the digests of prompts.
+pub(crate) fn of_entries<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> String {
+    let own = |entry: &Entry| entry.digest.parse().expect("a digest");
+    digest(&entries.into_iter().map(own).collect::<Vec<Digest>>())
 }
 
 /// BLAKE3 of digests, one after the other, in hex.

@@ -42,6 +42,7 @@ const LETTER: &str = "Dear neighbour,\n\nthank you for looking after the cat whi
 const LIST: &str = "Ten things to see from a slow train: a heron,";
 
 /// A prompt in the making.
+#[derive(Clone)]
 pub(crate) struct Cut {
     /// What it is cut from.
     pub(crate) text: &'static str,
