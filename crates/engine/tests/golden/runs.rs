@@ -189,7 +189,7 @@ pub(crate) fn job(golden: &Golden, entry: &Entry, max_tokens: u32) -> Job {
         sampling: (&entry.sampling).into(),
         max_tokens,
         stop: vec![],
-        salt: entry.seed.parse().unwrap(),
+        salt: entry.seed.parse().expect("a digest"),
     }
 }
 
