@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::attend::{self, Cache, Dots, Query};
 use super::rows::{self, Normed, WideNormed};
 use super::{Acts, Sink};
-use crate::pack::{CHOICES, Layout, Levels};
+use crate::pack::{CHOICES, Layout, Levels, Packing};
 use crate::weights::Matrix;
 
 pub(super) fn norm(x: &[i32], normed: &Normed<'_>, out: &mut [i64]) {
@@ -33,6 +33,10 @@ pub(super) fn attend(
 /// Rows of activations that share the decoding of a block.
 const TILE: usize = 8;
 
+/// The product of one group's blocks with as many activation rows as there is
+/// room for sums, from a given one on.
+type Tile = fn(&[u8], &Acts, usize, &mut [[i64; 16]]);
+
 pub(super) fn sweep<S: Sink>(
     matrix: &Matrix,
     acts: &Acts,
@@ -40,21 +44,14 @@ pub(super) fn sweep<S: Sink>(
     groups: Range<usize>,
     sink: &mut S,
 ) {
-    let layout = matrix.packing().layout();
+    let tile = tile_of(matrix.packing());
     for group in groups {
         let blocks = matrix.group(group);
         let mut first = rows.start;
         while first < rows.end {
             let count = (rows.end - first).min(TILE);
             let mut out = [[0i64; 16]; TILE];
-            for (at, block) in blocks.chunks_exact(layout.bytes()).enumerate() {
-                let start = at * layout.columns;
-                if layout.levels == Levels::None {
-                    add_dense(block, acts, (first, start), &mut out[..count]);
-                } else {
-                    add_block(&layout, block, acts, (first, start), &mut out[..count]);
-                }
-            }
+            tile(blocks, acts, first, &mut out[..count]);
             for (row, out) in (first..).zip(&out[..count]) {
                 sink.take(row, group, out);
             }
@@ -63,11 +60,42 @@ pub(super) fn sweep<S: Sink>(
     }
 }
 
+/// The tile of a packing, compiled for that packing alone: shifts and masks are
+/// constants there.
+fn tile_of(packing: Packing) -> Tile {
+    match packing {
+        Packing::Dense => |blocks, acts, row, out| {
+            for (at, block) in blocks.chunks_exact(Packing::Dense.layout().bytes()).enumerate() {
+                add_dense(block, acts, (row, 32 * at), out);
+            }
+        },
+        Packing::Q4_0 => tile::<{ Packing::Q4_0 as usize }>,
+        Packing::Q4_1 => tile::<{ Packing::Q4_1 as usize }>,
+        Packing::Q5_0 => tile::<{ Packing::Q5_0 as usize }>,
+        Packing::Q5_1 => tile::<{ Packing::Q5_1 as usize }>,
+        Packing::Q8_0 => tile::<{ Packing::Q8_0 as usize }>,
+        Packing::Iq4Nl => tile::<{ Packing::Iq4Nl as usize }>,
+        Packing::Q2K => tile::<{ Packing::Q2K as usize }>,
+        Packing::Q3K => tile::<{ Packing::Q3K as usize }>,
+        Packing::Q4K => tile::<{ Packing::Q4K as usize }>,
+        Packing::Q5K => tile::<{ Packing::Q5K as usize }>,
+        Packing::Q6K => tile::<{ Packing::Q6K as usize }>,
+    }
+}
+
+fn tile<const PACKING: usize>(blocks: &[u8], acts: &Acts, row: usize, out: &mut [[i64; 16]]) {
+    let layout = const { Packing::ALL[PACKING].layout() };
+    for (at, block) in blocks.chunks_exact(layout.bytes()).enumerate() {
+        add_block(&layout, block, acts, (row, at * layout.columns), out);
+    }
+}
+
 /// Pairs of columns of sixteen rows, as 16-bit integers, even column first.
 type Pairs = [[i16; 32]; 16];
 
 /// Adds the product of one block with activation rows from `row` on, columns
 /// from `start` on.
+#[inline(always)]
 fn add_block(
     layout: &Layout,
     block: &[u8],
@@ -115,6 +143,7 @@ fn add_dense(block: &[u8], acts: &Acts, (row, start): (usize, usize), out: &mut 
 }
 
 /// Reads the unsigned (or, of 8 bits, signed) integers of pairs from `first` on.
+#[inline(always)]
 fn decode(layout: &Layout, block: &[u8], first: usize, pairs: &mut [[i16; 32]]) {
     for (at, pair) in (first..).zip(pairs) {
         if layout.low == 8 {
@@ -147,6 +176,7 @@ fn read_plane(plane: &[u8], bits: usize, pair: usize, mut take: impl FnMut(usize
 }
 
 /// Scale and minimum of a stretch for sixteen rows.
+#[inline(always)]
 fn factors(
     layout: &Layout,
     block: &[u8],

@@ -30,8 +30,9 @@ pub(super) const CHOSEN: [u8; 16] = {
 /// The most activation rows of a tile.
 pub(super) const MAX_TILE: usize = 8;
 
-/// A product of one group with some activation rows from a given one on.
-pub(super) type Tile = unsafe fn(&[u8], &Acts, usize, &mut [[i64; 16]; MAX_TILE]);
+/// A product of one group with some activation rows from a given one on, and
+/// whether to ask for weights ahead: the first tile of a group waits for memory.
+pub(super) type Tile = unsafe fn(&[u8], &Acts, usize, bool, &mut [[i64; 16]; MAX_TILE]);
 
 /// Sixteen rows' vectors in the registers of an instruction set.
 ///
@@ -98,6 +99,7 @@ pub(super) unsafe fn tile<L: Lanes, const PACKING: usize, const T: usize>(
     blocks: &[u8],
     acts: &Acts,
     row: usize,
+    ahead: bool,
     out: &mut [[i64; 16]; MAX_TILE],
 ) {
     let layout = const { Packing::ALL[PACKING].layout() };
@@ -116,7 +118,7 @@ pub(super) unsafe fn tile<L: Lanes, const PACKING: usize, const T: usize>(
         };
         for (at, block) in blocks.chunks_exact(layout.bytes()).enumerate() {
             let base = block.as_ptr();
-            if T == 1 {
+            if ahead {
                 L::prefetch(base, layout.bytes());
             }
             if let Levels::None = layout.levels {
@@ -307,10 +309,12 @@ macro_rules! define_sweep {
             blocks: &[u8],
             acts: &Acts,
             row: usize,
+            ahead: bool,
             out: &mut [[i64; 16]; MAX_TILE],
         ) {
+            use $crate::kernels::tile::tile;
             // SAFETY: this function is compiled for the features.
-            unsafe { $crate::kernels::tile::tile::<$lanes, PACKING, T>(blocks, acts, row, out) }
+            unsafe { tile::<$lanes, PACKING, T>(blocks, acts, row, ahead, out) }
         }
 
         /// The tiles of a packing, each with its activation rows, the widest first.
@@ -337,7 +341,7 @@ macro_rules! define_sweep {
                     let (count, tile) = fitting.unwrap_or(narrowest);
                     let mut out = [[0i64; 16]; MAX_TILE];
                     // SAFETY: the tiles are compiled for this function's features.
-                    unsafe { tile(blocks, acts, row, &mut out) };
+                    unsafe { tile(blocks, acts, row, row == rows.start, &mut out) };
                     for (t, out) in out[..count].iter().enumerate() {
                         sink.take(row + t, group, out);
                     }

@@ -9,7 +9,7 @@ use super::super::{Acts, Sink};
 use crate::pack::Packing;
 use crate::weights::Matrix;
 
-/// How far ahead a single row asks for weights.
+/// How far ahead weights are asked for.
 const PREFETCH_BYTES: usize = 4096;
 
 // Four rows: the inner sums of more would not fit sixteen registers.

@@ -8,7 +8,7 @@ use super::super::{Acts, Sink};
 use crate::pack::Packing;
 use crate::weights::Matrix;
 
-/// How far ahead a single row asks for weights.
+/// How far ahead weights are asked for.
 const PREFETCH_BYTES: usize = 4096;
 
 define_sweep!(Avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", [8 4 2 1]);
@@ -113,7 +113,9 @@ impl Lanes for Avx512 {
                         pairs = in(zmm_reg) pairs,
                         values = in(reg) values[t],
                         at = in(reg) at,
-                        options(pure, readonly, nostack, preserves_flags)
+                        // Not pure: in order, or all pairs would be unpacked before the
+                        // first is used, and push sums out of the registers.
+                        options(nostack, preserves_flags)
                     );
                 }
             }
