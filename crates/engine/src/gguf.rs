@@ -171,11 +171,11 @@ impl Source {
             && range.start < range.end
             && range.end <= map.len()
         {
-            // SAFETY: the mapping is private and never written to, so no page of it
-            // differs from the file's. A page dropped is filled from the file when
-            // it is next read, by whatever thread and through whatever slice: what
-            // any reader sees doesn't change. That holds for the whole pages which
-            // the range is widened to as well. The range lies in the mapping.
+            // SAFETY: the mapping is read-only, so no page of it differs from the
+            // file's. A page dropped is filled from the file when it is next read, by
+            // whatever thread and through whatever slice: what any reader sees doesn't
+            // change. That holds for the whole pages which the range is widened to as
+            // well. The range lies in the mapping.
             #[allow(unsafe_code, reason = "dropping pages is unsafe by nature; see SAFETY")]
             let dropped = unsafe {
                 map.unchecked_advise_range(
@@ -202,10 +202,11 @@ fn map(path: &Path) -> Result<memmap2::Mmap, GgufError> {
             "not a regular file",
         )));
     }
-    // SAFETY: the mapping is private and read-only. The model store never writes
-    // to a file in place (it writes beside it and renames), so the bytes under
-    // the mapping don't change; someone who truncates a model by hand while it
-    // is served ends this process with SIGBUS, as with any mapped file.
+    // SAFETY: the mapping is read-only. The model store never writes to a file in
+    // place (it writes beside it and renames), so the bytes under the mapping don't
+    // change. Whoever may write to the file by hand can break that: truncating it
+    // while it is being read here ends this process with SIGBUS, as with any mapped
+    // file. Once a model is loaded nothing reads the mapping any more.
     #[allow(unsafe_code, reason = "mapping a file is unsafe by nature; see SAFETY")]
     unsafe { memmap2::MmapOptions::new().map(&file) }.map_err(io)
 }

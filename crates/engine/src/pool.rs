@@ -59,8 +59,9 @@ impl Pool {
                 .name(format!("engine-{index}"))
                 .spawn(move || state.serve(index))
         };
-        // A thread the system refuses is one helper fewer, not an error.
-        let workers = (1..threads.max(1)).filter_map(|index| spawn(index).ok()).collect();
+        // A thread the system refuses ends the list: fewer helpers, not an error. None
+        // is left out, since a thread's number is its place in what it is lent.
+        let workers = (1..threads.max(1)).map_while(|index| spawn(index).ok()).collect();
         Self { state, workers, number: 0 }
     }
 
@@ -110,10 +111,11 @@ impl Pool {
             }
             std::hint::spin_loop();
         }
+        let panicked = state.panicked.swap(false, Ordering::Relaxed);
         if let Some(payload) = panic {
             resume_unwind(payload);
         }
-        assert!(!state.panicked.swap(false, Ordering::Relaxed), "a worker thread panicked");
+        assert!(!panicked, "a worker thread panicked");
     }
 }
 
@@ -256,5 +258,23 @@ mod tests {
     fn a_panic_reaches_the_caller() {
         let mut pool = Pool::new(2);
         pool.run(2, &|_, piece| assert!(piece != 1, "panicked on purpose"));
+    }
+
+    #[test]
+    fn a_panic_is_told_once() {
+        let mut pool = Pool::new(2);
+        let caller = AtomicBool::new(false);
+        // The caller gets a piece for certain, and panics in it.
+        let work = |thread: usize, _: usize| {
+            if thread == 0 {
+                caller.store(true, Ordering::Release);
+                resume_unwind(Box::new("on purpose"));
+            }
+            while !caller.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+        };
+        assert!(catch_unwind(AssertUnwindSafe(|| pool.run(2, &work))).is_err());
+        pool.run(2, &|_, _| ());
     }
 }

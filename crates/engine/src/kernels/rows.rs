@@ -19,7 +19,7 @@ pub(crate) struct Normed<'a> {
 #[inline(always)]
 pub(super) fn norm(x: &[i32], normed: &Normed<'_>, out: &mut [i64]) {
     let (root, k) = inverse_root(x.len() as u64, sum_of_squares(x) + u128::from(normed.epsilon));
-    // k ≥ 23: a mean square of at least 1 / n keeps it above NORM_BITS.
+    // k ≥ 22: sums are at least 1 and rows at most 2^16 long, so it is above NORM_BITS.
     let (root, shift) = (root as i64, k - NORM_BITS as u32);
     for ((out, &x), &gain) in out.iter_mut().zip(x).zip(normed.gain) {
         let unit = round_shift(i64::from(x).wrapping_mul(root), shift) as i32;
