@@ -12,6 +12,7 @@ pub mod cap;
 pub mod fixed;
 pub mod half;
 pub mod tables;
+pub mod turns;
 
 /// The version of the arithmetic, carried in every receipt.
 pub const VERSION: u32 = 1;

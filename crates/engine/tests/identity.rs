@@ -8,7 +8,7 @@ mod support;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
-use peerproof_engine::arith::{fixed, half::Exact, tables::tables};
+use peerproof_engine::arith::{fixed, half::Exact, tables::tables, turns};
 use peerproof_engine::forward::{Item, Runner};
 use peerproof_engine::gguf::Gguf;
 use peerproof_engine::kernels::KernelPath;
@@ -182,10 +182,10 @@ fn tables_are_the_pinned_ones() {
     lines += &line("ln", ln);
     for base in [10_000f32, 100_000.0, 500_000.0, 1_000_000.0] {
         let base_exact = Exact::from_f32(base.to_bits()).unwrap();
-        let frequency = |i| fixed::frequency(base_exact, i, 64, &[]).unwrap();
-        let frequencies: Vec<u64> = (0..32).map(frequency).collect();
-        let angles = (0..8192u64)
-            .flat_map(|p| frequencies.iter().map(move |f| fixed::cos_sin(f.wrapping_mul(p))));
+        let frequency = |i| turns::frequency(base_exact, i, 64, &[]).unwrap();
+        let frequencies: Vec<u128> = (0..32).map(frequency).collect();
+        let angles = (0..8192)
+            .flat_map(|p| frequencies.iter().map(move |&f| fixed::cos_sin(turns::angle(f, p))));
         let bytes =
             angles.flat_map(|(cos, sin)| [cos.to_le_bytes(), sin.to_le_bytes()].concat()).collect();
         lines += &line(&format!("rope-{base}-64-8192"), bytes);

@@ -76,25 +76,6 @@ pub fn log2(x: Exact) -> Option<i128> {
     Some((i128::from(whole) << 62) + i128::from(fraction))
 }
 
-/// A frequency in turns per position at 2^-64: `base^(-2i/d) / (2π · factors)`.
-/// `None` where `base` or a factor is not positive, or the result is a turn or
-/// more.
-#[must_use]
-pub fn frequency(base: Exact, index: u32, dims: u32, factors: &[Exact]) -> Option<u64> {
-    let two_pi = Exact { mantissa: TWO_PI_60 as i64, exponent: -60 };
-    let wide = log2(base)? * i128::from(2 * index) / i128::from(dims);
-    let mut y = wide + log2(two_pi)?;
-    for &factor in factors {
-        y += log2(factor)?;
-    }
-    // base^0 / 2π is below a fifth of a turn; a factor below 1 could lift it.
-    let y = u128::try_from(y).ok()?;
-    if y >> 62 >= 64 {
-        return Some(0);
-    }
-    exp2_neg(y).checked_mul(4)
-}
-
 /// `round(√n · 2^20)`.
 #[must_use]
 pub const fn root_20(n: u64) -> u64 {
@@ -135,6 +116,7 @@ pub fn scale_60(x: u64, factor: Exact) -> Option<u64> {
     let wide = match factor.exponent {
         0..=30 => wide << factor.exponent,
         -120..0 => ((wide >> (-factor.exponent - 1)) + 1) >> 1,
+        ..-120 => 0,
         _ => return None,
     };
     u64::try_from(wide).ok().filter(|&scaled| scaled < 4 * ONE_60)
@@ -256,6 +238,8 @@ mod tests {
             assert_eq!(scaled.is_some(), factor < 4.0);
         }
         assert_eq!(scale_60(3 << 58, exact(1.5)), Some(9 << 57));
+        assert_eq!(scale_60(ONE_60, exact(f32::MIN_POSITIVE)), Some(0));
+        assert_eq!(scale_60(ONE_60, exact(f32::MAX)), None);
         for (base, context, turns) in
             [(10_000f32, 4096, 32f32), (1e6, 32_768, 1.0), (500_000.0, 8192, 0.7), (1e4, 1, 900.0)]
         {
@@ -270,17 +254,6 @@ mod tests {
             assert_eq!(magnified_cos_sin(turns, ONE_60), cos_sin(turns));
             let (cos, _) = magnified_cos_sin(turns, 3 << 59);
             assert!((f64::from(cos) - 1.5 * f64::from(cos_sin(turns).0)).abs() <= 1.5);
-        }
-    }
-
-    #[test]
-    fn frequencies_are_powers_of_the_base() {
-        let base = Exact::from_f32(100_000f32.to_bits()).unwrap();
-        let one = Exact { mantissa: 1, exponent: 0 };
-        for i in 0..32 {
-            let got = frequency(base, i, 64, &[one]).unwrap() as f64 / 2f64.powi(64);
-            let want = 100_000f64.powf(-f64::from(2 * i) / 64.0) / std::f64::consts::TAU;
-            assert!((got / want - 1.0).abs() < 1e-12, "{i} {got} {want}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! How fast the pairs of a head turn: frequencies from the base, and what a file
 //! does to them for contexts longer than those it was first trained on.
 //!
-//! A frequency is a fraction of a turn a position, at 2^-64, so that a position's
+//! A frequency is a fraction of a turn a position, at 2^-128, so that a position's
 //! angle is one wrapping product. Models stretched by a changed base (what is
 //! called NTK scaling) need nothing here: the file has the changed base. The
 //! choice between the short and the long factors of LongRoPE is by the file's own
@@ -14,6 +14,8 @@ use super::Shape;
 use super::header::{Header, MAX_CONTEXT};
 use crate::arith::fixed::{self, ONE_60};
 use crate::arith::half::Exact;
+use crate::arith::turns;
+use crate::pack::Packing;
 use crate::weights::{LoadError, expect_shape};
 
 const TYPE: &str = "rope.scaling.type";
@@ -27,8 +29,8 @@ const UNIT: Exact = Exact { mantissa: 1, exponent: 0 };
 /// A rotation: what angles are made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rope {
-    /// Turns a position at 2^-64, one per rotated pair.
-    pub(crate) frequencies: Vec<u64>,
+    /// Turns a position at 2^-128, one per rotated pair.
+    pub(crate) frequencies: Vec<u128>,
     /// What cosine and sine are multiplied with, at 2^-60; below 2.
     pub(crate) magnitude: u64,
 }
@@ -36,7 +38,7 @@ pub(crate) struct Rope {
 impl Rope {
     /// Cosine and sine of every pair at a position.
     pub(crate) fn angles(&self, position: usize, out: &mut [(i16, i16)]) {
-        let turns = self.frequencies.iter().map(|f| f.wrapping_mul(position as u64));
+        let turns = self.frequencies.iter().map(|&f| turns::angle(f, position));
         let angles = out.iter_mut().zip(turns);
         if self.magnitude == ONE_60 {
             angles.for_each(|(angle, turns)| *angle = fixed::cos_sin(turns));
@@ -106,6 +108,9 @@ fn factors(
 ) -> Result<Option<Vec<Exact>>, LoadError> {
     let Some(tensor) = header.gguf.optional_tensor(name) else { return Ok(None) };
     expect_shape(&tensor, &[shape.rope_dims as u64 / 2])?;
+    if Packing::of(tensor.kind) != Packing::Dense {
+        return Err(LoadError::Format { tensor: name.to_owned(), kind: tensor.kind });
+    }
     let mut factors = Vec::with_capacity(shape.rope_dims / 2);
     for (block, factor) in crate::pack::floats(&tensor).enumerate() {
         let factor = factor.filter(|factor| factor.mantissa > 0);
@@ -136,8 +141,8 @@ fn frequency(
     base: Exact,
     index: usize,
     divisors: &[Exact],
-) -> Result<u64, LoadError> {
-    fixed::frequency(base, index as u32, shape.rope_dims as u32, divisors).ok_or_else(|| {
+) -> Result<u128, LoadError> {
+    turns::frequency(base, index as u32, shape.rope_dims as u32, divisors).ok_or_else(|| {
         header.error(BASE, "frequencies of less than a turn a position", "something else")
     })
 }
@@ -198,8 +203,9 @@ fn yarn(
         let fast = frequency(header, shape, base, index, &[own])?;
         let slow = frequency(header, shape, base, index, &[own, factor])?;
         let slowed = (index as i64 - low).clamp(0, span) as u128;
-        let mixed = u128::from(fast) * (span as u128 - slowed) + u128::from(slow) * slowed;
-        frequencies.push((mixed / span as u128) as u64);
+        // A span is below 2^8, so sixteen bits less leave room for the products.
+        let mixed = (fast >> 16) * (span as u128 - slowed) + (slow >> 16) * slowed;
+        frequencies.push((mixed / span as u128) << 16);
     }
     let own = match header.optional_positive("rope.scaling.yarn_attn_factor")? {
         Some(given) => magnitude_of(header, ONE_60, given)?,
