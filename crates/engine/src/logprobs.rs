@@ -47,7 +47,9 @@ fn ln_entry(i: i64) -> u32 {
 pub fn report(logits: &[i32], chosen: u32, top: usize) -> TokenLogprobs {
     let best = logits.iter().fold(i32::MIN, |best, &logit| best.max(logit));
     let gap = |logit: i32| (i64::from(best) - i64::from(logit)) as u64;
-    let sum: u64 = logits.iter().map(|&logit| share(gap(logit))).sum();
+    // Up to 2^20 shares fit 64 bits; all those of a vocabulary need not.
+    let part = |logits: &[i32]| logits.iter().map(|&logit| share(gap(logit))).sum::<u64>();
+    let sum: u128 = logits.chunks(1 << 20).map(|logits| u128::from(part(logits))).sum();
     let of_sum = ln_of_sum(sum.max(1 << BEST_BITS));
     let value = |logit: i32| {
         let wide = round_shift(((gap(logit) << 14) + of_sum) as i64, 8);
@@ -79,9 +81,9 @@ fn share(gap: u64) -> u64 {
 }
 
 /// The natural logarithm, at 2^-24, of a sum of shares that holds the best one.
-fn ln_of_sum(sum: u64) -> u64 {
+fn ln_of_sum(sum: u128) -> u64 {
     let whole = sum.ilog2();
-    let rest = (sum >> (whole - 24)) - (1 << 24);
+    let rest = (sum >> (whole - 24)) as u64 - (1 << 24);
     let table = ln_table();
     let at = (rest >> 14) as usize;
     let (here, next) = (u64::from(table[at]), u64::from(table[at + 1]));
@@ -136,6 +138,13 @@ mod tests {
         assert_eq!(even.top, [(0, 90_852), (1, 90_852), (2, 90_852)]);
         assert_eq!(report(&[i32::MAX, -i32::MAX], 1, 0).chosen_q16, u32::MAX);
         assert_eq!(report(&[1, 2], 7, 5).chosen_q16, u32::MAX, "no such token");
+    }
+
+    #[test]
+    fn a_large_vocabulary_of_equals_is_even() {
+        // More shares of 2^43 than 64 bits hold.
+        let figure = report(&vec![-7; 1 << 22], 3, 0).chosen_q16;
+        assert_eq!(figure, 999_374, "22 ln 2 at 2^-16");
     }
 
     proptest! {

@@ -139,6 +139,7 @@ impl Transformer {
         let ropes: Vec<Rope> = std::iter::once(Rope::read(&header, &shape)?)
             .chain(Rope::local(&header, &shape)?)
             .collect();
+        let scaled = scaled_dims(&header, &shape)?;
         let [score_cap, logit_cap] = caps(&header)?;
         let epsilon = epsilon(&header)?;
         let windows = header.windows()?;
@@ -150,8 +151,6 @@ impl Transformer {
             layer.rope = if layer.window.is_some() { ropes.len() - 1 } else { 0 };
         }
         layers.truncate(options.only_layers.unwrap_or(shape.layers));
-        let broad = header.family.broad == Some(shape.layers);
-        let scaled = if broad { shape.width / shape.heads } else { shape.head_dims };
         let root = fixed::root_20(shape.width as u64) as i64;
         Ok(Self {
             shape: Shape { layers: layers.len(), ..shape },
@@ -238,6 +237,21 @@ impl Shape {
             logits: crate::forward::logits_bytes(self),
         }
     }
+}
+
+/// The dimensions whose root scores are divided by: those of a head, but for the
+/// one size of a family that takes `width / heads`. With 16 or more of them no
+/// score leaves 62 bits.
+fn scaled_dims(header: &Header<'_>, shape: &Shape) -> Result<usize, LoadError> {
+    if header.family.broad != Some(shape.layers) {
+        return Ok(shape.head_dims);
+    }
+    let (dims, most) = (shape.width / shape.heads, shape.width / 16);
+    if dims < 16 {
+        let expected = format!("at most {most}: 16 values of a row for each");
+        return Err(header.error("attention.head_count", expected, shape.heads));
+    }
+    Ok(dims)
 }
 
 /// The soft caps of scores and of logits.

@@ -363,6 +363,14 @@ fn the_two_broad_sizes_scale_their_scores_by_width() {
             ..small(family)
         };
         check(&broad);
+        // Nothing to divide scores by, or so little that they would leave 62 bits.
+        for heads in [8, 128] {
+            let narrow = Small { heads, kv_heads: heads, ..broad.clone() };
+            let data = vec![0; 4 * 96 * VOCABULARY as usize];
+            let rows = narrow.header().tensor("token_embd.weight", &[96, VOCABULARY], F32, &data);
+            let error = load(&rows).unwrap_err();
+            assert!(error.contains("attention.head_count is ") && error.contains("at most 6"));
+        }
     }
 }
 
@@ -398,6 +406,19 @@ fn what_a_family_does_not_know_is_refused_by_name() {
     refused(extra("phi3", "blk.0.ffn_gate.weight", 96), &["ffn_gate"]);
     refused(extra("phi3", "rope_factors_long.weight", 16), &["rope_factors_long"]);
     refused(extra("gemma3", "blk.0.ffn_gate_inp.weight", 96), &["ffn_gate_inp"]);
+    refused(extra("llama", "blk.01.attn_norm.weight", 96), &["blk.01.attn_norm"]);
+    refused(extra("llama", "blk.+1.attn_norm.weight", 96), &["blk.+1.attn_norm"]);
+    // Divisors of frequencies are floats, as gains are: blocks have fewer numbers.
+    for (family, name) in [("llama", "rope_freqs"), ("phi3", "rope_factors_short")] {
+        let wide = Small { dims: 64, rotated: 64, ..small(family) };
+        let mut writer = wide.writer();
+        for name in ["rope_freqs", "rope_factors_long", "rope_factors_short"] {
+            if (family == "phi3") == name.contains("factors") {
+                writer = writer.tensor(&format!("{name}.weight"), &[32], Q8_0, &[0x3f; 34]);
+            }
+        }
+        refused(writer, &[name, "Q8_0"]);
+    }
     // What a family has, a file of it must have.
     let missing = |family: &'static str, keys: &str| {
         let mut other = small("llama").writer().bytes();

@@ -48,7 +48,10 @@ impl Cap {
         let product = cap.mantissa as i128 * LOG2_E as i128;
         let shift = 62 - SCORE_BITS - cap.exponent;
         match shift {
-            1..=100 => Self::new((((product >> (shift - 1)) + 1) >> 1) as i64),
+            1..=100 => match ((product >> (shift - 1)) + 1) >> 1 {
+                limit if limit <= Self::LIMITS.1 as i128 => Self::new(limit as i64),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -113,6 +116,16 @@ mod tests {
                     assert!(cap.apply(v, tables()) <= cap.limit());
                 }
             }
+        }
+    }
+
+    #[test]
+    fn caps_far_beyond_the_bounds_are_none_whatever_their_low_bits_are() {
+        let mantissas = [1 << 23, (1 << 24) - 1, 0x00AB_CDEF, 0x0080_0001];
+        for (mantissa, exponent) in
+            mantissas.into_iter().flat_map(|m| (10..104).map(move |e| (m, e)))
+        {
+            assert_eq!(Cap::of_scores(Exact { mantissa, exponent }), None, "{mantissa} {exponent}");
         }
     }
 

@@ -183,7 +183,8 @@ fn refuse_unknown(
             return ENDS.contains(&name) || frequencies.contains(&name);
         };
         let Some((layer, part)) = rest.split_once('.') else { return false };
-        layer.parse::<usize>().is_ok_and(|layer| layer < shape.layers)
+        // A number has one spelling: a tensor of any other is never looked up.
+        layer.parse::<usize>().is_ok_and(|at| at < shape.layers && at.to_string() == layer)
             && (pieces.iter().any(|piece| piece.name == part) || vectors.contains(&part))
     };
     match gguf.tensors().find(|tensor| !known(tensor.name)) {
