@@ -14,6 +14,8 @@ mod lanes;
 mod residual;
 mod scratch;
 mod sinks;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
