@@ -27,8 +27,8 @@ use crate::transformer::Transformer;
 use crate::weights::Matrix;
 
 use lanes::{Lanes, View};
-pub(crate) use scratch::{logits_bytes, scratch_bytes};
 use scratch::{Place, Scratch};
+pub(crate) use scratch::{logits_bytes, scratch_bytes};
 use sinks::Narrow;
 
 /// Rows that go through the layers together: a group of weights is unpacked for

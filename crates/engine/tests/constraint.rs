@@ -1,6 +1,8 @@
 //! Answers under constraints, on the default model: they conform, they are the
 //! same in any company, and an audit tells who followed the constraint.
 
+#[path = "support/schema.rs"]
+mod schema;
 mod support;
 
 use std::ops::ControlFlow;
@@ -148,7 +150,7 @@ fn answers_conform_to_their_schemas() {
             }
             complete += 1;
             let value: Value = serde_json::from_str(&answer.text).expect(&answer.text);
-            support::schema::verify(&parsed, &value).expect(&answer.text);
+            schema::verify(&parsed, &value).expect(&answer.text);
         }
         assert!(complete > 0, "no answer under {text} came to its end");
     }

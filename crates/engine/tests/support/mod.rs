@@ -6,8 +6,6 @@
     reason = "each test binary includes this module and uses a part of it"
 )]
 
-pub mod schema;
-
 /// Bytes in the making, in the container's own terms.
 #[derive(Clone, Default)]
 pub struct Writer {
