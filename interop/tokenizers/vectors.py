@@ -237,7 +237,8 @@ def byte_level():
     path = HERE / "byte-level.json"
     if sys.argv[1] == "check":
         old = json.loads(path.read_text())
-        tokens, merges = old["tokens"], [tuple(merge.split(" ")) for merge in old["merges"]]
+        tokens = old["tokens"][: -len(CONTROL_TOKENS)]
+        merges = [tuple(merge.split(" ")) for merge in old["merges"]]
     else:
         trainer = trainers.BpeTrainer(
             vocab_size=1100, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False

@@ -3,13 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(unsafe_code, reason = "a global allocator is unsafe by nature")]
 
+#[path = "support/small.rs"]
+mod small;
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use peerproof_engine::gguf::{Gguf, MAX_KEYS, MAX_TENSORS};
-use support::{ARRAY, STR, U8, Writer, string, words};
+use peerproof_engine::gguf::{GgmlType, Gguf, MAX_KEYS, MAX_TENSORS};
+use peerproof_engine::model::Model;
+use peerproof_engine::template::{ChatMessage, ChatTemplate, MAX_LIVE_BYTES};
+use peerproof_engine::transformer::LoadOptions;
+use small::{Sizes, small_model};
+use support::{ARRAY, F32, STR, U8, Writer, string, words};
 
 struct Counting;
 
@@ -51,6 +57,154 @@ fn peak_while_refusing(name: &str, bytes: &[u8]) -> usize {
 /// One test, so that nothing else allocates meanwhile.
 #[test]
 fn refusing_takes_at_most_16_mib() {
+    what_the_reader_refuses();
+    what_loading_refuses();
+    scales_that_are_no_numbers();
+    what_a_template_is_stopped_at();
+}
+
+/// Loads a file that reads well; gives the refusal and the most bytes alive.
+fn peak_while_loading(writer: &Writer) -> (Option<String>, usize) {
+    let file = Gguf::parse(writer.bytes()).expect("a readable file");
+    let options = LoadOptions { threads: 1, ..LoadOptions::default() };
+    let before = LIVE.load(SeqCst);
+    PEAK.store(before, SeqCst);
+    let outcome = Model::from_gguf(&file, &options).map(drop);
+    let peak = PEAK.load(SeqCst).saturating_sub(before);
+    (outcome.err().map(|error| error.to_string()), peak)
+}
+
+const SIZES: Sizes = Sizes { width: 256, heads: 4, dims: 64, feed: 256 };
+
+/// The small model with all weights but the norms in one format.
+fn model(kind: GgmlType) -> Writer {
+    small_model(&SIZES, "llama", &[kind; 7])
+}
+
+/// Headers and vocabularies that read well and lie.
+fn what_loading_refuses() {
+    let (refusal, _) = peak_while_loading(&model(GgmlType::Q8_0));
+    assert_eq!(refusal, None);
+    // A key named twice is refused by the reader, so lies replace what is true.
+    let most = u32::MAX;
+    for (key, value) in [
+        ("block_count", most),
+        ("block_count", 0),
+        ("block_count", 2),
+        ("context_length", 0),
+        ("embedding_length", most),
+        ("embedding_length", 0),
+        ("embedding_length", 257),
+        ("feed_forward_length", most),
+        ("feed_forward_length", 0),
+        ("attention.head_count", most),
+        ("attention.head_count", 0),
+        ("attention.head_count", 3),
+        ("attention.head_count_kv", most),
+        ("attention.head_count_kv", 0),
+        ("rope.dimension_count", most),
+        ("rope.dimension_count", 63),
+    ] {
+        let writer = model(GgmlType::Q8_0).changed(&format!("llama.{key}"), value);
+        let (refusal, peak) = peak_while_loading(&writer);
+        assert!(refusal.is_some(), "{key} of {value} was taken");
+        assert!(peak <= LIMIT, "{key} of {value}: {peak} bytes");
+    }
+    what_vocabularies_are_refused();
+}
+
+fn what_vocabularies_are_refused() {
+    let pieces: Vec<String> = (0..200_000).map(|at| format!("p{at}")).collect();
+    let base = || Writer::default().str("general.architecture", "llama");
+    let gpt2 = || base().str("tokenizer.ggml.model", "gpt2");
+    let llama = || base().str("tokenizer.ggml.model", "llama");
+    let zeros = |count: usize| vec![0; 4 * count];
+    for (name, writer) in [
+        (
+            "no classes for all",
+            gpt2()
+                .strings("tokenizer.ggml.tokens", &pieces)
+                .i32s("tokenizer.ggml.token_type", &[1]),
+        ),
+        ("no merges", gpt2().strings("tokenizer.ggml.tokens", &pieces)),
+        ("no scores", llama().strings("tokenizer.ggml.tokens", &pieces)),
+        (
+            "scores for some",
+            llama().strings("tokenizer.ggml.tokens", &pieces).array(
+                "tokenizer.ggml.scores",
+                F32,
+                9,
+                &zeros(9),
+            ),
+        ),
+        (
+            "one piece again and again",
+            llama().strings("tokenizer.ggml.tokens", &vec!["p"; 200_000]).array(
+                "tokenizer.ggml.scores",
+                F32,
+                200_000,
+                &zeros(200_000),
+            ),
+        ),
+        (
+            "a template of 3 MiB",
+            llama()
+                .strings("tokenizer.ggml.tokens", &["a", "<unk>"])
+                .i32s("tokenizer.ggml.token_type", &[1, 2])
+                .array("tokenizer.ggml.scores", F32, 2, &zeros(2))
+                .str("tokenizer.chat_template", &"x".repeat(3 << 20)),
+        ),
+    ] {
+        let (refusal, peak) = peak_while_loading(&writer);
+        assert!(refusal.is_some() && peak <= LIMIT, "{name}: {refusal:?}, {peak} bytes");
+    }
+}
+
+/// In every format: what isn't a number is refused by the tensor's name, zeros are
+/// numbers.
+fn scales_that_are_no_numbers() {
+    for kind in GgmlType::all() {
+        let (refusal, _) = peak_while_loading(&model(kind).filled("blk.0.attn_q.weight", &[0]));
+        assert_eq!(refusal, None, "{kind}");
+        let infinite: &[u8] = match kind {
+            GgmlType::F32 => &[0, 0, 0x80, 0x7f],
+            GgmlType::BF16 => &[0x80, 0x7f],
+            _ => &[0, 0x7c],
+        };
+        for pattern in [&[0xff], infinite] {
+            let writer = model(kind).filled("blk.0.attn_q.weight", pattern);
+            let (refusal, peak) = peak_while_loading(&writer);
+            let refusal = refusal.unwrap_or_default();
+            assert!(refusal.contains("blk.0.attn_q.weight"), "{kind}: {refusal:?}");
+            assert!(peak <= LIMIT, "{kind}: {peak} bytes");
+        }
+    }
+}
+
+/// What a template holds when it is stopped is what it may hold.
+fn what_a_template_is_stopped_at() {
+    let head = "{% set n = namespace(x='x', l=[]) %}{% for i in range(9999) %}";
+    for step in [
+        "{% set n.x = n.x ~ n.x %}",
+        "{% set n.x = n.x | replace('x', 'xxxxxxxx') %}",
+        "{% set n.l = n.l + ['x' * 99999] %}",
+        "{% set n.l = [n.l, n.l] | list + n.l %}",
+        "{% set n.l = (n.l + [1]) * 9 %}",
+        "{{ 'x' * 4000000 }}",
+    ] {
+        let source = format!("{head}{step}{{% endfor %}}{{{{ n.l | string }}}}");
+        let template = ChatTemplate::new(&source, "", "").expect("a template");
+        let before = LIVE.load(SeqCst);
+        PEAK.store(before, SeqCst);
+        let messages = [ChatMessage { role: "user", content: "x" }];
+        assert!(template.render(&messages, true).is_err(), "{step} ended");
+        let peak = PEAK.load(SeqCst).saturating_sub(before);
+        // What is counted, and as much for what is being made.
+        assert!(peak <= 2 * MAX_LIVE_BYTES, "{step}: {peak} bytes");
+    }
+}
+
+fn what_the_reader_refuses() {
     let mut many_keys = Writer::default();
     for index in 1..MAX_KEYS {
         many_keys = many_keys.raw(format!("key.{index}"), U8, &[0]);

@@ -95,6 +95,29 @@ impl Writer {
         self.info(name, dims, kind, offset)
     }
 
+    /// Another value for a number that is there.
+    pub fn changed(mut self, key: &str, value: u32) -> Self {
+        let start = [&string(key.as_bytes())[..], &U32.to_le_bytes()].concat();
+        let entry = self.keys.iter_mut().find(|entry| entry.starts_with(&start));
+        entry.expect("a number of that name")[start.len()..].copy_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    /// A tensor's data as repeats of a pattern.
+    pub fn filled(mut self, name: &str, pattern: &[u8]) -> Self {
+        let start = string(name.as_bytes());
+        let at = self.infos.iter().position(|info| info.starts_with(&start));
+        let at = at.expect("a tensor of that name");
+        let offset = |info: &[u8]| {
+            u64::from_le_bytes(info[info.len() - 8..].try_into().expect("8 bytes")) as usize
+        };
+        let from = offset(&self.infos[at]);
+        let to = self.infos.get(at + 1).map_or(self.data.len(), |next| offset(next));
+        let bytes = self.data[from..to].iter_mut().zip(pattern.iter().cycle());
+        bytes.for_each(|(byte, new)| *byte = *new);
+        self
+    }
+
     /// Bytes in the data section that no tensor owns.
     pub fn room(mut self, bytes: usize) -> Self {
         self.data.resize(self.data.len() + bytes, 0);
