@@ -540,17 +540,14 @@ impl World {
         let mut frames = vec![frame];
         if let ProviderFrame::Tokens(tokens) = &mut frames[0] {
             provider.sent += tokens.tokens.len() as u32;
-            if provider.script == Script::NoCommitments {
-                tokens.commitment = None;
-            }
-            if provider.script == Script::FalseText {
-                tokens.text.push('!');
-            }
-            if provider.script == Script::FalseReports {
-                tokens.logprobs.iter_mut().for_each(|report| report.chosen_q16 += 1);
-            }
-            if provider.script == Script::NoReports {
-                tokens.logprobs.clear();
+            match provider.script {
+                Script::NoCommitments => tokens.commitment = None,
+                Script::FalseText => tokens.text.push('!'),
+                Script::FalseReports => {
+                    tokens.logprobs.iter_mut().for_each(|report| report.chosen_q16 += 1);
+                }
+                Script::NoReports => tokens.logprobs.clear(),
+                _ => {}
             }
         }
         // Leaving out or holding back the very last tokens makes the receipt false.
@@ -577,8 +574,7 @@ impl World {
                 return self.push_ordered(false, lane, Event::ToJob(garbage));
             }
             Script::Doubles(at) if is_tokens && provider.frames == at => {
-                let twice = frames[0].clone();
-                frames.push(twice);
+                frames.extend_from_within(..);
             }
             Script::Skips(at) if is_tokens && provider.frames == at && !is_last => frames.clear(),
             Script::Swaps(at) if is_tokens && provider.frames == at && !is_last => {
