@@ -27,6 +27,7 @@ mod tile;
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use crate::arith::tables::Curve;
 use crate::weights::Matrix;
 
 pub(crate) use attend::{Cache, MAX_HEAD_DIMS, Query};
@@ -193,6 +194,11 @@ impl Kernels {
         sums: &mut [i32],
     ) -> i32 {
         on_path!(self, quantise(row, exponent, values, sums))
+    }
+
+    /// Multiplies the up projection with what the gate's curve makes of the gate.
+    pub(crate) fn gate(self, gates: &[i32], ups: &[i32], curve: &Curve, out: &mut [i64]) {
+        on_path!(self, gate(gates, ups, curve, out));
     }
 
     /// One query head over a cache: the head's output and its exponent.

@@ -13,6 +13,9 @@ pub const EXP_LEN: usize = 16 << 10;
 /// Steps of the logistic table; beyond it the function is 0.
 pub const LOGISTIC_LEN: usize = 16 << 6;
 
+/// A curve's points, each with the fall to the next one.
+pub type Curve = [[i32; 2]; LOGISTIC_LEN];
+
 /// All tables. They are small and shared by every model in the process.
 #[derive(Debug)]
 pub struct Tables {
@@ -21,9 +24,9 @@ pub struct Tables {
     /// `round(2^31 · 2^(-i/1024))` for i in 0..1024.
     pub wide_exp: Vec<u32>,
     /// `n(i) = round(2^24 / (1 + e^(i/64)))` and `n(i) - n(i+1)`.
-    pub logistic: Vec<[i32; 2]>,
+    pub logistic: Box<Curve>,
     /// The same of `round(2^24 / (1 + e^(2√(2/π)(x + 0.044715 x³))))`, `x = i / 64`.
-    pub gelu: Vec<[i32; 2]>,
+    pub gelu: Box<Curve>,
 }
 
 /// The tables of this arithmetic version.
@@ -50,10 +53,10 @@ impl Tables {
 }
 
 /// Points of a tail at 2^-24, each with the fall to the next one.
-fn steps(tail: impl Fn(u64) -> u64) -> Vec<[i32; 2]> {
+fn steps(tail: impl Fn(u64) -> u64) -> Box<Curve> {
     let point = |i| rounded(u128::from(tail(i)), 38) as i32;
     let points: Vec<i32> = (0..=LOGISTIC_LEN as u64).map(point).collect();
-    points.windows(2).map(|w| [w[0], w[0] - w[1]]).collect()
+    Box::new(std::array::from_fn(|at| [points[at], points[at] - points[at + 1]]))
 }
 
 /// `floor(v / 2^s + 1/2)` of a wide number.

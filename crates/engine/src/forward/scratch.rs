@@ -21,7 +21,7 @@ pub(crate) fn scratch_bytes(shape: &Shape) -> u64 {
         + 8 * (all + 2 * kv)
         + (2 + 8) * all
         + 2 * 4 * shape.heads
-        + (4 + 8) * shape.feed
+        + (4 + 4 + 8) * shape.feed
         + acts(shape.width)
         + acts(all)
         + acts(shape.feed);
@@ -56,6 +56,7 @@ pub(super) struct Scratch {
     /// The heads' outputs, one row.
     pub(super) mixed: Acts,
     pub(super) gates: Vec<i32>,
+    pub(super) ups: Vec<i32>,
     pub(super) hidden: Vec<i64>,
     pub(super) fed: Acts,
     pub(super) logits: Vec<i32>,
@@ -81,6 +82,7 @@ impl Scratch {
             head_exponents: vec![0; CHUNK * shape.heads],
             mixed: Acts::new(CHUNK, all),
             gates: vec![0; CHUNK * shape.feed],
+            ups: vec![0; CHUNK * shape.feed],
             hidden: vec![0; CHUNK * shape.feed],
             fed: Acts::new(CHUNK, shape.feed),
             logits: Vec::new(),

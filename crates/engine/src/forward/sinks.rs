@@ -1,12 +1,12 @@
-//! Where products go: narrowed, kept wide, or through the gate.
+//! Where products go: narrowed or kept wide.
 
 #![allow(unsafe_code, reason = "pieces of a phase write to disjoint parts of shared slices")]
 
 use std::ops::Range;
 
 use crate::arith::cap::Cap;
-use crate::arith::tables::{LOGISTIC_LEN, tables};
-use crate::arith::{GATE_BITS, LIMIT, rescale, round_shift};
+use crate::arith::tables::tables;
+use crate::arith::{LIMIT, rescale};
 use crate::kernels::{Acts, Kernels, Sink};
 use crate::pool::{Pool, Shared};
 
@@ -145,72 +145,5 @@ pub(super) fn cap(
         for logit in part {
             *logit = cap.apply(i64::from(*logit), tables()) as i32;
         }
-    }
-}
-
-/// Multiplies the up projection with what the gate's curve makes of the gate.
-pub(super) struct Gated<'a> {
-    pub(super) gates: &'a Shared<'a, i32>,
-    pub(super) out: &'a Shared<'a, i64>,
-    pub(super) stride: usize,
-    pub(super) exponents: &'a [i32],
-    pub(super) base: i32,
-    /// The tail of SiLU's or GELU's curve: points and falls.
-    pub(super) curve: &'a [[i32; 2]],
-}
-
-impl Sink for Gated<'_> {
-    #[inline(always)]
-    fn take(&mut self, row: usize, group: usize, values: &[i64; 16]) {
-        let at = row * self.stride + 16 * group;
-        // SAFETY: each group of each row is taken once, by the piece that wrote its gates.
-        let (gates, out) = unsafe { (self.gates.part(at, 16), self.out.part(at, 16)) };
-        let up = narrow(values, self.base + self.exponents[row]);
-        for ((out, &up), &gate) in out.iter_mut().zip(&up).zip(&*gates) {
-            *out = i64::from(gated(gate, self.curve)).wrapping_mul(i64::from(up));
-        }
-    }
-}
-
-/// `x · (1 - tail(x))` at 2^-18, the tail by linear interpolation in its table:
-/// with the logistic function's tail it is SiLU.
-#[inline(always)]
-pub(super) fn gated(x: i32, curve: &[[i32; 2]]) -> i32 {
-    const STEP_BITS: u32 = GATE_BITS as u32 - 6;
-    let size = x.unsigned_abs();
-    let step = (size >> STEP_BITS) as usize;
-    let tail = if step < LOGISTIC_LEN {
-        let [point, fall] = curve[step];
-        let rest = (size & ((1 << STEP_BITS) - 1)) as i32;
-        point.wrapping_sub(fall.wrapping_mul(rest).wrapping_add(1 << (STEP_BITS - 1)) >> STEP_BITS)
-    } else {
-        0
-    };
-    let share = if x < 0 { tail } else { (1 << 24) - tail };
-    round_shift(i64::from(x).wrapping_mul(i64::from(share)), 24) as i32
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::float_arithmetic, reason = "tests compare with floats")]
-    use super::*;
-
-    fn check(curve: &[[i32; 2]], function: impl Fn(f64) -> f64) {
-        for i in -60_000..60_000i32 {
-            let x = f64::from(i) / 3000.0;
-            let fixed = (x * 262_144.0).round() as i32;
-            let (want, got) = (function(x), f64::from(gated(fixed, curve)) / 262_144.0);
-            assert!((got - want).abs() < 1e-5 + want.abs() * 1e-5, "{x} {got} {want}");
-        }
-        assert_eq!(gated(i32::MAX, curve), i32::MAX);
-        assert_eq!(gated(-i32::MAX, curve), 0);
-        assert_eq!(gated(0, curve), 0);
-    }
-
-    #[test]
-    fn curves_are_close_to_their_functions() {
-        check(&tables().logistic, |x| x / (1.0 + (-x).exp()));
-        let inner = |x: f64| (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
-        check(&tables().gelu, |x| x / 2.0 * (1.0 + inner(x).tanh()));
     }
 }

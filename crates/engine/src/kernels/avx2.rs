@@ -9,6 +9,7 @@ use std::arch::x86_64::*;
 
 use super::attend::{self, Cache, Dots, Query};
 use super::rows::{self, Normed, WideNormed};
+use crate::arith::tables::Curve;
 
 pub(super) use product::sweep;
 
@@ -25,6 +26,11 @@ pub(super) fn norm_wide(row: &mut [i64], exponent: i32, normed: &WideNormed<'_>)
 #[target_feature(enable = "avx2")]
 pub(super) fn quantise(row: &[i64], exponent: i32, values: &mut [i16], sums: &mut [i32]) -> i32 {
     rows::quantise(row, exponent, values, sums)
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) fn gate(gates: &[i32], ups: &[i32], curve: &Curve, out: &mut [i64]) {
+    rows::gate(gates, ups, curve, out);
 }
 
 #[target_feature(enable = "avx2")]

@@ -9,6 +9,8 @@ use std::arch::x86_64::*;
 
 use super::attend::{self, Cache, Dots, Query};
 use super::rows::{self, Normed, WideNormed};
+use crate::arith::GATE_BITS;
+use crate::arith::tables::{Curve, LOGISTIC_LEN};
 
 pub(super) use product::sweep;
 
@@ -25,6 +27,67 @@ pub(super) fn norm_wide(row: &mut [i64], exponent: i32, normed: &WideNormed<'_>)
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn quantise(row: &[i64], exponent: i32, values: &mut [i16], sums: &mut [i32]) -> i32 {
     rows::quantise(row, exponent, values, sums)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn gate(gates: &[i32], ups: &[i32], curve: &Curve, out: &mut [i64]) {
+    let (sixteens, rest) = gates.as_chunks::<16>();
+    let (ups, more_ups) = ups.split_at(gates.len() - rest.len());
+    let (wide, more) = out.split_at_mut(gates.len() - rest.len());
+    let (wide, _) = wide.as_chunks_mut::<16>();
+    let (ups, _) = ups.as_chunks::<16>();
+    for ((out, gates), ups) in wide.iter_mut().zip(sixteens).zip(ups) {
+        gate_sixteen(gates, ups, curve, out);
+    }
+    rows::gate(rest, more_ups, curve, more);
+}
+
+/// As [`rows::gate`]: a compiler would look the points up one by one.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn gate_sixteen(gates: &[i32; 16], ups: &[i32; 16], curve: &Curve, out: &mut [i64; 16]) {
+    const LAST: i32 = LOGISTIC_LEN as i32 - 1;
+    // SAFETY: both arrays have 64 bytes.
+    let [x, up] = [gates, ups].map(|of| unsafe { _mm512_loadu_si512(of.as_ptr().cast()) });
+    let size = _mm512_abs_epi32(x);
+    let step = _mm512_srli_epi32(size, GATE_BITS as u32 - 6);
+    let last = _mm512_set1_epi32(LAST);
+    let inside = _mm512_cmple_epu32_mask(step, last);
+    let index = _mm512_min_epu32(step, last);
+    let table: *const i32 = curve.as_ptr().cast();
+    // SAFETY: the table has pairs of 32 bits up to the last index.
+    let [point, fall] = unsafe {
+        [
+            _mm512_i32gather_epi32::<8>(index, table),
+            _mm512_i32gather_epi32::<8>(index, table.add(1)),
+        ]
+    };
+    let rest = _mm512_and_si512(size, _mm512_set1_epi32((1 << (GATE_BITS - 6)) - 1));
+    let half = _mm512_set1_epi32(1 << (GATE_BITS - 7));
+    let fallen = _mm512_add_epi32(_mm512_mullo_epi32(fall, rest), half);
+    let fallen = _mm512_srai_epi32(fallen, GATE_BITS as u32 - 6);
+    let tail = _mm512_maskz_sub_epi32(inside, point, fallen);
+    let negative = _mm512_movepi32_mask(x);
+    let one = _mm512_set1_epi32(1 << 24);
+    let share = _mm512_mask_mov_epi32(_mm512_sub_epi32(one, tail), negative, tail);
+    for half in 0..2 {
+        let part = |v: __m512i| {
+            let v = if half == 0 {
+                _mm512_castsi512_si256(v)
+            } else {
+                _mm512_extracti64x4_epi64::<1>(v)
+            };
+            _mm512_cvtepi32_epi64(v)
+        };
+        let wide = _mm512_mul_epi32(part(x), part(share));
+        let wide = _mm512_add_epi64(wide, _mm512_set1_epi64(1 << 23));
+        let gated = _mm512_srai_epi64(wide, 24);
+        // SAFETY: half the array has 64 bytes.
+        unsafe {
+            let to = out.as_mut_ptr().add(8 * half);
+            _mm512_storeu_si512(to.cast(), _mm512_mul_epi32(gated, part(up)));
+        }
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::attend::{self, Cache, Dots, Query};
 use super::rows::{self, Normed, WideNormed};
 use super::{Acts, Sink};
+use crate::arith::tables::Curve;
 use crate::pack::{CHOICES, Layout, Levels, Packing};
 use crate::weights::Matrix;
 
@@ -19,6 +20,10 @@ pub(super) fn norm_wide(row: &mut [i64], exponent: i32, normed: &WideNormed<'_>)
 
 pub(super) fn quantise(row: &[i64], exponent: i32, values: &mut [i16], sums: &mut [i32]) -> i32 {
     rows::quantise(row, exponent, values, sums)
+}
+
+pub(super) fn gate(gates: &[i32], ups: &[i32], curve: &Curve, out: &mut [i64]) {
+    rows::gate(gates, ups, curve, out);
 }
 
 pub(super) fn attend(

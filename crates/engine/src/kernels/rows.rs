@@ -2,8 +2,10 @@
 //! compiles its own copy.
 
 use crate::arith::half::Exact;
+use crate::arith::tables::{Curve, LOGISTIC_LEN};
 use crate::arith::{
-    NORM_BITS, ZERO_EXPONENT, bit_length, canonical_shift, inverse_root, norm_epsilon, round_shift,
+    GATE_BITS, NORM_BITS, ZERO_EXPONENT, bit_length, canonical_shift, inverse_root, norm_epsilon,
+    round_shift,
 };
 
 /// What root-mean-square normalisation needs besides the row.
@@ -102,4 +104,25 @@ pub(super) fn quantise(row: &[i64], exponent: i32, values: &mut [i16], sums: &mu
         *sum = block.iter().fold(0i32, |sum, &v| sum.wrapping_add(i32::from(v)));
     }
     exponent - shift
+}
+
+/// `x · (1 - tail(x)) · up` at twice 2^-18 for every gate `x`, the tail by
+/// linear interpolation in its table and 0 beyond: with the logistic function's
+/// tail `x · (1 - tail(x))` is SiLU.
+#[inline(always)]
+pub(super) fn gate(gates: &[i32], ups: &[i32], curve: &Curve, out: &mut [i64]) {
+    const STEP_BITS: u32 = GATE_BITS as u32 - 6;
+    for ((out, &x), &up) in out.iter_mut().zip(gates).zip(ups) {
+        let size = x.unsigned_abs();
+        let step = (size >> STEP_BITS) as usize;
+        // Looked up wherever it is, so that a vector has no branch.
+        let [point, fall] = curve[step.min(LOGISTIC_LEN - 1)];
+        let rest = (size & ((1 << STEP_BITS) - 1)) as i32;
+        let fallen = fall.wrapping_mul(rest).wrapping_add(1 << (STEP_BITS - 1)) >> STEP_BITS;
+        let tail = if step < LOGISTIC_LEN { point.wrapping_sub(fallen) } else { 0 };
+        let share = if x < 0 { tail } else { (1 << 24) - tail };
+        let wide = i64::from(x).wrapping_mul(i64::from(share));
+        let gated = (wide.wrapping_add(1 << 23) >> 24) as i32;
+        *out = i64::from(gated).wrapping_mul(i64::from(up));
+    }
 }

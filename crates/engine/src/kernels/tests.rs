@@ -122,6 +122,53 @@ fn wide_rows_are_normalised_by_their_definition_on_every_path() {
     assert!(zeros.iter().all(|&v| v == 0));
 }
 
+/// The gate by the words of the specification.
+fn gated_by_definition(x: i32, curve: &Curve) -> i128 {
+    let (size, wide) = (i128::from(x).abs(), i128::from(x));
+    let (i, r) = ((size / 4096) as usize, size % 4096);
+    let fallen = |fall: i32| (i128::from(fall) * r + 2048) >> 12;
+    let tail = curve.get(i).map_or(0, |&[point, fall]| i128::from(point) - fallen(fall));
+    (wide * if x < 0 { tail } else { (1 << 24) - tail } + (1 << 23)) >> 24
+}
+
+#[test]
+fn gates_are_the_same_on_every_path() {
+    let mut random = Random(6);
+    let mut gates: Vec<i32> = (-60_000..60_000).map(|x| 87 * x).collect();
+    let ends = [0, 1, -1, 4095, 4096, -4096, (16 << 18) - 1, 16 << 18, -(16 << 18), i32::MAX];
+    gates.extend(ends.into_iter().chain([-i32::MAX]));
+    gates.extend((0..31).flat_map(|bits| [random.next() as i32 >> bits; 3]));
+    let ups: Vec<i32> = gates.iter().map(|_| (random.next() as i32).max(-i32::MAX)).collect();
+    for curve in [&*tables().logistic, &*tables().gelu] {
+        for path in KernelPath::available() {
+            let mut out = vec![7; gates.len()];
+            Kernels::new(path).unwrap().gate(&gates, &ups, curve, &mut out);
+            for ((&got, &x), &up) in out.iter().zip(&gates).zip(&ups) {
+                let want = gated_by_definition(x, curve) * i128::from(up);
+                assert_eq!(i128::from(got), want, "{path:?} {x} {up}");
+            }
+        }
+    }
+}
+
+#[test]
+#[allow(clippy::float_arithmetic, reason = "the functions are given in floats")]
+fn curves_are_close_to_their_functions() {
+    fn check(curve: &Curve, function: impl Fn(f64) -> f64) {
+        for i in -60_000..60_000i32 {
+            let x = f64::from(i) / 3000.0;
+            let fixed = (x * 262_144.0).round() as i32;
+            let got = gated_by_definition(fixed, curve) as f64 / 262_144.0;
+            let want = function(x);
+            assert!((got - want).abs() < 1e-5 + want.abs() * 1e-5, "{x} {got} {want}");
+        }
+        assert_eq!(gated_by_definition(i32::MAX, curve), i128::from(i32::MAX));
+    }
+    check(&tables().logistic, |x| x / (1.0 + (-x).exp()));
+    let inner = |x: f64| (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+    check(&tables().gelu, |x| x / 2.0 * (1.0 + inner(x).tanh()));
+}
+
 /// `limit · tanh(v / limit)` by the words of the specification.
 fn soft_cap_by_definition(v: i64, limit: i64) -> i64 {
     let shift = |v: i128, s: u32| (v + (1 << (s - 1))) >> s;

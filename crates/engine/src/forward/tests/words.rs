@@ -8,7 +8,7 @@ use super::Row;
 use crate::architecture::{Activation, Pairing};
 use crate::arith::cap::Cap;
 use crate::arith::half::Exact;
-use crate::arith::tables::tables;
+use crate::arith::tables::{Curve, tables};
 use crate::transformer::{Layer, Transformer};
 use crate::weights::{Matrix, Vector};
 
@@ -102,7 +102,7 @@ fn norm(row: &[i128], gain: &Vector, epsilon: Exact) -> Real {
 }
 
 /// A tail of section 6, between the points of its table.
-fn tail(curve: &[[i32; 2]], a: i128) -> i128 {
+fn tail(curve: &Curve, a: i128) -> i128 {
     let (i, r) = ((a / 4096) as usize, a % 4096);
     curve.get(i).map_or(0, |&[point, fall]| i128::from(point) - shift(i128::from(fall) * r, 12))
 }
