@@ -124,7 +124,8 @@ def report(logits, chosen, count):
     a, f, s = t >> 12 & 1023, t & 4095, t >> 22
     v = WIDE_END[a] - ((WIDE_END[a] - WIDE_END[a + 1]) * f >> 12)
     u = np.where(gap < 2**16, v << 12 >> np.minimum(s, 63), 0)
-    total = int(u.sum())
+    # u is below 2^44, but there may be 2^24 tokens.
+    total = (int((u >> 32).sum()) << 32) + int((u & 0xFFFFFFFF).sum())
     b = total.bit_length() - 1
     x = (total >> (b - 24)) - 2**24
     j, h = x >> 14, x & 16383

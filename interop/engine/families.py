@@ -10,6 +10,7 @@ from fractions import Fraction
 import numpy as np
 
 from tables import GELU, SIG, context, exact, frequencies, rope_table, score_factor, yarn
+from weights import plain
 
 
 @dataclass
@@ -122,7 +123,7 @@ class Shape:
     def divided(self, turns, name):
         if name not in self.tensors:
             return turns
-        factors = np.frombuffer(self.tensors[name].data[: len(turns) * 4], "<f4").tolist()
+        factors = plain(self.tensors[name])[: len(turns)].tolist()
         return [turn / exact(factor) for turn, factor in zip(turns, factors)]
 
 

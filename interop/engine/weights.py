@@ -176,16 +176,20 @@ def keeps_below(tensor):
     return 25 if tensor.kind in FORMATS and FORMATS[tensor.kind][0] == 256 else 19
 
 
+def plain(tensor, data=None):
+    """The floats of a tensor, or of a part of its bytes."""
+    data = tensor.data[: int(np.prod(tensor.dims[1:])) * row_bytes(tensor)] if data is None else data
+    values = np.frombuffer(data, dtype=PLAIN[tensor.kind])
+    return (values.astype("<u4") << 16).view("<f4") if tensor.kind == BF16 else values
+
+
 def integers(tensor, first=0, rows=None):
     """The integer weights of some rows as whole float64 numbers, and their exponent."""
     rows = int(np.prod(tensor.dims[1:])) if rows is None else rows
     stride = row_bytes(tensor)
     data = tensor.data[first * stride : (first + rows) * stride]
     if tensor.kind in PLAIN:
-        values = np.frombuffer(data, dtype=PLAIN[tensor.kind])
-        if tensor.kind == BF16:
-            values = (values.astype("<u4") << 16).view("<f4")
-        return floats(values)
+        return floats(plain(tensor, data))
     columns, size, reader = FORMATS[tensor.kind]
     parts = reader(np.frombuffer(data, dtype=np.uint8).reshape(-1, size))
     lows, highs = parts.q.min(axis=1), parts.q.max(axis=1)
