@@ -355,6 +355,31 @@ def check_completions(run):
     same("tokens of a prompt of token ids", tokens.usage.prompt_tokens, 3)
 
 
+def check_embeddings(run):
+    """Embeddings of texts and token ids, as numbers and in the SDK's own encoding."""
+    def embed(value, **options):
+        return run.client.embeddings.create(model=run.model, input=value, **options)
+
+    # Unless told otherwise, the SDK asks for base64 and decodes it.
+    both = embed(["A cat on a sofa.", "A law about leases."])
+    same("order", [one.index for one in both.data], [0, 1])
+    vector = both.data[0].embedding
+    holds("length one", abs(sum(x * x for x in vector) - 1) < 1e-4)
+    plain = embed("A cat on a sofa.", encoding_format="float")
+    same("numbers and base64", plain.data[0].embedding, vector)
+    same("usage", plain.usage.total_tokens, plain.usage.prompt_tokens)
+    holds("tokens", plain.usage.prompt_tokens > 3)
+    short = embed("A cat on a sofa.", dimensions=32).data[0].embedding
+    same("dimensions", len(short), 32)
+    holds("length one again", abs(sum(x * x for x in short) - 1) < 1e-4)
+    ids = embed([1, 2, 3])
+    same("tokens of a list of ids", ids.usage.prompt_tokens, 3)
+    lists = embed([[1, 2, 3], [4]])
+    same("lists of ids", [len(one.embedding) for one in lists.data], [len(vector)] * 2)
+    same("the same ids", lists.data[0].embedding, ids.data[0].embedding)
+    refused("no input", openai.BadRequestError, "invalid_value", "input", lambda: embed([]))
+
+
 def check_errors(run):
     """Errors have the right class, code and parameter."""
     bad = openai.BadRequestError
@@ -490,6 +515,7 @@ CHECKS = [
     check_choices,
     check_messages,
     check_completions,
+    check_embeddings,
     check_errors,
     check_access,
     check_verification,

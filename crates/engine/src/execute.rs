@@ -11,11 +11,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use peerproof_proof::{Ending, Execute, Step};
+use peerproof_proof::{Ending, Execute, Step, embedding, state_digest};
 use peerproof_wire::{Digest, ModelId, Offer};
 
 use crate::constraint::ConstraintError;
 use crate::draws::Draws;
+use crate::embed::Embedder;
 use crate::forward::{ForwardError, Item, Runner};
 use crate::kernels::KernelPath;
 use crate::kv::Kv;
@@ -124,6 +125,16 @@ impl Execute for Replayer {
         self.until(&AtomicBool::new(false)).replay(offer, key, seed, prompt, answer, on_step)
     }
 
+    fn embed(
+        &self,
+        offer: &Offer,
+        key: &Digest,
+        prompt: &[u32],
+        on_step: &mut dyn FnMut(Step),
+    ) -> Result<Vec<u32>, ReplayError> {
+        self.until(&AtomicBool::new(false)).embed(offer, key, prompt, on_step)
+    }
+
     fn ending(&self, offer: &Offer, answer: &[u32]) -> Result<Ending, ReplayError> {
         self.check_model(offer)?;
         let mut text = Answer::new(offer.stop.iter().cloned(), offer.max_tokens);
@@ -185,9 +196,10 @@ impl Execute for Until<'_> {
             logits: position + 1 >= prompt.len(),
         };
         let items: Vec<Item> = tokens.iter().enumerate().map(item).collect();
-        let mut kv = Kv::new(model.transformer(), items.len());
-        // A panic elsewhere leaves only scratch memory behind, which every pass overwrites.
+        // A panic elsewhere leaves only scratch memory behind, which every pass overwrites; whoever
+        // waits for the runner holds no cache.
         let mut runner = runner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kv = Kv::new(model.transformer(), items.len());
         for (at, batch) in items.chunks(BATCH).enumerate() {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(ReplayError::Stopped { read: at * BATCH, tokens: items.len() });
@@ -198,6 +210,37 @@ impl Execute for Until<'_> {
             })?;
         }
         Ok(())
+    }
+
+    fn embed(
+        &self,
+        offer: &Offer,
+        key: &Digest,
+        prompt: &[u32],
+        on_step: &mut dyn FnMut(Step),
+    ) -> Result<Vec<u32>, ReplayError> {
+        let Replayer { model, runner } = self.replayer;
+        self.replayer.check_model(offer)?;
+        model.check_fit(prompt, 0)?;
+        let transformer = model.transformer();
+        let mut embedder = Embedder::new(transformer, model.pooling(offer.pooling));
+        let mut runner = runner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kv = Kv::new(transformer, prompt.len());
+        for (at, batch) in prompt.chunks(BATCH).enumerate() {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(ReplayError::Stopped { read: at * BATCH, tokens: prompt.len() });
+            }
+            let item = |&token: &u32| Item { sequence: 0, token, logits: false };
+            let items: Vec<Item> = batch.iter().map(item).collect();
+            runner.forward(&mut [&mut kv], &items, &mut |index, output| {
+                embedder.push(output.state);
+                let position = (at * BATCH + index) as u32;
+                let state = state_digest(key, output.state);
+                on_step(Step { position, token: batch[index], state, drawn: None });
+            })?;
+        }
+        let vector = embedder.finish(offer.max_tokens as usize);
+        Ok(vector.into_iter().map(embedding::token).collect())
     }
 
     fn ending(&self, offer: &Offer, answer: &[u32]) -> Result<Ending, ReplayError> {

@@ -35,6 +35,7 @@ pub mod arith;
 pub mod bench;
 pub mod constraint;
 mod draws;
+pub mod embed;
 pub mod execute;
 pub mod forward;
 pub mod gguf;

@@ -9,9 +9,10 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use peerproof_wire::{ModelId, Prompt, Sampling};
+use peerproof_wire::{self as wire, ModelId, Prompt, Sampling};
 
 use crate::constraint::{ConstraintError, Masks, Source, Vocabulary};
+use crate::embed::Pooling;
 use crate::gguf::{GgmlType, Gguf, GgufError};
 use crate::template::{ChatMessage, ChatTemplate, TemplateError};
 use crate::tokenizer::{Special, Tokenizer, TokenizerError};
@@ -21,6 +22,8 @@ use crate::weights::LoadError;
 /// The architectures that can be served, as files name them.
 pub const ARCHITECTURES: [&str; 6] = crate::architecture::NAMES;
 
+/// How files number the pooling of the last position.
+const POOLING_LAST: u32 = 3;
 const KEY_ARCHITECTURE: &str = "general.architecture";
 
 /// Why a model file can't be used.
@@ -131,6 +134,7 @@ pub struct Model {
     transformer: Arc<Transformer>,
     /// For constraints; made when the first offer has one.
     masking: OnceLock<Result<Arc<Vocabulary>, ConstraintError>>,
+    pooling: Pooling,
 }
 
 /// What a model file's header says of it, without its weights.
@@ -196,6 +200,7 @@ impl Model {
             template,
             transformer: Arc::new(transformer),
             masking: OnceLock::new(),
+            pooling: pooling(file, architecture)?,
         }))
     }
 
@@ -209,6 +214,16 @@ impl Model {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Which positions make an embedding, where an offer leaves it to the model or says it.
+    #[must_use]
+    pub fn pooling(&self, asked: Option<wire::Pooling>) -> Pooling {
+        match asked {
+            Some(wire::Pooling::Mean) => Pooling::Mean,
+            Some(wire::Pooling::Last) => Pooling::Last,
+            Some(wire::Pooling::Model) | None => self.pooling,
+        }
     }
 
     /// The architecture, one of [`ARCHITECTURES`].
@@ -356,6 +371,12 @@ fn architecture(file: &Gguf) -> Result<&str, ModelError> {
         expected: ARCHITECTURES.join(", "),
         got: architecture.chars().take(80).collect(),
     })
+}
+
+/// `pooling_type` of the file: 3 is the last position; any other, or none, the mean.
+fn pooling(file: &Gguf, architecture: &str) -> Result<Pooling, ModelError> {
+    let named = file.optional_u32(&format!("{architecture}.pooling_type"))?;
+    Ok(if named == Some(POOLING_LAST) { Pooling::Last } else { Pooling::Mean })
 }
 
 fn text_side(file: &Gguf) -> Result<(Tokenizer, Option<ChatTemplate>), ModelError> {

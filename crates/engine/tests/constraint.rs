@@ -98,6 +98,7 @@ fn offer(question: &str, sampling: Sampling, max_tokens: u32) -> Offer {
         public_nonce: [1; 32],
         client_nonce_hash: Digest::from_bytes([2; 32]),
         deadline_ms: 1_000,
+        pooling: None,
     }
 }
 

@@ -452,6 +452,7 @@ fn offer(prompt: Prompt) -> Offer {
         public_nonce: [1; 32],
         client_nonce_hash: Digest::from_bytes([2; 32]),
         deadline_ms: 1_000,
+        pooling: None,
     }
 }
 

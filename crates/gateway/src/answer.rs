@@ -50,7 +50,19 @@ pub(crate) struct Running {
     stopping: watch::Receiver<bool>,
     prompt_param: &'static str,
     record: Record,
-    _slots: OwnedSemaphorePermit,
+    _slots: Slots,
+}
+
+/// Places for jobs that run at once; given back when the last holder drops them.
+pub(crate) type Slots = Arc<OwnedSemaphorePermit>;
+
+/// Takes a slot for each of so many jobs.
+///
+/// # Errors
+/// Status 429 without that many free.
+pub(crate) fn admit(app: &App, jobs: usize) -> Result<Slots, ApiError> {
+    let slots = Arc::clone(&app.slots).try_acquire_many_owned(jobs as u32);
+    slots.map(Arc::new).map_err(|_| ApiError::too_many(app.config.max_in_flight, BUSY_RETRY_MS))
 }
 
 impl Running {
@@ -63,11 +75,21 @@ impl Running {
         jobs: Vec<JobSpec>,
         prompt_param: &'static str,
     ) -> Result<Running, ApiError> {
-        let limit = app.config.max_in_flight;
+        let slots = admit(&app, jobs.len())?;
+        Self::admitted(app, slots, jobs, prompt_param).await
+    }
+
+    /// Starts jobs for which `slots` were taken.
+    ///
+    /// # Errors
+    /// What the first failing job says.
+    pub(crate) async fn admitted(
+        app: Arc<App>,
+        slots: Slots,
+        jobs: Vec<JobSpec>,
+        prompt_param: &'static str,
+    ) -> Result<Running, ApiError> {
         let choices = jobs.len();
-        let slots = Arc::clone(&app.slots)
-            .try_acquire_many_owned(choices as u32)
-            .map_err(|_| ApiError::too_many(limit, BUSY_RETRY_MS))?;
         let mut record = Record::new(Arc::clone(&app));
         let answers = match try_join_all(jobs.into_iter().map(|job| app.backend.ask(job))).await {
             Ok(answers) => answers,

@@ -17,6 +17,7 @@ mod app;
 mod backend;
 mod client;
 mod config;
+mod embeddings;
 mod error;
 mod guard;
 mod likelihood;

@@ -9,6 +9,7 @@
 
 mod chat;
 mod completion;
+mod embedding;
 mod fields;
 mod options;
 mod refused;
@@ -19,6 +20,8 @@ use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 use fields::Fields;
+
+pub(crate) use embedding::Embed;
 
 /// Most choices one request may ask for, over all its prompts.
 pub(crate) const MAX_CHOICES: usize = 8;
@@ -68,7 +71,7 @@ impl Asked {
         refused::check(shape, &object)?;
         let prompts = match shape {
             Shape::Chat => vec![Prompt::Chat(chat::messages(&fields)?)],
-            Shape::Text => completion::prompts(&fields)?,
+            Shape::Text => completion::prompts(&fields, "prompt", MAX_CHOICES)?,
         };
         let choices_per_prompt =
             fields.unsigned("n", 1..=MAX_CHOICES as u64)?.unwrap_or(1) as usize;
@@ -145,6 +148,7 @@ impl Common {
                     choice: choice as u32,
                     verification: self.verification.clone(),
                     preference: self.preference.clone(),
+                    embed: None,
                 });
             }
         }

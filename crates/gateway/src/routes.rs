@@ -18,8 +18,8 @@ use crate::answer::{Next, Running};
 use crate::app::{App, RequestId, unix_seconds};
 use crate::error::ApiError;
 use crate::reply::{Choice, Reply, Usage, fingerprint};
-use crate::request::{Asked, Shape};
-use crate::{guard, stream};
+use crate::request::{Asked, Embed, Shape};
+use crate::{embeddings, guard, stream};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RECEIPT: HeaderName = HeaderName::from_static("x-peerproof-receipt");
@@ -34,6 +34,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat))
         .route("/v1/completions", post(text))
+        .route("/v1/embeddings", post(embeddings))
         .route("/v1/models", get(models))
         .route("/v1/models/{*id}", get(model))
         .route("/health", get(health))
@@ -81,6 +82,16 @@ async fn text(
     request: Request,
 ) -> Response {
     answer(app, Shape::Text, id, request).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn embeddings(State(app): State<Arc<App>>, request: Request) -> Response {
+    let answered = async {
+        let body = read_body(&app, request).await?;
+        let asked = Embed::parse(&body, &app.config.verification)?;
+        drop(body);
+        embeddings::respond(Arc::clone(&app), asked).await
+    };
+    answered.await.unwrap_or_else(IntoResponse::into_response)
 }
 
 async fn answer(
@@ -308,7 +319,7 @@ async fn method_not_allowed(request: Request) -> ApiError {
     ApiError::method_not_allowed(request.method().as_str(), &path)
 }
 
-fn json_response(status: StatusCode, value: &Value) -> Response {
+pub(crate) fn json_response(status: StatusCode, value: &Value) -> Response {
     let mut response = (status, value.to_string()).into_response();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

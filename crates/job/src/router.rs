@@ -84,6 +84,7 @@ struct Refusals {
 ///     public_nonce: [2; 32],
 ///     client_nonce_hash: client_nonce_hash(&nonce),
 ///     deadline_ms: 60_000,
+///     pooling: None,
 /// };
 /// let offer = Signed::sign(&Keypair::from_seed(&[7; 32]), offer)?;
 /// let entropy = Entropy::new([9; 32]);
@@ -222,7 +223,9 @@ impl Job {
     }
 
     fn need(&self) -> Need {
-        Need { context_length: self.offer.max_tokens.saturating_add(1) }
+        // The components of an embedding take no place in the context.
+        let answer = if self.offer.pooling.is_some() { 0 } else { self.offer.max_tokens };
+        Need { context_length: answer.saturating_add(1) }
     }
 
     /// How many lanes this job runs when nothing is late.

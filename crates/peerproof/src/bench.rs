@@ -315,6 +315,7 @@ impl Subject {
             public_nonce: random_seed(),
             client_nonce_hash: Digest::from_bytes(random_seed()),
             deadline_ms: 60_000,
+            pooling: None,
         };
         Signed::sign(&key, offer).map_err(engine("offer"))
     }

@@ -35,7 +35,16 @@ pub struct JobSpec {
     pub verification: Verification,
     /// Who may answer.
     pub preference: Preference,
+    /// Asks for an embedding of the prompt instead of text. The answer's text is then its
+    /// components in decimal, at 2^-22, with spaces between; `max_tokens` is the most of them,
+    /// and `None` is all.
+    pub embed: Option<Pooling>,
 }
+
+/// A component of an embedding is its integer divided by 2 to the power of this.
+pub use peerproof_proof::embedding::{COMPONENT_BITS, components};
+/// Which positions of the prompt an embedding is made from.
+pub use peerproof_wire::job::Pooling;
 
 impl JobSpec {
     /// A greedy request with every default.
@@ -51,6 +60,7 @@ impl JobSpec {
             choice: 0,
             verification: Verification::default(),
             preference: Preference::default(),
+            embed: None,
         }
     }
 }

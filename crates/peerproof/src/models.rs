@@ -7,6 +7,7 @@
 //! name never stands for less than a whole file. `NAME.json` beside
 //! `NAME.gguf` says where it came from.
 
+mod claim;
 mod hub;
 mod known;
 mod wheel;
@@ -17,6 +18,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use claim::Claim;
 use peerproof_engine::gguf::{Gguf, GgufError};
 use peerproof_engine::transformer::Transformer;
 /// BLAKE3 of a model file, by which it is named.
@@ -108,6 +110,12 @@ pub enum ModelError {
         path: PathBuf,
         /// Key or tensor, expected, got.
         message: String,
+    },
+    /// Somebody else is at it.
+    #[error("another process is pulling {name}; wait until it is done, or stop it")]
+    Busy {
+        /// The model.
+        name: String,
     },
     /// The user asked to stop.
     #[error("stopped; what was fetched is kept where it can be continued")]
@@ -316,6 +324,7 @@ impl Store {
             return self.record(&here.path, &name, expected, source);
         }
         fs::create_dir_all(&self.dir).map_err(|source| self.io(source))?;
+        let _claim = Claim::take(&self.dir, &name)?;
         let part = self.dir.join(format!("{name}.gguf.part"));
         let id = match source {
             Source::Known(_) => {
@@ -505,11 +514,16 @@ fn check_header(part: &Path, source: &Source) -> Result<(), ModelError> {
     })
 }
 
+/// A copy that fails leaves nothing: it is begun anew, never continued.
 fn copy(from: &Path, to: &Path, watch: Watch<'_>) -> Result<ModelId, ModelError> {
     let io = |source| ModelError::Io { path: from.to_owned(), source };
     let file = File::open(from).map_err(io)?;
     let total = file.metadata().map_err(io)?.len();
-    store(file, from, to, Some(total), watch)
+    let stored = store(file, from, to, Some(total), watch);
+    if stored.is_err() {
+        let _ = fs::remove_file(to);
+    }
+    stored
 }
 
 /// Writes everything `from` yields to the file `to`, hashing on the way, and syncs it.
@@ -536,7 +550,6 @@ fn store(
         file.write_all(&buffer[..n]).map_err(out)?;
         done += n as u64;
         if watch(Progress { stage: Stage::Storing, done, total }).is_break() {
-            let _ = fs::remove_file(to);
             return Err(ModelError::Cancelled);
         }
     }
@@ -683,7 +696,7 @@ mod tests {
         std::os::unix::fs::symlink("/dev/full", store.dir.join("t.gguf.part")).unwrap();
         let error = store.pull(&Source::Path(file), Some("t"), None, &mut quiet).unwrap_err();
         assert!(error.to_string().contains("free some space"), "{error}");
-        assert!(store.list().unwrap().is_empty());
+        assert_eq!(fs::read_dir(&store.dir).unwrap().count(), 0, "no part takes up room");
     }
 
     #[test]
@@ -693,6 +706,26 @@ mod tests {
             store.pull(&Source::Path(file), Some("t"), None, &mut |_| ControlFlow::Break(()));
         assert!(matches!(error, Err(ModelError::Cancelled)));
         assert_eq!(fs::read_dir(&store.dir).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn one_pull_of_a_name_at_a_time() {
+        let (_dir, store, file) = store_with_file();
+        let (other, source) = (store.clone(), Source::Path(file.clone()));
+        let mut refused = Vec::new();
+        let mut meanwhile = |_| {
+            let pull = |name| other.pull(&source, Some(name), None, &mut quiet);
+            refused.push(pull("t").map(|model| model.name));
+            pull("u").unwrap();
+            ControlFlow::Continue(())
+        };
+        let here = store.pull(&Source::Path(file), Some("t"), None, &mut meanwhile).unwrap();
+        assert!(!refused.is_empty());
+        for refused in refused {
+            assert!(matches!(refused, Err(ModelError::Busy { name }) if name == "t"));
+        }
+        assert_eq!(store.list().unwrap().len(), 2);
+        assert_eq!(store.verify("t", &mut quiet).unwrap(), here);
     }
 
     #[test]

@@ -20,6 +20,8 @@ struct Behaviour {
     ignore_range: bool,
     /// Status of requests for the bytes alone.
     file_status: Option<u16>,
+    /// Says nothing more, after what it sends, as long as this is held.
+    silent: Option<Arc<Mutex<()>>>,
     /// Serves the file itself, under this tag, and says neither digest nor size.
     direct: Option<&'static str>,
 }
@@ -108,6 +110,9 @@ fn serve(mut stream: TcpStream, behaviour: &Behaviour, log: &Mutex<Vec<String>>)
     );
     let sent = &rest[..behaviour.cut_after.unwrap_or(rest.len()).min(rest.len())];
     let _ = stream.write_all(sent);
+    if let Some(silent) = &behaviour.silent {
+        drop(silent.lock().unwrap());
+    }
 }
 
 /// In one piece, to a client that may have left: it follows a redirect before its head ends.
@@ -286,4 +291,31 @@ fn stopping_keeps_what_arrived() {
     assert!(matches!(stopped, Err(ModelError::Cancelled)));
     pull(&hub, &store).unwrap();
     assert!(hub.requests.lock().unwrap().last().unwrap().contains("Some("));
+}
+
+#[test]
+fn a_silent_server_can_be_left_and_what_arrived_stays() {
+    let silence = Arc::new(Mutex::new(()));
+    let held = silence.lock().unwrap();
+    let cut_after = Some(300_000);
+    let silent = Some(Arc::clone(&silence));
+    let hub = hub(Behaviour { body: body(), cut_after, silent, ..Behaviour::default() });
+    let (dir, store) = store(&hub);
+    let source: Source = "hub:owner/repo/sub/file.gguf@v2".parse().unwrap();
+    let mut reports = Vec::new();
+    let mut stop_in_silence = |p: Progress| {
+        reports.push(p.done);
+        match reports[..] {
+            [.., a, b] if a == b => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    };
+    let stopped = store.pull(&source, None, None, &mut stop_in_silence);
+    assert!(matches!(stopped, Err(ModelError::Cancelled)));
+    let part = std::fs::metadata(dir.path().join("file.gguf.part")).unwrap();
+    assert_eq!(part.len(), 300_000);
+    *hub.behaviour.lock().unwrap() = Behaviour { body: body(), ..Behaviour::default() };
+    drop(held);
+    pull(&hub, &store).unwrap();
+    assert!(hub.requests.lock().unwrap().last().unwrap().ends_with("Some(300000)"));
 }

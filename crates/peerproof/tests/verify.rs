@@ -48,6 +48,7 @@ fn breaks_its_terms(model_id: ModelId) -> Evidence {
         public_nonce: [1; 32],
         client_nonce_hash: client_nonce_hash(&[2; 32]),
         deadline_ms: 60_000,
+        pooling: None,
     };
     let offer = Signed::sign(&Keypair::from_seed(&[3; 32]), offer).unwrap();
     let tokens = vec![5, 6];

@@ -20,11 +20,12 @@ use peerproof_identity::PublicKey;
 use peerproof_wire::limits::MAX_LEAVES;
 use peerproof_wire::{
     Case, Commitment, Digest, Leaf, Mismatch, ModelId, Offer, Openings, Outcome, Receipt, Signed,
-    TokenLogprobs,
+    Stop, TokenLogprobs,
 };
 
 pub use compare::describe;
 
+use crate::embedding;
 use crate::execute::{Ending, Execute, Step};
 use crate::hash::Tagged;
 use crate::receipt::{self, BindingError, shown_hash};
@@ -140,6 +141,8 @@ pub struct Recomputation {
     /// One for each token, if the offer asks for them.
     logprobs: Vec<TokenLogprobs>,
     ending: Ending,
+    /// What the answer must be, if it is an embedding.
+    vector: Option<Vec<u32>>,
 }
 
 /// Replays `answer` as the answer to `offer`.
@@ -152,6 +155,9 @@ pub fn recompute<E: Execute>(
         return Err(AuditError::Model { expected: offer.model_id, got: executor.model_id() });
     }
     let prompt = executor.prompt_tokens(offer).map_err(AuditError::replay)?;
+    if offer.pooling.is_some() {
+        return embed(executor, offer, answer, &prompt);
+    }
     // A token the model does not know cannot be read, and need not be: the
     // position before it draws another one, which settles the case.
     let known = answer.iter().position(|token| *token >= executor.vocabulary());
@@ -174,7 +180,93 @@ pub fn recompute<E: Execute>(
         leaves,
         logprobs,
         ending,
+        vector: None,
     })
+}
+
+/// Computes the embedding that `answer` should be.
+fn embed<E: Execute>(
+    executor: &E,
+    offer: &Signed<Offer>,
+    answer: &[u32],
+    prompt: &[u32],
+) -> Result<Recomputation, AuditError> {
+    if prompt.is_empty() || prompt.len() >= MAX_LEAVES as usize {
+        return Err(AuditError::Positions { expected: MAX_LEAVES - 1, got: prompt.len() });
+    }
+    let mut steps = Steps::new(executor, offer, prompt, prompt.len() + 1);
+    let vector = executor
+        .embed(offer, &offer.id(), prompt, &mut |step| steps.take(step))
+        .map_err(AuditError::replay)?;
+    let ending = Ending {
+        text: embedding::text(&vector),
+        stop: Some(Stop::EndOfText),
+        tokens: vector.len() as u32,
+    };
+    Ok(Recomputation {
+        offer_id: offer.id(),
+        prompt_tokens: prompt.len() as u32,
+        answer: answer.to_vec(),
+        leaves: steps.finish()?.0,
+        logprobs: Vec::new(),
+        ending,
+        vector: Some(vector),
+    })
+}
+
+/// Takes an executor's steps and holds it to its contract.
+struct Steps<'a, E> {
+    executor: &'a E,
+    read: &'a [u32],
+    /// The first position that draws is the one before this one.
+    drawing: usize,
+    /// Whether what is drawn comes with probabilities.
+    asked: bool,
+    leaves: Vec<Leaf>,
+    logprobs: Vec<TokenLogprobs>,
+    broken: Option<AuditError>,
+}
+
+impl<'a, E: Execute> Steps<'a, E> {
+    fn new(executor: &'a E, offer: &Offer, read: &'a [u32], drawing: usize) -> Self {
+        Self {
+            executor,
+            read,
+            drawing,
+            asked: offer.sampling.logprobs.is_some(),
+            leaves: Vec::with_capacity(read.len()),
+            logprobs: Vec::new(),
+            broken: None,
+        }
+    }
+
+    fn take(&mut self, mut step: Step) {
+        if self.broken.is_some() {
+            return;
+        }
+        self.broken =
+            verify_step(self.leaves.len(), self.read, self.drawing, self.asked, &step).err();
+        if let Some(drawn) = &mut step.drawn
+            && let Some(mut report) = drawn.logprobs.take()
+        {
+            report.spell(drawn.next, |token| self.executor.spelling(token));
+            self.logprobs.push(report);
+        }
+        self.leaves.push(Leaf::from(step));
+    }
+
+    fn finish(self) -> Result<(Vec<Leaf>, Vec<TokenLogprobs>), AuditError> {
+        match self.broken {
+            Some(error) => Err(error),
+            None if self.leaves.len() < self.read.len() => Err(AuditError::Executor {
+                index: self.leaves.len(),
+                what: "count",
+                expected: self.read.len() as u64,
+                got: self.leaves.len() as u64,
+            }),
+            None => Ok((self.leaves, self.logprobs)),
+        }
+    }
 }
 
 /// Runs the model and holds the executor to its contract.
@@ -189,36 +281,12 @@ fn replay<E: Execute>(
         return Err(AuditError::Positions { expected: MAX_LEAVES - 1, got });
     }
     let read: Vec<u32> = prompt.iter().chain(answer).copied().take(got - 1).collect();
-    let mut leaves = Vec::with_capacity(read.len());
-    let mut logprobs = Vec::new();
-    let mut broken = None;
-    let asked = offer.sampling.logprobs.is_some();
-    let mut on_step = |mut step: Step| {
-        if broken.is_none() {
-            broken = verify_step(leaves.len(), &read, prompt.len(), asked, &step).err();
-            if let Some(drawn) = &mut step.drawn
-                && let Some(mut report) = drawn.logprobs.take()
-            {
-                report.spell(drawn.next, |token| executor.spelling(token));
-                logprobs.push(report);
-            }
-            leaves.push(Leaf::from(step));
-        }
-    };
+    let mut steps = Steps::new(executor, offer, &read, prompt.len());
     let (key, seed) = (offer.id(), sampling_seed(offer));
     executor
-        .replay(offer, &key, &seed, prompt, answer, &mut on_step)
+        .replay(offer, &key, &seed, prompt, answer, &mut |step| steps.take(step))
         .map_err(AuditError::replay)?;
-    match broken {
-        Some(error) => Err(error),
-        None if leaves.len() < read.len() => Err(AuditError::Executor {
-            index: leaves.len(),
-            what: "count",
-            expected: read.len() as u64,
-            got: leaves.len() as u64,
-        }),
-        None => Ok((leaves, logprobs)),
-    }
+    steps.finish()
 }
 
 fn verify_step(

@@ -310,6 +310,7 @@ pub fn verify_leaf(
     };
     same("token", read, leaf.token)?;
     let index = position.saturating_add(1).checked_sub(receipt.prompt_tokens);
+    let index = index.filter(|_| offer.pooling.is_none());
     match (&leaf.drawn, index) {
         (None, None) => Ok(()),
         (Some(drawn), Some(index)) => {

@@ -80,6 +80,17 @@ pub trait Execute {
         on_step: &mut dyn FnMut(Step),
     ) -> Result<(), Self::Error>;
 
+    /// The embedding of `prompt` that the offer asks for, as the numbers that stand in the answer
+    /// (see [`embedding`](crate::embedding)). Recomputes every position of the prompt, in order;
+    /// none draws.
+    fn embed(
+        &self,
+        offer: &Offer,
+        key: &Digest,
+        prompt: &[u32],
+        on_step: &mut dyn FnMut(Step),
+    ) -> Result<Vec<u32>, Self::Error>;
+
     /// Text and end that `answer` has under the offer's rules, read from its
     /// first token on: the first rule that strikes counts, whatever follows.
     fn ending(&self, offer: &Offer, answer: &[u32]) -> Result<Ending, Self::Error>;

@@ -13,6 +13,7 @@
 pub mod agreement;
 pub mod audit;
 pub mod challenge;
+pub mod embedding;
 pub mod evidence;
 pub mod execute;
 mod hash;

@@ -10,6 +10,7 @@
 use peerproof_identity::PublicKey;
 use peerproof_wire::{Commitment, Digest, Offer, Prompt, Receipt, Signed, Stop, TokenLogprobs};
 
+use crate::embedding;
 use crate::hash::Tagged;
 use crate::transcript::Tree;
 
@@ -116,6 +117,12 @@ pub enum BindingError {
     /// The receipt says a stop string ended the answer, and the offer has none.
     #[error("receipt stop: expected no stop string, since the offer has none, got one")]
     StopString,
+    /// An embedding ends by itself.
+    #[error("receipt stop: expected the end of the embedding, got {got:?}")]
+    StopEmbedding {
+        /// What the receipt says.
+        got: Stop,
+    },
     /// A running commitment cannot be one of this receipt's transcript.
     #[error(
         "running commitment {index}: expected more than {after} and less than {before} leaves, got {got}"
@@ -218,12 +225,13 @@ pub fn build(
     issued_unix_ms: u64,
 ) -> Result<Receipt, BindingError> {
     let output_tokens = answer.tokens.len() as u32;
+    let own = if offer.pooling.is_some() { 1 } else { output_tokens };
     let receipt = Receipt {
         offer_id: offer.id(),
         model_id: offer.model_id,
         number: place.number,
         previous: place.previous,
-        prompt_tokens: tree.leaves().saturating_sub(output_tokens),
+        prompt_tokens: tree.leaves().saturating_sub(own),
         output_tokens,
         stop,
         output_hash: output_hash(answer.tokens),
@@ -256,6 +264,10 @@ pub fn verify_bindings(
     verify_output_hash(receipt, answer.tokens)?;
     let shown = shown_hash(answer.text, answer.logprobs);
     same_digest(Field::TextHash, shown, receipt.text_hash)?;
+    if offer.pooling.is_some() {
+        let said = text_hash(&embedding::text(answer.tokens));
+        same_digest(Field::TextHash, said, receipt.text_hash)?;
+    }
     verify_commitments(receipt, commitments)
 }
 
@@ -291,7 +303,9 @@ pub fn verify_terms(offer: &Offer, receipt: &Receipt) -> Result<(), BindingError
         }
     }
     in_range(Field::OutputTokens, 1, offer.max_tokens.into(), receipt.output_tokens.into())?;
-    let leaves = u64::from(receipt.prompt_tokens) + u64::from(receipt.output_tokens);
+    // An embedding is made from the prompt's positions; no component has one of its own.
+    let own = if offer.pooling.is_some() { 1 } else { receipt.output_tokens };
+    let leaves = u64::from(receipt.prompt_tokens) + u64::from(own);
     same_number(Field::Leaves, leaves, receipt.leaves.into())?;
     verify_stop(offer, receipt)
 }
@@ -303,6 +317,9 @@ pub fn verify_output_count(receipt: &Receipt, tokens: &[u32]) -> Result<(), Bind
 
 fn verify_stop(offer: &Offer, receipt: &Receipt) -> Result<(), BindingError> {
     match receipt.stop {
+        stop if offer.pooling.is_some() && stop != Stop::EndOfText => {
+            Err(BindingError::StopEmbedding { got: stop })
+        }
         Stop::Length if receipt.output_tokens != offer.max_tokens => {
             Err(BindingError::StopLength { expected: offer.max_tokens, got: receipt.output_tokens })
         }

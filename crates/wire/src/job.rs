@@ -18,7 +18,7 @@ pub use failure::{Failure, FailureCode};
 pub use frames::{
     Accepted, Commitment, Delivered, LogProof, ProviderFrame, RouterFrame, TokenLogprobs, Tokens,
 };
-pub use offer::{ChatMessage, Level, Offer, Prompt, client_nonce_hash};
+pub use offer::{ChatMessage, Level, Offer, Pooling, Prompt, client_nonce_hash};
 pub use opening::{Challenge, Drawn, Leaf, Opening, Openings};
 pub use receipt::{Receipt, Stop};
 pub use sampling::{Constraint, Form, LogitBias, Sampling};

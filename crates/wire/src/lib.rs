@@ -15,7 +15,7 @@
 //!
 //! ```
 //! use peerproof_identity::Keypair;
-//! use peerproof_wire::{Level, Message, ModelId, Offer, Prompt, RouterFrame, Sampling, Signed};
+//! use peerproof_wire::{Level, Message, ModelId, Offer, Pooling, Prompt, RouterFrame, Sampling, Signed};
 //!
 //! let offer = Offer {
 //!     model_id: ModelId::from_bytes([1; 32]),
@@ -27,6 +27,7 @@
 //!     public_nonce: [2; 32],
 //!     client_nonce_hash: peerproof_wire::job::client_nonce_hash(&[3; 32]),
 //!     deadline_ms: 60_000,
+//!     pooling: None,
 //! };
 //! let offer = Signed::sign(&Keypair::from_seed(&[7; 32]), offer)?;
 //! let bytes = RouterFrame::Open { offer: offer.clone(), resume: vec![] }.encode()?;
@@ -67,7 +68,7 @@ pub use evidence::{
 };
 pub use job::{
     Accepted, Challenge, ChatMessage, Commitment, Constraint, Delivered, Drawn, Failure,
-    FailureCode, Form, Leaf, Level, LogProof, LogitBias, Offer, Opening, Openings, Prompt,
+    FailureCode, Form, Leaf, Level, LogProof, LogitBias, Offer, Opening, Openings, Pooling, Prompt,
     ProviderFrame, Receipt, RouterFrame, Sampling, Stop, TokenLogprobs, Tokens,
 };
 pub use signed::{Envelope, Signed, Statement};

@@ -22,7 +22,7 @@ pub(super) const MAX_CONTEXT: u64 = 1 << 20;
 const FAMILY: &str = "general.architecture";
 
 /// Keys that are read, without the family's name.
-const READ: [&str; 24] = [
+const READ: [&str; 25] = [
     "block_count",
     "context_length",
     "embedding_length",
@@ -37,6 +37,7 @@ const READ: [&str; 24] = [
     "attention.sliding_window_pattern",
     "attn_logit_softcapping",
     "final_logit_softcapping",
+    "pooling_type",
     "rope.dimension_count",
     "rope.freq_base",
     "rope.scaling.type",

@@ -1,27 +1,30 @@
-//! The `prompt` of a text completion: text or token ids, one or several.
+//! The `prompt` of a text completion and the `input` of an embedding: text or token ids, one or several.
 
 use peerproof::client::Prompt;
 use serde_json::Value;
 
-use super::MAX_CHOICES;
 use super::fields::{Fields, expected};
 use crate::error::ApiError;
 
-/// All prompts, in order; none is empty.
-pub(super) fn prompts(fields: &Fields<'_>) -> Result<Vec<Prompt>, ApiError> {
-    match fields.present("prompt") {
-        None => Err(ApiError::invalid("prompt", "a prompt is required")),
-        Some(Value::Array(list)) if is_token(list.first()) => Ok(vec![tokens(list, "prompt")?]),
-        Some(Value::Array(list)) => several(list),
-        Some(value) => Ok(vec![one(value, "prompt".into())?]),
+/// All prompts of a parameter, in order; none is empty.
+pub(super) fn prompts(
+    fields: &Fields<'_>,
+    name: &str,
+    most: usize,
+) -> Result<Vec<Prompt>, ApiError> {
+    match fields.present(name) {
+        None => Err(ApiError::invalid(name, format!("{name} is required"))),
+        Some(Value::Array(list)) if is_token(list.first()) => Ok(vec![tokens(list, name)?]),
+        Some(Value::Array(list)) => several(list, name, most),
+        Some(value) => Ok(vec![one(value, name.into())?]),
     }
 }
 
-fn several(list: &[Value]) -> Result<Vec<Prompt>, ApiError> {
-    if list.is_empty() || list.len() > MAX_CHOICES {
-        return Err(ApiError::invalid("prompt", format!("a list of 1 to {MAX_CHOICES} prompts")));
+fn several(list: &[Value], name: &str, most: usize) -> Result<Vec<Prompt>, ApiError> {
+    if list.is_empty() || list.len() > most {
+        return Err(ApiError::invalid(name, format!("a list of 1 to {most} of them")));
     }
-    let read = |(i, value)| one(value, format!("prompt[{i}]"));
+    let read = |(i, value)| one(value, format!("{name}[{i}]"));
     list.iter().enumerate().map(read).collect()
 }
 

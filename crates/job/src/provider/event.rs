@@ -31,6 +31,8 @@ pub struct Step {
 /// What a receipt says of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
+    /// Tokens of the answer, resumed ones included.
+    pub tokens: u32,
     /// Why it ends.
     pub stop: Stop,
     /// Hash of its token ids.

@@ -72,6 +72,7 @@ mod tests {
             public_nonce: [0; 32],
             client_nonce_hash: zero,
             deadline_ms: 1,
+            pooling: None,
         };
         let offer = Signed::sign(&key, offer).expect("an offer within its limits");
         let receipt = Receipt {

@@ -66,8 +66,7 @@ impl Desk {
         job.ended = Some(ended);
         if !job.begun {
             // The answer may end inside the beginning that was given.
-            let count = ended.leaves.saturating_sub(job.prompt_tokens) as usize;
-            job.tokens.truncate(count);
+            job.tokens.truncate(ended.tokens as usize);
         }
         let took_ms = self.now.since(job.admitted);
         known.state = State::Issuing;

@@ -68,6 +68,7 @@ fn case(seed: u8) -> Case {
         public_nonce: [0; 32],
         client_nonce_hash: Digest::from_bytes([0; 32]),
         deadline_ms: 1,
+        pooling: None,
     };
     let offer = Signed::sign(&key(100), offer).expect("an offer within its limits");
     Case { offer, receipt: receipt(seed, 2), tokens: vec![1] }

@@ -171,7 +171,10 @@ impl Lane {
         self.tokens.extend_from_slice(&frame.tokens);
         self.logprobs.extend(frame.logprobs);
         self.take_text(&frame.text)?;
-        self.take_commitment(frame.commitment)?;
+        // What an embedding is made from is committed to at its end.
+        if offer.pooling.is_none() {
+            self.take_commitment(frame.commitment)?;
+        }
         if !self.begun {
             self.begun = true;
             self.begun_at = now;

@@ -15,6 +15,7 @@ use proptest::prelude::*;
 use crate::model::{MODEL, NONCE, offer};
 
 const ENDED: Ended = Ended {
+    tokens: 13,
     stop: Stop::EndOfText,
     output_hash: Digest::from_bytes([1; 32]),
     text_hash: Digest::from_bytes([2; 32]),
@@ -333,7 +334,7 @@ fn a_resumed_answer_may_end_inside_its_beginning() {
     let mut bench = Bench::new(Config::default());
     bench.ask(1, &nth(1, 1), &[1, 2, 3]);
     bench.tell(In::Prepared(StreamId(1), 7));
-    let mut outs = bench.tell(In::Finished(StreamId(1), Ended { leaves: 9, ..ENDED }));
+    let mut outs = bench.tell(In::Finished(StreamId(1), Ended { tokens: 2, leaves: 9, ..ENDED }));
     let Some(Out::Issue { draft, stream }) = outs.pop() else { panic!("{outs:?}") };
     let (receipt, _) = bench.log(stream, draft);
     assert_eq!((receipt.output_tokens, receipt.leaves), (2, 9));

@@ -80,6 +80,7 @@ pub(crate) fn ending_offer(
         public_nonce: [2; 32],
         client_nonce_hash: client_nonce_hash(&NONCE),
         deadline_ms: 600_000,
+        pooling: None,
     };
     Signed::sign(router, offer).unwrap()
 }

@@ -507,6 +507,7 @@ impl World {
             let tokens = provider.running.remove(&stream).unwrap().tokens;
             let logprobs = reports(&self.offer, &tokens);
             let ended = provider::Ended {
+                tokens: all as u32,
                 stop: Stop::Length,
                 output_hash: hash_tokens(&tokens),
                 text_hash: hash_shown(&text_of(&tokens, all, all), &logprobs),

@@ -21,6 +21,8 @@ const CONNECT: Duration = Duration::from_secs(15);
 const RESPONSE: Duration = Duration::from_secs(30);
 /// A body that yields nothing for so long is given up; the next pull continues it.
 const STALL: Duration = Duration::from_secs(30);
+/// In silence whoever watches is asked so often whether to go on.
+const ASK: Duration = Duration::from_millis(100);
 /// Larger files are refused before a byte of them is stored.
 const MAX_FILE_BYTES: u64 = 1 << 40;
 
@@ -182,13 +184,18 @@ fn download(
     }
     let limit = facts.size.unwrap_or(MAX_FILE_BYTES).saturating_sub(done);
     let chunks = read_ahead(response.into_body().into_reader().take(limit + 1));
+    let mut silent = Duration::ZERO;
     loop {
-        let chunk = match chunks.recv_timeout(STALL) {
+        let chunk = match chunks.recv_timeout(ASK) {
             Ok(Ok(chunk)) => chunk,
             Ok(Err(error)) => {
                 return Err(failed(url, format!("{error}; run the command again to continue")));
             }
             Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) if silent < STALL => {
+                silent += ASK;
+                Vec::new()
+            }
             Err(RecvTimeoutError::Timeout) => {
                 return Err(failed(
                     url,
@@ -199,6 +206,9 @@ fn download(
                 ));
             }
         };
+        if !chunk.is_empty() {
+            silent = Duration::ZERO;
+        }
         file.write_all(&chunk).map_err(io)?;
         done += chunk.len() as u64;
         if watch(Progress { stage: Stage::Fetching, done, total: facts.size }).is_break() {

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use peerproof_engine::execute::ReplayError;
 use peerproof_engine::model::{Model, PromptError};
 use peerproof_engine::service::{self, Event, Refusal, Ticket};
 use peerproof_identity::{Keypair, PeerId, PublicKey};
@@ -19,11 +20,11 @@ use peerproof_job::limits::COMMIT_EVERY;
 use peerproof_job::provider::{Desk, Draft, Ended, In, LeavesQuestion, Out, Step, StreamId};
 use peerproof_net::{FrameError, FrameReader, FrameWriter, Incoming};
 use peerproof_proof::receipt::{output_hash, shown_hash};
-use peerproof_proof::{Transcript, challenge, sampling_seed};
+use peerproof_proof::{Execute as _, Transcript, challenge, embedding, sampling_seed};
 use peerproof_wire::evidence::{LogBody, LogEntry};
 use peerproof_wire::{
     Digest, Failure, FailureCode, Leaf, LogProof, Message as _, ModelId, Offer, ProviderFrame,
-    RouterFrame, Signed, TokenLogprobs,
+    RouterFrame, Signed, Stop, TokenLogprobs,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -247,7 +248,8 @@ impl Serving {
                     tokens: Vec::new(),
                     logprobs: Vec::new(),
                 };
-                if let Err(failure) = start(lease, &offer, resume, sink) {
+                let begin = if offer.pooling.is_some() { embed } else { start };
+                if let Err(failure) = begin(lease, &offer, resume, sink) {
                     let _ = events.try_send(In::Refused(stream, failure));
                 }
             });
@@ -364,7 +366,8 @@ async fn prepared(shop: &Shop, offer: Signed<Offer>) -> Result<u32, Failure> {
     let counting = tokio::task::spawn_blocking(move || {
         let model = lease.model();
         let prompt = model.prompt_tokens(&offer.prompt).map_err(|e| prompt_failure(&e))?;
-        model.check_fit(&prompt, offer.max_tokens).map_err(|e| prompt_failure(&e))?;
+        let answer = if offer.pooling.is_some() { 0 } else { offer.max_tokens };
+        model.check_fit(&prompt, answer).map_err(|e| prompt_failure(&e))?;
         Ok(u32::try_from(prompt.len()).unwrap_or(u32::MAX))
     });
     counting.await.unwrap_or_else(|_| Err(internal("the prompt could not be read")))
@@ -411,6 +414,52 @@ fn start(
     let sink = Box::new(move |event| sink.take(event, kept.model()));
     let ticket = service.submit(job, sink).map_err(|r| refusal(&r))?;
     cancel.ends(ticket);
+    Ok(())
+}
+
+/// Computes an embedding, here and now: it is one pass over the prompt, and the replayer makes
+/// one at a time.
+fn embed(
+    lease: Lease,
+    offer: &Signed<Offer>,
+    resume: Vec<u32>,
+    mut sink: Sink,
+) -> Result<(), Failure> {
+    let model = lease.model();
+    let prompt = model.prompt_tokens(&offer.prompt).map_err(|e| prompt_failure(&e))?;
+    let cancel = Arc::clone(&sink.cancel);
+    let mut pushed = Ok(());
+    let mut on_step = |step: peerproof_proof::Step| {
+        if pushed.is_ok() {
+            pushed = sink.push(&step.into());
+        }
+    };
+    let replayer = lease.replayer.until(&cancel.told);
+    let vector = match replayer.embed(offer, &offer.id(), &prompt, &mut on_step) {
+        Err(ReplayError::Stopped { .. }) => return Ok(()),
+        embedded => embedded.map_err(|e| internal(&e.to_string()))?,
+    };
+    pushed?;
+    // A client that has the beginning already gets the rest, from the first difference on.
+    let same = vector.iter().zip(&resume).take_while(|(ours, theirs)| ours == theirs).count();
+    let step = |(index, token): (usize, &u32)| Step {
+        token: *token,
+        text: embedding::piece(index, *token),
+        commitment: None,
+        logprobs: None,
+    };
+    let steps: Vec<Step> = vector.iter().enumerate().skip(same).map(step).collect();
+    sink.shop.load.tokens_out.fetch_add(steps.len() as u64, Ordering::Relaxed);
+    let (stream, start) = (sink.stream, same as u32);
+    if !steps.is_empty() {
+        let _ = sink.events.try_send(In::Steps { stream, start, steps });
+    }
+    sink.tokens = vector;
+    let (tokens, text) = (sink.tokens.len() as u32, embedding::text(&sink.tokens));
+    let end = Event::Finished { stop: Stop::EndOfText, tokens, text };
+    if let Some(ended) = sink.convert(end, model)? {
+        let _ = sink.events.try_send(ended);
+    }
     Ok(())
 }
 
@@ -506,6 +555,7 @@ impl Sink {
                     .close_with(stop, tokens, &shown)
                     .map_err(|e| internal(&e.to_string()))?;
                 let ended = Ended {
+                    tokens,
                     stop,
                     output_hash: output_hash(&self.tokens),
                     text_hash: shown,

@@ -231,6 +231,7 @@ pub(super) fn plain_offer() -> Offer {
         public_nonce: random(),
         client_nonce_hash: client_nonce_hash(&NONCE),
         deadline_ms: 40_000,
+        pooling: None,
     }
 }
 

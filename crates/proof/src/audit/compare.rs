@@ -21,6 +21,7 @@ pub(super) fn compare(
     let found = [
         wrong_prompt(ours, receipt),
         wrong_token(ours),
+        wrong_component(ours),
         wrong_ending(ours, receipt),
         wrong_leaves(ours, receipt),
     ];
@@ -45,6 +46,13 @@ fn wrong_token(ours: &Recomputation) -> Option<Mismatch> {
         .zip(&ours.answer)
         .find(|((_, drawn), token)| drawn.next != **token)
         .map(|((position, drawn), token)| number(position, Difference::Token, drawn.next, *token))
+}
+
+/// The first component of an embedding that differs; all of them come from the last position.
+fn wrong_component(ours: &Recomputation) -> Option<Mismatch> {
+    let vector = ours.vector.as_ref()?;
+    let (expected, got) = vector.iter().zip(&ours.answer).find(|(ours, theirs)| ours != theirs)?;
+    Some(number(ours.prompt_tokens.saturating_sub(1), Difference::Token, *expected, *got))
 }
 
 /// Where the lengths of two prompts differ, the shorter one's last position

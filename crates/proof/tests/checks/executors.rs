@@ -59,6 +59,18 @@ impl Execute for Broken {
         Ok(())
     }
 
+    fn embed(
+        &self,
+        offer: &Offer,
+        key: &Digest,
+        prompt: &[u32],
+        on_step: &mut dyn FnMut(Step),
+    ) -> Result<Vec<u32>, OutOfMemory> {
+        let mut meddled = |step| (self.meddle)(step).into_iter().for_each(&mut *on_step);
+        let Ok(vector) = Toy::default().embed(offer, key, prompt, &mut meddled);
+        Ok(vector)
+    }
+
     fn ending(&self, offer: &Offer, answer: &[u32]) -> Result<Ending, OutOfMemory> {
         let Ok(ending) = Toy::default().ending(offer, answer);
         Ok(Ending { tokens: (self.stands)(ending.tokens), ..ending })

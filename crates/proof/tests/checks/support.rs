@@ -230,6 +230,22 @@ impl Execute for Toy {
         Ok(())
     }
 
+    fn embed(
+        &self,
+        offer: &Offer,
+        key: &Digest,
+        prompt: &[u32],
+        on_step: &mut dyn FnMut(Step),
+    ) -> Result<Vec<u32>, Infallible> {
+        for end in 1..=prompt.len() {
+            on_step(self.step(offer, key, &Digest::from_bytes([0; 32]), &prompt[..end], None));
+        }
+        let other = i32::from(self.quirk == Quirk::NoTemperature);
+        let sum: i32 = prompt.iter().map(|token| *token as i32).sum::<i32>() + other;
+        let vector = (0..offer.max_tokens.min(12)).map(|at| sum * (at as i32 + 1) - 40);
+        Ok(vector.map(peerproof_proof::embedding::token).collect())
+    }
+
     fn ending(&self, offer: &Offer, answer: &[u32]) -> Result<Ending, Infallible> {
         let mut text = String::new();
         for (index, token) in answer.iter().enumerate() {
@@ -274,6 +290,7 @@ pub(crate) fn offer() -> Offer {
         public_nonce: [0x55; 32],
         client_nonce_hash: client_nonce_hash(&NONCE),
         deadline_ms: 60_000,
+        pooling: None,
     }
 }
 
@@ -381,7 +398,10 @@ pub(crate) fn commit_with(
         model_id: offer.model_id,
         number: 1,
         previous: None,
-        prompt_tokens: (leaves.len() + 1 - tokens.len()) as u32,
+        prompt_tokens: match offer.pooling {
+            Some(_) => leaves.len() as u32,
+            None => (leaves.len() + 1 - tokens.len()) as u32,
+        },
         output_tokens: tokens.len() as u32,
         stop,
         output_hash: receipt::output_hash(&tokens),

@@ -157,7 +157,7 @@ fn every_token_of_a_case() {
 
 #[test]
 fn every_field_of_the_offer_behind_a_case() {
-    let alterations: [fn(&mut Offer); 12] = [
+    let alterations: [fn(&mut Offer); 13] = [
         |offer| offer.model_id = ModelId::from_bytes([0; 32]),
         |offer| offer.prompt = peerproof_wire::Prompt::Text("other".into()),
         |offer| offer.sampling.temperature_q16 += 1,
@@ -170,6 +170,11 @@ fn every_field_of_the_offer_behind_a_case() {
         |offer| offer.public_nonce[0] ^= 1,
         |offer| flip(&mut offer.client_nonce_hash),
         |offer| offer.deadline_ms += 1,
+        |offer| {
+            offer.sampling = peerproof_wire::Sampling::GREEDY;
+            offer.stop.clear();
+            offer.pooling = Some(peerproof_wire::job::Pooling::Mean);
+        },
     ];
     let served = served();
     let Offer {
@@ -182,6 +187,7 @@ fn every_field_of_the_offer_behind_a_case() {
         public_nonce: _,
         client_nonce_hash: _,
         deadline_ms: _,
+        pooling: _,
     } = served.offer.statement();
     let refused = |offer| {
         let case = Case { offer, ..served.case() };

@@ -31,6 +31,20 @@ pub struct Offer {
     pub client_nonce_hash: Digest,
     /// Milliseconds from acceptance to the receipt, 1 to [`limits::MAX_DEADLINE_MS`].
     pub deadline_ms: u64,
+    /// If present, the answer is no text but an embedding of the prompt, of at most `max_tokens`
+    /// components; sampling must then be greedy, and there are no stop strings.
+    pub pooling: Option<Pooling>,
+}
+
+/// Which positions of the prompt an embedding is made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pooling {
+    /// As the model file says, else the mean.
+    Model,
+    /// All of them.
+    Mean,
+    /// The last one.
+    Last,
 }
 
 /// What the model continues.
@@ -96,6 +110,7 @@ impl Codec for Offer {
             public_nonce: self.public_nonce.to_vec(),
             client_nonce_hash: self.client_nonce_hash.as_bytes().to_vec(),
             deadline_ms: self.deadline_ms,
+            pooling: Pooling::to_proto(self.pooling).into(),
         }
     }
 
@@ -112,6 +127,7 @@ impl Codec for Offer {
             public_nonce: check::array("offer.public_nonce", &proto.public_nonce)?,
             client_nonce_hash: check::digest("offer.client_nonce_hash", &proto.client_nonce_hash)?,
             deadline_ms: proto.deadline_ms,
+            pooling: Pooling::from_proto(proto.pooling)?,
         })
     }
 
@@ -124,7 +140,37 @@ impl Codec for Offer {
             not_empty("offer.stop[]", stop.is_empty())?;
             count("offer.stop[]", stop.len(), limits::MAX_STOP_STRING_BYTES)?;
         }
-        within("offer.deadline_ms", self.deadline_ms, 1, limits::MAX_DEADLINE_MS)
+        within("offer.deadline_ms", self.deadline_ms, 1, limits::MAX_DEADLINE_MS)?;
+        let greedy = self.sampling == Sampling::GREEDY && self.stop.is_empty();
+        if self.pooling.is_some() && !greedy {
+            return Err(WireError::Inconsistent {
+                place: "offer.pooling",
+                expected: "greedy sampling and no stop strings beside it",
+                got: self.stop.len() as u64,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Pooling {
+    fn to_proto(pooling: Option<Self>) -> proto::Pooling {
+        match pooling {
+            None => proto::Pooling::Unspecified,
+            Some(Self::Model) => proto::Pooling::Model,
+            Some(Self::Mean) => proto::Pooling::Mean,
+            Some(Self::Last) => proto::Pooling::Last,
+        }
+    }
+
+    fn from_proto(number: i32) -> Result<Option<Self>, WireError> {
+        match proto::Pooling::try_from(number) {
+            Ok(proto::Pooling::Unspecified) => Ok(None),
+            Ok(proto::Pooling::Model) => Ok(Some(Self::Model)),
+            Ok(proto::Pooling::Mean) => Ok(Some(Self::Mean)),
+            Ok(proto::Pooling::Last) => Ok(Some(Self::Last)),
+            Err(_) => Err(WireError::Unnamed { place: "offer.pooling", got: number }),
+        }
     }
 }
 

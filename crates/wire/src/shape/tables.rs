@@ -75,6 +75,7 @@ shapes! {
         11 "offer.public_nonce" HASH,
         12 "offer.client_nonce_hash" HASH,
         13 "offer.deadline_ms" Number,
+        14 "offer.pooling" Number,
     }
     OPEN "open" {
         1 "open.offer" One(&ENVELOPE),

@@ -362,6 +362,33 @@ fn values_below_their_least_are_refused() {
     check(&escape, "failure.message: expected printable text, got control character '\\u{1b}'");
 }
 
+/// What chooses tokens has no place where none are chosen.
+#[test]
+fn an_embedding_is_asked_for_without_sampling() {
+    let embedding = |change: fn(&mut Offer)| {
+        offer_with(|it| {
+            it.sampling = Sampling::GREEDY;
+            it.stop = vec![];
+            it.pooling = Some(Pooling::Mean);
+            change(it);
+        })
+    };
+    assert!(embedding(|_| {}).encode().is_ok());
+    let changes: [fn(&mut Offer); 4] = [
+        |it| it.stop = vec!["x".into()],
+        |it| it.sampling.temperature_q16 = 1,
+        |it| it.sampling.logprobs = Some(0),
+        |it| it.sampling.bias = vec![LogitBias { token: 0, bias_q16: 1 }],
+    ];
+    for change in changes {
+        let refused = embedding(change).encode().unwrap_err();
+        assert!(
+            matches!(refused, WireError::Inconsistent { place: "offer.pooling", .. }),
+            "{refused}"
+        );
+    }
+}
+
 /// Biases in another order, or two of one token, would be other bytes for the same rule.
 #[test]
 fn biases_stand_in_order() {

@@ -88,6 +88,21 @@ proptest! {
     }
 
     #[test]
+    fn offers_of_embeddings_survive_the_way(
+        pooling in prop::sample::select(vec![Pooling::Model, Pooling::Mean, Pooling::Last]),
+        max_tokens in 1..=limits::MAX_ANSWER_TOKENS,
+    ) {
+        let offer = Offer {
+            sampling: Sampling::GREEDY,
+            stop: vec![],
+            pooling: Some(pooling),
+            max_tokens,
+            ..samples::offer()
+        };
+        prop_assert_eq!(Offer::decode(&offer.encode().unwrap()).unwrap(), offer);
+    }
+
+    #[test]
     fn pieces_of_answers_survive_the_way(
         start in 0..1000u32,
         ids in prop::collection::vec(0..=limits::MAX_TOKEN_ID, 1..100),

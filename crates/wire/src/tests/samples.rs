@@ -77,6 +77,7 @@ pub(super) fn offer() -> Offer {
         public_nonce: [0x51; 32],
         client_nonce_hash: client_nonce_hash(&[0x52; 32]),
         deadline_ms: 60_000,
+        pooling: None,
     }
 }
 

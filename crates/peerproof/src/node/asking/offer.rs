@@ -52,7 +52,10 @@ pub(in crate::node) fn prepare(
         model_id,
         prompt: prompt(spec.prompt),
         sampling: spec.sampling,
-        max_tokens: spec.max_tokens.unwrap_or(ask.max_tokens),
+        max_tokens: spec.max_tokens.unwrap_or(match spec.embed {
+            Some(_) => peerproof_wire::limits::MAX_ANSWER_TOKENS,
+            None => ask.max_tokens,
+        }),
         stop: spec.stop,
         level: match level {
             Level::Receipt => WireLevel::Receipt,
@@ -63,6 +66,7 @@ pub(in crate::node) fn prepare(
         public_nonce: spec.seed.map_or_else(random_seed, |seed| nonce_of_seed(seed, spec.choice)),
         client_nonce_hash: client_nonce_hash(&client_nonce),
         deadline_ms: ask.deadline_ms,
+        pooling: spec.embed,
     };
     let invalid = |message: String| AskError::Invalid { parameter: "request".into(), message };
     let offer = Signed::sign(&inner.session, offer).map_err(|e| invalid(e.to_string()))?;
