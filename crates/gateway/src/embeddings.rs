@@ -75,8 +75,8 @@ async fn finish(app: &App, mut running: Running) -> Result<Vec<(String, Outcome)
     let mut outcomes: Vec<Option<Outcome>> = vec![None; running.choices()];
     while !running.finished() {
         match running.next(patience).await {
-            Next::Text(index, piece) => texts[index].push_str(&piece),
-            Next::Done(index, outcome) => outcomes[index] = Some(*outcome),
+            Next::Text(index, piece, _) => texts[index].push_str(&piece),
+            Next::Done(index, outcome, _) => outcomes[index] = Some(*outcome),
             Next::Failed(error) => return Err(error),
             Next::Started(_) | Next::Silence => {}
         }
