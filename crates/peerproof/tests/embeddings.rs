@@ -62,7 +62,7 @@ impl Pair {
         let provider = Node::start(provider).await.unwrap();
         let peers = vec![provider.status().addresses[0].clone()];
         let router = Settings { hold: vec![model()], ..settings(&homes[1], peers) };
-        Pair { provider, router: Node::start(router).await.unwrap(), homes: homes }
+        Pair { provider, router: Node::start(router).await.unwrap(), homes }
     }
 
     async fn embed(
