@@ -552,12 +552,9 @@ impl World {
             }
         }
         // Leaving out or holding back the very last tokens makes the receipt false.
-        let is_last = match &frames[0] {
-            ProviderFrame::Tokens(tokens) => {
-                tokens.start as usize + tokens.tokens.len() >= reference(&self.offer).len()
-            }
-            _ => false,
-        };
+        let all = reference(&self.offer).len();
+        let is_last = matches!(&frames[0], ProviderFrame::Tokens(tokens)
+            if tokens.start as usize + tokens.tokens.len() >= all);
         let is_tokens = matches!(frames[0], ProviderFrame::Tokens(_));
         let is_openings = matches!(frames[0], ProviderFrame::Openings(_));
         let reached = |at: u32| is_tokens && before >= at || provider.sent >= at && !is_tokens;
