@@ -381,11 +381,12 @@ fn an_embedding_is_asked_for_without_sampling() {
         |it| it.sampling.bias = vec![LogitBias { token: 0, bias_q16: 1 }],
     ];
     for change in changes {
-        let refused = embedding(change).encode().unwrap_err();
-        assert!(
-            matches!(refused, WireError::Inconsistent { place: "offer.pooling", .. }),
-            "{refused}"
-        );
+        let offer = embedding(change);
+        let place = "offer.pooling: expected greedy sampling";
+        let ours = offer.encode().unwrap_err().to_string();
+        assert!(ours.contains(place), "{ours}");
+        let theirs = Offer::decode(&encode_unchecked(&offer)).unwrap_err().to_string();
+        assert!(theirs.contains(place), "{theirs}");
     }
 }
 
