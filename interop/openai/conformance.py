@@ -257,6 +257,34 @@ def check_seed(run):
          run.plain.choices[0].message.content)
 
 
+def named(schema):
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
+
+
+def check_structure(run):
+    """JSON mode and schemas hold the text, whole and streamed, and an audit agrees."""
+    schema = {
+        "type": "object",
+        "properties": {"city": {"enum": ["Paris", "Rome"]}, "year": {"type": "integer", "minimum": 1, "maximum": 99}},
+        "required": ["city", "year"],
+        "additionalProperties": False,
+    }
+    options = {"response_format": named(schema), "max_tokens": 200}
+    answer = run.chat(**options)
+    same("finish_reason", answer.choices[0].finish_reason, "stop")
+    value = json.loads(answer.choices[0].message.content)
+    same("members in the schema's order", list(value), ["city", "year"])
+    holds("a value of the enum", value["city"] in ("Paris", "Rome"))
+    holds("an integer in range", isinstance(value["year"], int) and 1 <= value["year"] <= 99)
+    pieces = [c.choices[0].delta.content or "" for c in run.chat(stream=True, **options)]
+    same("streamed", "".join(pieces), answer.choices[0].message.content)
+    text = run.chat(response_format={"type": "json_object"}).choices[0].message.content
+    holds("JSON mode", text.startswith("{"))
+    if run.full:
+        audited = run.chat(**options, extra_body={"verification": {"level": "full"}})
+        same("audited", audited.peerproof["verification"]["audited"], True)
+
+
 def check_rules(run):
     """Penalties, biases and min-p change the answer as they say."""
     words = {"model": run.model, "prompt": "la la la la la la la la", "max_tokens": 12, "temperature": 0}
@@ -397,8 +425,9 @@ def check_errors(run):
     refused("an empty prompt", bad, value, "prompt", lambda: run.completion(prompt=""))
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
     refused("tools", bad, unsupported, "tools", lambda: run.chat(tools=[tool]))
-    refused("JSON mode", bad, unsupported, "response_format",
-            lambda: run.chat(response_format={"type": "json_object"}))
+    schema = {"type": "string", "minLength": 3, "maxLength": 2}
+    refused("a schema that nothing satisfies", bad, value, "response_format",
+            lambda: run.chat(response_format=named(schema)))
     refused("top_logprobs", bad, value, "top_logprobs", lambda: run.chat(top_logprobs=2))
     refused("too many logprobs", bad, value, "logprobs", lambda: run.completion(logprobs=21))
     refused("penalties", bad, value, "frequency_penalty", lambda: run.chat(frequency_penalty=3))
@@ -514,6 +543,7 @@ CHECKS = [
     check_limits,
     check_stop,
     check_seed,
+    check_structure,
     check_rules,
     check_probabilities,
     check_choices,

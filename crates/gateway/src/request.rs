@@ -11,6 +11,7 @@ mod chat;
 mod completion;
 mod embedding;
 mod fields;
+mod format;
 mod options;
 mod refused;
 mod sampling;

@@ -9,7 +9,10 @@
 
 use std::fmt;
 
-pub use peerproof_wire::{Constraint, LogitBias, Sampling, TokenLogprobs};
+pub use peerproof_engine::constraint::{
+    ConstraintError, RULES as CONSTRAINT_RULES, verify as verify_constraint,
+};
+pub use peerproof_wire::{Constraint, Form, LogitBias, Sampling, TokenLogprobs};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 

@@ -49,6 +49,9 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "COUNT", num_args = 0..=1, default_missing_value = "0",
           require_equals = true, value_parser = clap::value_parser!(u32).range(..=20))]
     pub(crate) logprobs: Option<u32>,
+    /// File with a JSON schema that the answer is held to; the model is not told it.
+    #[arg(long, value_name = "FILE", value_parser = schema)]
+    pub(crate) json_schema: Option<Value>,
 }
 
 impl SamplingArgs {
@@ -75,6 +78,10 @@ impl SamplingArgs {
                 add(name, value);
             }
         }
+        if let Some(schema) = &self.json_schema {
+            let named = json!({ "name": "answer", "schema": schema, "strict": true });
+            add("response_format", json!({ "type": "json_schema", "json_schema": named }));
+        }
         if !self.logit_bias.is_empty() {
             let biases = self.logit_bias.iter();
             let biases = biases.map(|(token, bias)| (token.to_string(), json!(bias)));
@@ -100,6 +107,12 @@ fn repetition(text: &str) -> Result<f64, String> {
         0.0 => Err("expected more than 0, got 0".into()),
         penalty => Ok(penalty),
     }
+}
+
+/// Whether it is a schema is the node's to say.
+fn schema(path: &str) -> Result<Value, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    serde_json::from_str(&text).map_err(|error| format!("not JSON: {error}"))
 }
 
 fn bias(text: &str) -> Result<(u32, f64), String> {
@@ -174,6 +187,21 @@ mod tests {
         assert_eq!(asks(&flags), wanted);
         let bare = asks(&["--logprobs"]);
         assert_eq!((&bare["logprobs"], &bare["top_logprobs"]), (&json!(true), &json!(0)));
+    }
+
+    #[test]
+    fn a_schema_is_read_from_its_file() {
+        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        for (path, fault) in [("/nowhere/schema.json", "No such file"), (manifest, "not JSON")] {
+            let error = request(&[&format!("--json-schema={path}")]).expect_err(fault);
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(fault), "{error}");
+        }
+        let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/../../vectors/proof/transcript.json");
+        let asked = asks(&[&format!("--json-schema={vectors}")]);
+        let format = &asked["response_format"];
+        assert_eq!(format["type"], "json_schema");
+        assert!(format["json_schema"]["schema"]["rows"].is_array());
     }
 
     #[test]

@@ -16,18 +16,15 @@ enum Neutral {
     False,
     Empty,
     Words(&'static [&'static str]),
-    /// An object whose `type` is `text`.
-    TextFormat,
     /// `["text"]`.
     TextOnly,
     Never,
 }
 
-use Neutral::{Empty, False, Never, One, TextFormat, TextOnly, Words, Zero};
+use Neutral::{Empty, False, Never, One, TextOnly, Words, Zero};
 
 const BOTH: &[(&str, Neutral)] = &[
     ("length_penalty", One),
-    ("response_format", TextFormat),
     ("top_a", Zero),
     ("typical_p", One),
     ("min_tokens", Zero),
@@ -94,7 +91,6 @@ impl Neutral {
                     || value.as_object().is_some_and(Map::is_empty)
             }
             Words(words) => value.as_str().is_some_and(|word| words.contains(&word)),
-            TextFormat => value.get("type").and_then(Value::as_str) == Some("text"),
             TextOnly => value.as_array().is_some_and(|list| list.len() == 1 && list[0] == "text"),
             Never => false,
         }

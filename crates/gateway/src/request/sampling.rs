@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::Shape;
 use super::fields::{Fields, expected};
+use super::format;
 use crate::error::ApiError;
 
 const MAX_LIKELIEST: u64 = 20;
@@ -40,7 +41,7 @@ pub(super) fn parse(shape: Shape, fields: &Fields<'_>) -> Result<Sampling, ApiEr
         frequency_q16: penalty(fields, "frequency_penalty")?,
         bias: bias(fields)?,
         logprobs: logprobs(shape, fields)?,
-        ..Sampling::GREEDY
+        constraint: format::parse(fields)?,
     })
 }
 

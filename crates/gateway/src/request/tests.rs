@@ -136,7 +136,6 @@ fn what_would_change_the_answer_is_refused_by_name() {
     for (extra, param) in [
         (json!({"tools": [{"type": "function"}]}), "tools"),
         (json!({"tool_choice": "required"}), "tool_choice"),
-        (json!({"response_format": {"type": "json_object"}}), "response_format"),
         (json!({"modalities": ["text", "audio"]}), "modalities"),
         (json!({"verification": {"levle": "full"}}), "verification.levle"),
         (json!({"verification": {"on_fail": "warn"}}), "verification.on_fail"),

@@ -146,18 +146,25 @@ impl Job {
             FailureCode::ContextLength | FailureCode::EmptyPrompt
                 if self.answer.tokens.is_empty() =>
             {
-                self.refusals.of_offer_count += 1;
-                self.refusals.of_offer = Some((failure.code, message.clone()));
-                let confirmed = self.refusals.of_offer_count > 1;
-                self.leave(id, None, &message, Again::Never);
-                if confirmed && !self.over {
-                    self.give_up();
-                }
+                self.on_offer_refused(id, failure.code, &message);
             }
+            // Its limits may be hit in the middle of an answer, at every provider.
+            FailureCode::Constraint => self.on_offer_refused(id, failure.code, &message),
             code => {
                 let why = format!("{code:?}: {message}");
                 self.leave(id, Some(Fault::Refused), &why, Again::Never);
             }
+        }
+    }
+
+    /// What is wrong is said to be the offer: one more provider is asked.
+    fn on_offer_refused(&mut self, id: LaneId, code: FailureCode, message: &str) {
+        self.refusals.of_offer_count += 1;
+        self.refusals.of_offer = Some((code, message.to_owned()));
+        let confirmed = self.refusals.of_offer_count > 1;
+        self.leave(id, None, message, Again::Never);
+        if confirmed && !self.over {
+            self.give_up();
         }
     }
 

@@ -631,6 +631,7 @@ fn refusal(refusal: &Refusal) -> Failure {
         Refusal::NoTokens | Refusal::Resume { .. } => {
             Failure::new(FailureCode::BadOffer, refusal.to_string())
         }
+        Refusal::Constraint(_) => Failure::new(FailureCode::Constraint, refusal.to_string()),
         Refusal::CacheBudget { .. } => {
             Failure::new(FailureCode::ContextLength, refusal.to_string())
         }

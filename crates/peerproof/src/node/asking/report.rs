@@ -111,6 +111,7 @@ impl Asking {
                 }
             }
             FailureCode::EmptyPrompt => invalid("messages"),
+            FailureCode::Constraint => invalid("response_format"),
             FailureCode::UnknownModel => AskError::NoProvider {
                 model: self.prepared.model_name.clone(),
                 reason: message.into(),
