@@ -85,7 +85,7 @@ pub(crate) enum Command {
     /// Run an auditor: recompute answers that routers ask about.
     Audit(NodeArgs),
     /// Ask once and print the answer, its provider and how it was checked.
-    Ask(AskArgs),
+    Ask(Box<AskArgs>),
     /// Check an evidence file, offline.
     Verify(VerifyArgs),
     /// Fetch, list, check and remove model files.

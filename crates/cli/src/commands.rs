@@ -28,7 +28,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Provide(args) => return node::run(&place, Role::Provide, &args),
         Command::Route(args) => return node::run(&place, Role::Route, &args),
         Command::Audit(args) => return node::run(&place, Role::Audit, &args),
-        Command::Ask(args) => return ask::run(&place, args),
+        Command::Ask(args) => return ask::run(&place, *args),
         Command::Verify(args) => return verify::run(&place, &args),
         Command::Doctor(args) => return doctor::run(&place, &args),
         Command::Log(command) => return log::run(&place, command),
