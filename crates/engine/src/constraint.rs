@@ -6,7 +6,7 @@
 //! one along the other gives the tokens after which the text can still be
 //! completed (`state`). That happens on a thread of its own for each job
 //! (`worker`), while the forward pass computes the logits that the mask is for;
-//! [`Masks`] is that thread's handle. A token that the job draws is told to it
+//! `Masks` is that thread's handle. A token that the job draws is told to it
 //! at once, so the next mask is being made while the token is being read.
 //!
 //! A mask follows from the constraint and the tokens of the answer alone. To

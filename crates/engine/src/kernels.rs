@@ -4,7 +4,7 @@
 //! can, or the same sums written for AVX2 or AVX-512. `rows` holds the loops over
 //! one row of values; they are plain Rust compiled once for each path. A path
 //! that the processor lacks never runs: `Kernels::new` is the only way to
-//! [`Kernels`], and asks [`KernelPath::available`].
+//! `Kernels`, and asks [`KernelPath::available`].
 //!
 //! The product with a matrix is written twice: in `portable` in plain Rust for
 //! whatever `Layout` says, and in `tile` over vectors of

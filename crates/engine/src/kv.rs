@@ -1,7 +1,7 @@
 //! The keys and values of one sequence, in pages.
 //!
 //! Sixteen-bit integers with an exponent per layer, head and position. A page
-//! holds [`PAGE`] positions of all layers, each head as attention reads it (see
+//! holds `PAGE` positions of all layers, each head as attention reads it (see
 //! `kernels/attend`), and may hold the positions' states, from which digests are
 //! made again. Pages are allocated as positions are written and given back when
 //! they are cut off. A page that is full may be shared, read-only, by sequences

@@ -1,10 +1,10 @@
 //! Chat templates: from messages to the one string a model was trained on.
 //!
 //! The template is a Jinja program inside the model file, so it is a stranger's
-//! program. It is compiled once ([`parse`]), where every statement, filter, test,
+//! program. It is compiled once (`parse`), where every statement, filter, test,
 //! function and method that this renderer lacks is refused by name; it runs
-//! ([`run`]) with no loader, no clock and no randomness, and every step, every
-//! byte made and every byte alive is counted before it is spent ([`meter`]). What
+//! (`run`) with no loader, no clock and no randomness, and every step, every
+//! byte made and every byte alive is counted before it is spent (`meter`). What
 //! transformers offers to templates (`raise_exception`, `tojson`, Python's string
 //! methods, trimmed blocks) is offered here too, `strftime_now` is not: the same
 //! messages give the same tokens on any day.
