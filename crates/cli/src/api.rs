@@ -95,7 +95,8 @@ impl Api {
         request: &Value,
         on_piece: &mut dyn FnMut(Piece) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let url = format!("{}/v1/chat/completions", self.url);
+        let path = if request["prompt"].is_string() { "completions" } else { "chat/completions" };
+        let url = format!("{}/v1/{path}", self.url);
         let mut response = self
             .agent
             .post(&url)
@@ -119,7 +120,8 @@ impl Api {
             }
             let choice = &chunk["choices"][0];
             let index = choice["index"].as_u64().unwrap_or(0) as usize;
-            if let Some(text) = choice["delta"]["content"].as_str() {
+            let text = choice["delta"]["content"].as_str().or(choice["text"].as_str());
+            if let Some(text) = text {
                 on_piece(Piece::Text(index, text.to_owned()))?;
             }
             if let Some(tokens) = choice["logprobs"]["content"].as_array() {
@@ -149,15 +151,18 @@ fn message(body: &str) -> String {
 
 /// The request that the flags of `ask` stand for, as the API takes it.
 pub(crate) fn request(args: &AskArgs, prompt: &str) -> Value {
-    let mut messages = Vec::new();
-    messages.extend(args.system.as_ref().map(|s| json!({ "role": "system", "content": s })));
-    messages.push(json!({ "role": "user", "content": prompt }));
     let mut request = json!({
         "model": args.model,
-        "messages": messages,
         "stream": true,
         "verification": { "k": args.agree.0, "n": args.agree.1 },
     });
+    if args.text {
+        request["prompt"] = json!(prompt);
+    } else {
+        let system = args.system.as_ref().map(|s| json!({ "role": "system", "content": s }));
+        let user = json!({ "role": "user", "content": prompt });
+        request["messages"] = system.into_iter().chain([user]).collect();
+    }
     if let Value::Object(request) = &mut request {
         args.sampling.add_to(request);
     }
@@ -190,4 +195,32 @@ pub(crate) fn summary(outcome: &Outcome) -> String {
 /// The end of a peer id, which is where ids differ.
 pub(crate) fn short(peer: &str) -> &str {
     peer.len().checked_sub(8).and_then(|at| peer.get(at..)).unwrap_or(peer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        ask: AskArgs,
+    }
+
+    fn asked(flags: &[&str]) -> Value {
+        let line = Line::try_parse_from(["ask", "Once"].iter().chain(flags));
+        request(&line.expect("flags that are right").ask, "Once")
+    }
+
+    #[test]
+    fn a_prompt_is_a_message_or_a_text() {
+        let chat = asked(&["--system=Be brief."]);
+        assert_eq!(chat["messages"][0]["content"], "Be brief.");
+        assert_eq!(chat["messages"][1], json!({ "role": "user", "content": "Once" }));
+        assert!(chat["prompt"].is_null());
+        let text = asked(&["--text"]);
+        assert_eq!((&text["prompt"], text["messages"].is_null()), (&json!("Once"), true));
+        assert!(Line::try_parse_from(["ask", "Once", "--text", "--system=Be brief."]).is_err());
+    }
 }

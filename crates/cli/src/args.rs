@@ -182,6 +182,10 @@ pub(crate) struct AskArgs {
     /// What the model is told before the question.
     #[arg(long)]
     pub(crate) system: Option<String>,
+    /// Let the model go on with the prompt as it stands, not answer it as a message; for models
+    /// without a chat template.
+    #[arg(long, conflicts_with_all = ["system", "logprobs", "json_schema"])]
+    pub(crate) text: bool,
     /// How the answer is checked: receipt, sampled, full or k_of_n.
     #[arg(long)]
     pub(crate) verify: Option<Level>,

@@ -67,7 +67,10 @@ pub enum ModelError {
 #[non_exhaustive]
 pub enum PromptError {
     /// The model is a base model: it has no chat template.
-    #[error("the model has no chat template: ask for a completion of a text instead")]
+    #[error(
+        "the model has no chat template: ask for a completion of a text instead \
+             (/v1/completions, or ask --text)"
+    )]
     NoTemplate,
     /// The template refuses or fails.
     #[error(transparent)]

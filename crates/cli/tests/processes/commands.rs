@@ -169,7 +169,8 @@ fn a_running_node_is_asked_and_described_and_its_log_holds() {
     assert_eq!(status["log_entries"], json!(2));
     assert!(place.run("provider", &["status"]).fine().contains(&provider.address));
 
-    log_holds(&place, "provider", "receipt", 4);
+    // Two alone, four sampled, two through the router.
+    log_holds(&place, "provider", "receipt", 8);
     log_holds(&place, "router", "answer", 2);
     assert_eq!(router.stop(), Some(0));
     place.run("router", &["status"]).refused(&["no node is running"]);
