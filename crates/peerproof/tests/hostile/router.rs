@@ -305,6 +305,7 @@ fn frames_that_say_nonsense() {
         }),
         attack("text without tokens", garbage, |mut honest| {
             honest.frames[3].tokens.clear();
+            honest.frames[3].logprobs.clear();
             honest.beginning(honest.frames.len())
         }),
         attack("more tokens than asked for", garbage, |honest| {
