@@ -343,6 +343,9 @@ pub(crate) enum BenchCommand {
         /// Tokens that share a context.
         #[arg(long, default_value_t = 512)]
         chunk: usize,
+        /// Leave out the first contexts of the text: a long comparison can be made in pieces.
+        #[arg(long, value_name = "CONTEXTS", default_value_t = 0)]
+        skip: usize,
         /// Also write the float model's probabilities, as llama-perplexity --kl-divergence-base reads them.
         #[arg(long, value_name = "FILE")]
         base: Option<PathBuf>,

@@ -25,7 +25,7 @@ pub(crate) fn run(place: &Place, command: BenchCommand) -> anyhow::Result<()> {
             let model = installed(place, &model)?;
             (engine::run(&model, runs as usize, speed_only)?, json)
         }
-        BenchCommand::Quality { model, text, tokens, chunk, base, json } => {
+        BenchCommand::Quality { model, text, tokens, chunk, skip, base, json } => {
             let model = installed(place, &model)?;
             let text = match text {
                 Some(path) => {
@@ -33,7 +33,8 @@ pub(crate) fn run(place: &Place, command: BenchCommand) -> anyhow::Result<()> {
                 }
                 None => peerproof::bench::novel(&place.home()?.models())?,
             };
-            (quality::run(&model, &text, (tokens, chunk), base.as_deref())?, json)
+            let part = quality::Part { tokens, context: chunk, skip };
+            (quality::run(&model, &text, part, base.as_deref())?, json)
         }
         BenchCommand::Network { model, runs, providers, requests, json } => {
             let crowd = network::Crowd { providers, requests };

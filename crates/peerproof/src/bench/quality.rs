@@ -29,6 +29,9 @@ pub struct Scope<'a> {
     pub tokens: usize,
     /// Tokens that share a context, at least 2.
     pub context: usize,
+    /// Contexts of the text before the first that is compared: a long text can be compared in
+    /// pieces, whose contexts are those of the whole.
+    pub skip: usize,
     /// Contexts computed at once.
     pub threads: usize,
     /// Where the float pass's probabilities go, as `llama-perplexity --kl-divergence-base`
@@ -109,11 +112,7 @@ impl Passage {
         let mut tokens: Vec<u32> = begin.into_iter().collect();
         tokens.extend(tokenizer.encode(scope.text, Special::Plain).map_err(engine("text"))?);
         let context = scope.context.clamp(2, scope.tokens.max(2));
-        let expected = scope.tokens.max(2).next_multiple_of(context);
-        if tokens.len() < expected {
-            return Err(BenchError::Short { expected, got: tokens.len() });
-        }
-        tokens.truncate(expected);
+        let tokens = part(tokens, scope.tokens, context, scope.skip)?;
         Ok(Passage { tokens, context, begin, rows: scope.base.is_some() })
     }
 
@@ -134,6 +133,24 @@ impl Passage {
     fn first_scored(&self) -> usize {
         self.context / 2
     }
+}
+
+/// Whole contexts, `wanted` tokens or the next more, after the first `skip` contexts.
+fn part(
+    mut tokens: Vec<u32>,
+    wanted: usize,
+    context: usize,
+    skip: usize,
+) -> Result<Vec<u32>, BenchError> {
+    let skipped = skip.saturating_mul(context);
+    let count = wanted.clamp(2, usize::MAX - context).next_multiple_of(context);
+    let expected = skipped.saturating_add(count);
+    if tokens.len() < expected {
+        return Err(BenchError::Short { expected, got: tokens.len() });
+    }
+    tokens.truncate(expected);
+    tokens.drain(..skipped);
+    Ok(tokens)
 }
 
 /// One context: its predictions, and its rows of the base.
@@ -182,4 +199,22 @@ fn one(reference: &Reference<'_>, passage: &Passage, at: usize) -> Part {
         Ok((predictions, rows))
     };
     compare().map_err(engine("comparison"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_text_make_up_the_whole() {
+        let text: Vec<u32> = (0..100).collect();
+        let of = |wanted, skip| part(text.clone(), wanted, 8, skip).ok();
+        let mut pieces = of(20, 0).expect("three contexts");
+        pieces.extend(of(64, 3).expect("eight contexts"));
+        assert_eq!(Some(pieces), of(88, 0));
+        assert_eq!(of(90, 0).map(|part| part.len()), Some(96));
+        for (wanted, skip) in [(97, 0), (8, 12), (usize::MAX, 1), (8, usize::MAX)] {
+            assert!(of(wanted, skip).is_none(), "{wanted} {skip}");
+        }
+    }
 }

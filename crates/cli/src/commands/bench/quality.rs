@@ -8,10 +8,17 @@ use peerproof::models::Installed;
 use super::cores;
 use super::figures::{Figure, Report};
 
+/// The part of the text to compare on, in tokens, tokens a context, and contexts before it.
+pub(super) struct Part {
+    pub(super) tokens: usize,
+    pub(super) context: usize,
+    pub(super) skip: usize,
+}
+
 pub(super) fn run(
     model: &Installed,
     text: &str,
-    (tokens, context): (usize, usize),
+    Part { tokens, context, skip }: Part,
     base: Option<&Path>,
 ) -> anyhow::Result<Report> {
     let mut done = 0;
@@ -22,7 +29,7 @@ pub(super) fn run(
             so_far.perplexity, so_far.reference_perplexity, so_far.divergence
         );
     };
-    let scope = Scope { text, tokens, context, threads: cores(), base };
+    let scope = Scope { text, tokens, context, skip, threads: cores(), base };
     let compared = quality(&model.path, &scope, &mut progress)?;
     let mut report = Report::new(model);
     summary(&mut report, "", &compared.all);
