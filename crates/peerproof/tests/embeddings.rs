@@ -1,40 +1,24 @@
 //! Embeddings over the network: verified as any answer, and a cheat's refused.
 #![allow(clippy::unwrap_used, reason = "a failed set-up fails the test")]
 
-use std::path::{Path, PathBuf};
+mod support;
+
+use std::path::Path;
 
 use peerproof::client::{
     AskError, COMPONENT_BITS, JobSpec, Level, Outcome, Pooling, Prompt, Verification, components,
 };
 use peerproof::config::Config;
 use peerproof::home::{Environment, Home};
-use peerproof::models::{Installed, Store};
+use peerproof::models::Store;
 use peerproof::verify::verify;
 use peerproof::{Node, Settings};
 use tempfile::TempDir;
 
+use support::model;
+
 /// Components of the default model's states.
 const WIDTH: usize = 576;
-
-fn model() -> Installed {
-    let cached = || {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
-            || Path::new(&std::env::var_os("HOME").unwrap_or_default()).join(".cache"),
-            PathBuf::from,
-        );
-        cache.join("peerproof/models/smollm2-135m.gguf")
-    };
-    let path = std::env::var_os("PEERPROOF_TEST_MODEL").map_or_else(cached, PathBuf::from);
-    let bytes =
-        std::fs::read(&path).expect("run `cargo run --release -- models pull smollm2-135m` first");
-    Installed {
-        name: "smollm2-135m".into(),
-        id: blake3::hash(&bytes).to_hex().to_string(),
-        bytes: bytes.len() as u64,
-        source: "test".into(),
-        path,
-    }
-}
 
 fn settings(home: &TempDir, peers: Vec<String>) -> Settings {
     let mut config = Config::default();
@@ -57,11 +41,11 @@ struct Pair {
 impl Pair {
     async fn start(only_layers: Option<usize>) -> Pair {
         let homes = [TempDir::new().unwrap(), TempDir::new().unwrap()];
-        let serve = vec![model()];
+        let serve = vec![model().clone()];
         let provider = Settings { serve, only_layers, ..settings(&homes[0], vec![]) };
         let provider = Node::start(provider).await.unwrap();
         let peers = vec![provider.status().addresses[0].clone()];
-        let router = Settings { hold: vec![model()], ..settings(&homes[1], peers) };
+        let router = Settings { hold: vec![model().clone()], ..settings(&homes[1], peers) };
         Pair { provider, router: Node::start(router).await.unwrap(), homes }
     }
 
@@ -126,7 +110,7 @@ async fn the_embedding_of_a_model_with_fewer_layers_is_refused() {
     let error = pair.embed("Who goes there?", Pooling::Mean, None).await.unwrap_err();
     let AskError::Refused { evidence, .. } = &error else { panic!("{error}") };
     let nothing = Store::new(pair.homes[0].path().join("none"), "http://127.0.0.1:1");
-    let judged = verify(Path::new(evidence), &nothing, Some(&model())).unwrap();
+    let judged = verify(Path::new(evidence), &nothing, Some(model())).unwrap();
     assert!(judged.proven && judged.recomputed, "{}", judged.statement);
     pair.stop().await;
 }

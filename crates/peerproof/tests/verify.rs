@@ -1,10 +1,10 @@
 //! What `verify` claims to have done, beside what it finds.
 #![allow(clippy::unwrap_used, reason = "a failed set-up fails the test")]
 
-use std::path::{Path, PathBuf};
+mod support;
 
 use peerproof::evidence;
-use peerproof::models::{Installed, Store};
+use peerproof::models::Store;
 use peerproof::verify::verify;
 use peerproof_identity::Keypair;
 use peerproof_proof::receipt::{output_hash, text_hash};
@@ -15,26 +15,7 @@ use peerproof_wire::{
     Stop,
 };
 
-/// The default model where tests find it.
-fn model() -> Installed {
-    let cached = || {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
-            || Path::new(&std::env::var_os("HOME").unwrap_or_default()).join(".cache"),
-            PathBuf::from,
-        );
-        cache.join("peerproof/models/smollm2-135m.gguf")
-    };
-    let path = std::env::var_os("PEERPROOF_TEST_MODEL").map_or_else(cached, PathBuf::from);
-    let bytes =
-        std::fs::read(&path).expect("run `cargo run --release -- models pull smollm2-135m` first");
-    Installed {
-        name: "smollm2-135m".into(),
-        id: blake3::hash(&bytes).to_hex().to_string(),
-        bytes: bytes.len() as u64,
-        source: "test".into(),
-        path,
-    }
-}
+use support::model;
 
 /// A receipt for more tokens than its offer allows: the signature alone convicts.
 fn breaks_its_terms(model_id: ModelId) -> Evidence {
@@ -80,7 +61,7 @@ fn what_a_signature_convicts_of_is_not_called_recomputed() {
     let found = breaks_its_terms(model.id.parse().unwrap());
     let file = evidence::write(&dir.path().join("evidence"), &found).unwrap();
     let empty = Store::new(dir.path().join("models"), "http://127.0.0.1:1");
-    for model in [None, Some(&model)] {
+    for model in [None, Some(model)] {
         let judged = verify(&file, &empty, model).unwrap();
         assert!(judged.proven, "{}", judged.statement);
         assert!(judged.statement.contains("breaks its offer"), "{}", judged.statement);

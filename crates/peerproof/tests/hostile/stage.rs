@@ -1,12 +1,10 @@
 //! Real nodes to attack, and the honest router whose job must succeed after every attack.
 
-use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use peerproof::config::Config;
 use peerproof::home::{Environment, Home};
-use peerproof::models::Installed;
 use peerproof::{Node, Settings};
 use peerproof_identity::{Keypair, PeerId};
 use peerproof_net::{Address, FrameLimits, FrameStream, Handle, NetConfig, Network};
@@ -19,6 +17,8 @@ use peerproof_wire::{
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+pub(super) use crate::support::model;
+
 /// Longer than anything these tests wait for; reaching it is a failure.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -26,35 +26,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| Runtime::new().unwrap())
-}
-
-/// The default model as a node's store would list it.
-pub(super) fn model() -> &'static Installed {
-    static MODEL: OnceLock<Installed> = OnceLock::new();
-    MODEL.get_or_init(|| {
-        let path = std::env::var_os("PEERPROOF_TEST_MODEL").map_or_else(cached, PathBuf::from);
-        assert!(
-            path.exists(),
-            "{} is missing: run `cargo run --release -- models pull smollm2-135m` first",
-            path.display()
-        );
-        let bytes = std::fs::read(&path).unwrap();
-        Installed {
-            name: "smollm2-135m".into(),
-            id: blake3::hash(&bytes).to_hex().to_string(),
-            bytes: bytes.len() as u64,
-            source: path.display().to_string(),
-            path,
-        }
-    })
-}
-
-fn cached() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"),
-        PathBuf::from,
-    );
-    cache.join("peerproof/models/smollm2-135m.gguf")
 }
 
 pub(super) fn model_id() -> ModelId {
