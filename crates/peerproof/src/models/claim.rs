@@ -8,12 +8,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::ModelError;
+use crate::lock::LockedFile;
 
 /// The right to make the files of one name.
 pub(super) struct Claim {
     path: PathBuf,
     /// Holds the lock until the file is deleted.
-    _file: File,
+    _file: LockedFile,
 }
 
 impl Claim {
@@ -24,13 +25,13 @@ impl Claim {
         loop {
             let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
             let file = file.map_err(io)?;
-            match file.try_lock() {
-                Ok(()) => {}
+            let file = match LockedFile::try_new(file) {
+                Ok(file) => file,
                 Err(TryLockError::WouldBlock) => {
                     return Err(ModelError::Busy { name: name.to_owned() });
                 }
                 Err(TryLockError::Error(source)) => return Err(io(source)),
-            }
+            };
             if is_at(&file, &path).map_err(io)? {
                 return Ok(Claim { path, _file: file });
             }

@@ -18,6 +18,7 @@ use peerproof_wire::ModelId;
 use sha2::{Digest as _, Sha256};
 
 use super::{Known, ModelError, Piece, Progress, Stage, Watch};
+use crate::lock::LockedFile;
 
 /// pip is given up when nothing has arrived for so long.
 const STALL: Duration = Duration::from_secs(120);
@@ -49,7 +50,7 @@ pub(super) fn fetch(
 struct Assembly<'a> {
     known: &'a Known,
     path: &'a Path,
-    file: File,
+    file: LockedFile,
     whole: usize,
     hasher: blake3::Hasher,
 }
@@ -64,11 +65,10 @@ impl<'a> Assembly<'a> {
         let io = |source| ModelError::Io { path: path.to_owned(), source };
         let open =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-        let file = open.map_err(io)?;
-        if file.try_lock().is_err() {
+        let file = LockedFile::try_new(open.map_err(io)?).map_err(|_| {
             let busy = "another process is pulling this model";
-            return Err(io(io::Error::new(ErrorKind::ResourceBusy, busy)));
-        }
+            io(io::Error::new(ErrorKind::ResourceBusy, busy))
+        })?;
         let there = file.metadata().map_err(io)?.len();
         let mut assembly = Assembly { known, path, file, whole: 0, hasher: blake3::Hasher::new() };
         let mut end = 0;
@@ -91,7 +91,7 @@ impl<'a> Assembly<'a> {
         let (mut hasher, mut sha256) = (self.hasher.clone(), Sha256::new());
         let mut buffer = vec![0; 1 << 18];
         let mut done = 0;
-        let mut from = (&self.file).take(piece.bytes);
+        let mut from = (&*self.file).take(piece.bytes);
         loop {
             let n = from.read(&mut buffer).map_err(io)?;
             if n == 0 {

@@ -15,6 +15,7 @@ use peerproof_log::{MAX_NOTE_BYTES, Segment, Storage, StorageError, StorageFault
 
 use super::atomic::{replace, sync_directory_of};
 use super::error::{StoreError, storage_error};
+use crate::lock::LockedFile;
 
 const PRIVATE_FILE: u32 = 0o600;
 const PRIVATE_DIR: u32 = 0o700;
@@ -31,7 +32,7 @@ const MAX_DIRECTORY_ENTRIES: usize = 1 << 16;
 pub struct DiskStorage {
     dir: PathBuf,
     /// Held by writers.
-    lock: Option<Arc<File>>,
+    lock: Option<Arc<LockedFile>>,
     /// The segment being written.
     active: Option<(u32, File)>,
 }
@@ -52,13 +53,13 @@ impl DiskStorage {
             .mode(PRIVATE_FILE)
             .open(&path)
             .map_err(|error| storage_error("open", &path, &error))?;
-        match lock.try_lock() {
-            Ok(()) => {}
+        let lock = match LockedFile::try_new(lock) {
+            Ok(lock) => lock,
             Err(TryLockError::WouldBlock) => {
                 return Err(StoreError::Locked { dir: dir.to_owned() });
             }
             Err(TryLockError::Error(error)) => Err(storage_error("lock", &path, &error))?,
-        }
+        };
         Ok(Self { dir: dir.to_owned(), lock: Some(Arc::new(lock)), active: None })
     }
 
