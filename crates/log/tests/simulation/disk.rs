@@ -49,7 +49,7 @@ struct File {
     forgotten: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct State {
     files: BTreeMap<u32, File>,
     visible_checkpoint: Option<Vec<u8>>,
@@ -79,6 +79,16 @@ impl Disk {
             dead: false,
             lie,
         };
+        Self {
+            state: Rc::new(RefCell::new(state)),
+            operations: Rc::default(),
+            event: Rc::default(),
+        }
+    }
+
+    /// Another disk in the same state, whose luck is `seed`'s.
+    pub(crate) fn fork(&self, seed: u64) -> Self {
+        let state = State { random: Random(seed), ..self.state.borrow().clone() };
         Self {
             state: Rc::new(RefCell::new(state)),
             operations: Rc::default(),

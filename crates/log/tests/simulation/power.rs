@@ -1,5 +1,16 @@
 //! Power cuts and kills at every kind of moment, during recovery too.
+//!
+//! One seed is one life of a disk. At each death the power fails in sixteen
+//! ways: the state of the disk at that moment is copied, each copy loses what
+//! its own luck takes, and a log is opened on it and held against all that was
+//! acknowledged and shown. Life then goes on from another such cut, or from a
+//! kill that leaves the cache. A cut is counted once its recovery was checked,
+//! or broken off by the next one.
 #![allow(clippy::disallowed_methods, reason = "the number of seeds comes from the environment")]
+
+use std::num::NonZero;
+use std::ops::{AddAssign, Range};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use peerproof_log::{Hash, Log, LogError};
 
@@ -8,8 +19,11 @@ use crate::{Random, key};
 
 /// Small, so that a run crosses many segments.
 const SEGMENT_BYTES: u64 = 4096;
-const CRASHES_A_SEED: u64 = 12;
-const DEFAULT_SEEDS: u64 = 1000;
+const DEATHS_A_SEED: u64 = 6;
+/// Power cuts tried at the moment of each death.
+const CUTS_A_DEATH: u64 = 16;
+/// Power cuts of a run without a number of seeds.
+const CUTS: u64 = 2_000_000;
 
 /// What the world knows of the log: what was acknowledged, what was shown.
 #[derive(Default)]
@@ -18,12 +32,24 @@ struct World {
     checkpoints: Vec<(u64, Hash)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Count {
-    crashes: u64,
-    crashes_in_recovery: u64,
+    power_cuts: u64,
+    kills: u64,
+    /// Of both, those that broke off a recovery.
+    in_recovery: u64,
     entries: u64,
     kept_aside: u64,
+}
+
+impl AddAssign for Count {
+    fn add_assign(&mut self, other: Self) {
+        self.power_cuts += other.power_cuts;
+        self.kills += other.kills;
+        self.in_recovery += other.in_recovery;
+        self.entries += other.entries;
+        self.kept_aside += other.kept_aside;
+    }
 }
 
 impl World {
@@ -47,13 +73,24 @@ impl World {
                 return Err(format!("entry {index} is another"));
             }
         }
-        let checkpoint = log.checkpoint().ok_or("no checkpoint")?;
-        for (size, root) in
-            self.checkpoints.iter().chain([&(checkpoint.size(), *checkpoint.root())])
-        {
+        for (size, root) in &self.checkpoints {
             if log.len() < *size {
                 return Err(format!("a checkpoint of {size} was shown, {} are left", log.len()));
             }
+            if log.root(*size).map_err(|error| error.to_string())? != *root {
+                return Err(format!("another root than was shown over {size}"));
+            }
+        }
+        let checkpoint = log.checkpoint().ok_or("no checkpoint")?;
+        (checkpoint.size() == log.len())
+            .then_some(())
+            .ok_or("a checkpoint over another size".into())
+    }
+
+    /// The same, as somebody sees it who has the checkpoints only.
+    fn check_from_outside(&self, log: &Log<Disk>) -> Result<(), String> {
+        let checkpoint = log.checkpoint().ok_or("no checkpoint")?;
+        for (size, root) in &self.checkpoints {
             let path = log.consistency(*size, log.len()).map_err(|error| error.to_string())?;
             peerproof_log::verify_consistency(
                 *size,
@@ -75,13 +112,19 @@ fn run(seed: u64, lie: Lie) -> Result<Count, String> {
     let mut world = World::default();
     let mut count = Count::default();
     let mut log = open(&disk).map_err(|error| error.to_string())?;
-    while count.crashes < CRASHES_A_SEED {
+    for _ in 0..DEATHS_A_SEED {
         world.show(&log)?;
         disk.schedule(random.below(25), Event::Death);
         append_until_death(&mut log, &mut world, &mut random, &disk)?;
-        count.crashes += 1;
-        log = reopen(&disk, &mut random, &mut count)?;
+        for _ in 0..CUTS_A_DEATH {
+            let fork = disk.fork(random.next());
+            let recovered = recover(&fork, true, &mut random, &mut count)?;
+            world.check(&recovered)?;
+        }
+        let power_fails = random.one_in(2);
+        log = recover(&disk, power_fails, &mut random, &mut count)?;
         world.check(&log)?;
+        world.check_from_outside(&log)?;
         // What survived without having been acknowledged is part of the log.
         for index in world.acknowledged.len() as u64..log.len() {
             world.acknowledged.push(log.entry(index).map_err(|error| error.to_string())?);
@@ -128,48 +171,81 @@ fn append_until_death(
     Ok(())
 }
 
-/// Opens the log again after a kill or a power cut, with more of them on the way.
-fn reopen(disk: &Disk, random: &mut Random, count: &mut Count) -> Result<Log<Disk>, String> {
+/// Opens the log after a power cut or a kill, with more of them on the way.
+fn recover(
+    disk: &Disk,
+    mut power_fails: bool,
+    random: &mut Random,
+    count: &mut Count,
+) -> Result<Log<Disk>, String> {
     loop {
-        if random.one_in(4) {
-            disk.restart();
-        } else {
+        if power_fails {
             disk.cut_power();
+            count.power_cuts += 1;
+        } else {
+            disk.restart();
+            count.kills += 1;
         }
         if random.one_in(3) {
             disk.schedule(random.below(20), Event::Death);
         }
         match open(disk) {
             // An unreadable record fences; the process that saw it is about to die.
-            Ok(_) | Err(_) if disk.happened() => count.crashes_in_recovery += 1,
+            Ok(_) | Err(_) if disk.happened() => count.in_recovery += 1,
             Ok(log) => {
                 disk.restart();
                 return Ok(log);
             }
             Err(error) => return Err(format!("does not open: {error}")),
         }
+        power_fails = !random.one_in(4);
     }
+}
+
+/// All lives, on as many threads as there are processors.
+fn run_all(seeds: Range<u64>) -> Count {
+    let next = AtomicU64::new(seeds.start);
+    let live = || {
+        let mut total = Count::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return total;
+            }
+            total += run(seed, Lie::None).unwrap_or_else(|broken| {
+                panic!(
+                    "{broken}\nPEERPROOF_LOG_SEED={seed} cargo test -p peerproof-log --test simulation"
+                )
+            });
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(live)).collect();
+        let mut total = Count::default();
+        for thread in threads {
+            total += thread.join().expect("every life ends well");
+        }
+        total
+    })
 }
 
 #[test]
 fn no_power_cut_loses_or_forks_anything() {
-    let one = std::env::var("PEERPROOF_LOG_SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
-    let many = std::env::var("PEERPROOF_LOG_SEEDS").ok().map(|count| count.parse::<u64>().unwrap());
-    let seeds = one.map_or(0..many.unwrap_or(DEFAULT_SEEDS), |seed| seed..seed + 1);
-    let mut total = Count::default();
-    for seed in seeds {
-        let count = run(seed, Lie::None).unwrap_or_else(|broken| {
-            panic!(
-                "{broken}\nPEERPROOF_LOG_SEED={seed} cargo test -p peerproof-log --test simulation"
-            )
-        });
-        total.crashes += count.crashes;
-        total.crashes_in_recovery += count.crashes_in_recovery;
-        total.entries += count.entries;
-        total.kept_aside += count.kept_aside;
+    let number = |name| std::env::var(name).ok().map(|value| value.parse::<u64>().unwrap());
+    let default = CUTS.div_ceil(DEATHS_A_SEED * CUTS_A_DEATH);
+    let seeds = match (number("PEERPROOF_LOG_SEED"), number("PEERPROOF_LOG_SEEDS")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, count) => 0..count.unwrap_or(default),
+    };
+    let total = run_all(seeds.clone());
+    println!("{} power cuts, each recovered from and checked: {total:?}", total.power_cuts);
+    assert!(total.power_cuts >= (seeds.end - seeds.start) * DEATHS_A_SEED * CUTS_A_DEATH);
+    assert!(total.in_recovery > 0 && total.kept_aside > 0 && total.entries > 0);
+    if seeds == (0..default) {
+        assert!(total.power_cuts >= CUTS, "{} power cuts", total.power_cuts);
+        assert!(total.kills > 0);
     }
-    println!("{total:?}");
-    assert!(total.crashes_in_recovery > 0 && total.kept_aside > 0 && total.entries > total.crashes);
 }
 
 #[test]
