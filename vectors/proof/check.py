@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Computes transcript.json again from docs/spec/proof.md.
+"""Computes transcript.json and ranges.json again from docs/spec/proof.md.
 
 Shares no code with the Rust crate. Needs the Python package `blake3`.
 Prints one line per group and exits with 1 at the first difference.
@@ -11,6 +11,8 @@ import struct
 import sys
 
 from blake3 import blake3
+
+from ranges import check_ranges
 
 
 def u8(value):
@@ -233,6 +235,9 @@ def main():
     for check in (check_rows, check_transcript, check_roots, check_seeds, check_challenges, check_job):
         check(vectors)
         print(f"{check.__name__.removeprefix('check_')}: equal")
+    path = path.with_name("ranges.json")
+    check_ranges(json.loads(path.read_text(encoding="utf-8")), same)
+    print("ranges: equal")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ pub mod evidence;
 pub mod execute;
 mod hash;
 pub mod lottery;
+pub mod ranges;
 pub mod receipt;
 pub mod seed;
 pub mod transcript;

@@ -5,7 +5,7 @@
 //! altered unseen, `embeddings` that vectors are held
 //! to the same, `strangers` how audits are drawn and verdicts held to
 //! account, `evidence` what files prove, `executors` what a broken engine meets,
-//! `vectors` that the bytes are those of the specification.
+//! `vectors` and `ranges` that the bytes are those of the specification.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -15,6 +15,7 @@ mod evidence;
 mod executors;
 mod forgeries;
 mod honest;
+mod ranges;
 mod strangers;
 mod support;
 mod tamper;
