@@ -2,8 +2,14 @@
 
 use std::error::Error;
 
-const SCHEMAS: [&str; 5] =
-    ["statement.proto", "job.proto", "audit.proto", "announce.proto", "evidence.proto"];
+const SCHEMAS: [&str; 6] = [
+    "statement.proto",
+    "job.proto",
+    "audit.proto",
+    "announce.proto",
+    "evidence.proto",
+    "range.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");

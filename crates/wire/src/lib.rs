@@ -6,7 +6,7 @@
 //! and its encoding is the only one it has. Domain types become bytes through
 //! [`Message::encode`] and [`Signed::sign`], which refuse what a peer would.
 //!
-//! One module a conversation: [`job`], [`audit`], [`announce`]; [`evidence`]
+//! One module a conversation: [`job`], [`audit`], [`announce`], [`range`]; [`evidence`]
 //! for what is kept; [`frame`] for how messages follow each other on a stream.
 //! The schemas are in `proto/`; the types generated from them stay inside.
 //!
@@ -51,6 +51,7 @@ pub mod frame;
 pub mod job;
 pub mod limits;
 mod proto;
+pub mod range;
 mod shape;
 mod signed;
 #[cfg(test)]
@@ -71,6 +72,7 @@ pub use job::{
     FailureCode, Form, Leaf, Level, LogProof, LogitBias, Offer, Opening, Openings, Pooling, Prompt,
     ProviderFrame, Receipt, RouterFrame, Sampling, Stop, TokenLogprobs, Tokens,
 };
+pub use range::{RangeFailure, RangeRefusal, RangeReply, RangeRequest, RangeSlice};
 pub use signed::{Envelope, Signed, Statement};
 
 /// Version of the messages and of the conversations they make.
@@ -84,6 +86,8 @@ pub const JOB_PROTOCOL: &str = "/peerproof/job/1";
 pub const AUDIT_PROTOCOL: &str = "/peerproof/audit/1";
 /// Stream protocol of a question for a node's announcement.
 pub const INFO_PROTOCOL: &str = "/peerproof/info/1";
+/// Stream protocol of requests for pieces of model files.
+pub const RANGE_PROTOCOL: &str = "/peerproof/range/1";
 /// Name of the distributed hash table.
 pub const KAD_PROTOCOL: &str = "/peerproof/kad/1";
 /// Protocol version that a node reports in libp2p identify.

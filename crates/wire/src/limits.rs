@@ -99,6 +99,13 @@ limits! {
     /// Name and version of a node's software.
     MAX_SOFTWARE_BYTES: usize = 64;
 
+    /// A model file of which pieces are asked for: 16 TiB.
+    MAX_FILE_BYTES: u64 = 1 << 44;
+    /// Bytes of a model file in one reply: 60 groups of 16 KiB.
+    MAX_RANGE_BYTES: usize = 960 << 10;
+    /// Hashes beside them.
+    MAX_RANGE_HASHES: usize = 128;
+
     /// A value beside a mismatch: a digest, a token, a number.
     MAX_MISMATCH_VALUE_BYTES: usize = 64;
     /// Verdicts attached to one piece of evidence.

@@ -232,6 +232,25 @@ shapes! {
         10 "announcement.nonce" HASH,
         11 "announcement.software" Text(limits::MAX_SOFTWARE_BYTES),
     }
+    RANGE_REQUEST "range request" {
+        1 "range_request.model_id" HASH,
+        2 "range_request.start" Number,
+        3 "range_request.length" Number,
+    }
+    RANGE_SLICE "range slice" {
+        1 "range_slice.file_bytes" Number,
+        2 "range_slice.bytes" Bytes(limits::MAX_RANGE_BYTES),
+        3 "range_slice.hashes" Hashes(limits::MAX_RANGE_HASHES),
+    }
+    RANGE_FAILURE "range failure" {
+        1 "range_failure.code" Number,
+        2 "range_failure.message" Text(limits::MAX_FAILURE_MESSAGE_BYTES),
+        3 "range_failure.retry_after_ms" Number,
+    }
+    RANGE_REPLY "range reply" {
+        1 "range_reply.slice" One(&RANGE_SLICE),
+        2 "range_reply.failure" One(&RANGE_FAILURE),
+    }
     INFO_REQUEST "info request" {
         1 "info_request.nonce" HASH,
     }
@@ -317,7 +336,7 @@ mod tests {
     #[test]
     fn tables_equal_the_schemas() {
         const REPEATED: i32 = 3;
-        let names = ["statement", "job", "audit", "announce", "evidence"];
+        let names = ["statement", "job", "audit", "announce", "evidence", "range"];
         let schemas =
             protox::compile(names.map(|name| format!("{name}.proto")), ["proto"]).unwrap();
         let mut expected = BTreeMap::new();

@@ -231,12 +231,47 @@ fn check_rest(bounds: &mut Bounds) {
     });
 }
 
+fn check_ranges(bounds: &mut Bounds) {
+    let request = samples::range_request();
+    let slice = samples::range_slice();
+    let failure = samples::range_failure();
+    bounds.check("MAX_FILE_BYTES", |n| RangeRequest { start: n - 1, length: 1, ..request.clone() });
+    bounds.check("MAX_FILE_BYTES", |n| RangeSlice { file_bytes: n, ..slice.clone() });
+    bounds.check("MAX_RANGE_BYTES", |n| RangeRequest { start: 0, length: n, ..request.clone() });
+    bounds.check("MAX_RANGE_BYTES", |n| RangeSlice { bytes: vec![1; n as usize], ..slice.clone() });
+    bounds.check("MAX_RANGE_HASHES", |n| RangeSlice {
+        hashes: vec![samples::digest(1); n as usize],
+        ..slice.clone()
+    });
+    bounds.check("MAX_FAILURE_MESSAGE_BYTES", |n| RangeFailure {
+        message: text(n),
+        ..failure.clone()
+    });
+    bounds.check("MAX_RETRY_AFTER_MS", |n| RangeFailure { retry_after_ms: n, ..failure.clone() });
+}
+
+/// A range may be short and still touch more groups than a reply holds; its end may be
+/// where no number reaches.
+#[test]
+fn ranges_are_measured_with_their_groups() {
+    let range = |start, length| RangeRequest { start, length, ..samples::range_request() };
+    let most = limits::MAX_RANGE_BYTES as u64;
+    assert!(range(0, most).encode().is_ok());
+    assert!(range(1, most - 1).encode().is_ok());
+    for bad in [range(1, most), range(16_383, most - 16_384 + 2), range(u64::MAX, 1), range(5, 0)] {
+        assert!(bad.encode().is_err(), "{bad:?}");
+        assert!(RangeRequest::decode(&encode_unchecked(&bad)).is_err(), "{bad:?}");
+    }
+    assert!(range(u64::MAX - 3, u64::MAX).encode().is_err());
+}
+
 #[test]
 fn every_limit_binds_both_sides() {
     let mut bounds = Bounds(BTreeSet::new());
     check_offer(&mut bounds);
     check_job(&mut bounds);
     check_rest(&mut bounds);
+    check_ranges(&mut bounds);
     bounds.check_size::<RouterFrame>("MAX_FRAME_BYTES");
     bounds.check_size::<ProviderFrame>("MAX_FRAME_BYTES");
     bounds.check_size::<Offer>("MAX_OFFER_BYTES");
@@ -298,6 +333,12 @@ fn the_largest_messages_fit_their_frames() {
         ..samples::tokens()
     };
     ProviderFrame::Tokens(tokens).encode().unwrap();
+    let slice = RangeSlice {
+        file_bytes: limits::MAX_FILE_BYTES,
+        bytes: vec![0xff; limits::MAX_RANGE_BYTES],
+        hashes: vec![samples::digest(1); limits::MAX_RANGE_HASHES],
+    };
+    RangeReply::Slice(slice).encode().unwrap();
 }
 
 /// The likeliest `top` tokens, with spellings of so many bytes.

@@ -293,7 +293,7 @@ pub(super) fn accepted() -> Accepted {
 /// Every message, every alternative of a choice.
 pub(super) fn all() -> &'static [Sample] {
     static ALL: LazyLock<Vec<Sample>> = LazyLock::new(|| {
-        let parts = [statements(), job(), audit_and_info(), kept()];
+        let parts = [statements(), job(), audit_and_info(), ranges(), kept()];
         parts.into_iter().flatten().collect()
     });
     &ALL
@@ -378,6 +378,32 @@ fn audit_and_info() -> Vec<Sample> {
         sample("info-request", &InfoRequest { nonce: [0x81; 32] }),
         sample("info-reply", &reply),
         sample("model-offer", &model_offer()),
+    ]
+}
+
+pub(super) fn range_request() -> RangeRequest {
+    RangeRequest { model_id: model_id(), start: 70_000, length: 40_000 }
+}
+
+pub(super) fn range_slice() -> RangeSlice {
+    let hashes = (0x90..0x93).map(digest).collect();
+    RangeSlice { file_bytes: 98_362_432, bytes: vec![7; 20], hashes }
+}
+
+pub(super) fn range_failure() -> RangeFailure {
+    let failure = RangeFailure::new(RangeRefusal::Busy, "four others are being sent");
+    RangeFailure { retry_after_ms: 500, ..failure }
+}
+
+fn ranges() -> Vec<Sample> {
+    let first = RangeRequest { start: 0, length: 1, ..range_request() };
+    vec![
+        sample("range-request", &range_request()),
+        sample("range-request-first", &first),
+        sample("range-slice", &range_slice()),
+        sample("range-failure", &range_failure()),
+        sample("range-reply-slice", &RangeReply::Slice(range_slice())),
+        sample("range-reply-failure", &RangeReply::Failure(range_failure())),
     ]
 }
 

@@ -26,7 +26,7 @@ fn limits_in_the_page_equal_the_code() {
 /// name, equal the schemas.
 #[test]
 fn messages_in_the_page_equal_the_schemas() {
-    let names = ["statement", "job", "audit", "announce", "evidence"];
+    let names = ["statement", "job", "audit", "announce", "evidence", "range"];
     let schemas = protox::compile(names.map(|name| format!("{name}.proto")), ["proto"]).unwrap();
     let mut expected = BTreeSet::new();
     for message in schemas.file.iter().flat_map(|file| &file.message_type) {
@@ -55,7 +55,14 @@ fn messages_in_the_page_equal_the_schemas() {
 
 #[test]
 fn the_page_names_every_protocol_and_tag() {
-    let protocols = [JOB_PROTOCOL, AUDIT_PROTOCOL, INFO_PROTOCOL, KAD_PROTOCOL, IDENTIFY_PROTOCOL];
+    let protocols = [
+        JOB_PROTOCOL,
+        AUDIT_PROTOCOL,
+        INFO_PROTOCOL,
+        RANGE_PROTOCOL,
+        KAD_PROTOCOL,
+        IDENTIFY_PROTOCOL,
+    ];
     for name in protocols.into_iter().chain(Domain::ALL.map(Domain::tag)) {
         assert!(PAGE.contains(&format!("`{name}`")), "{name}");
     }
