@@ -23,11 +23,22 @@ pub struct Case {
     pub tokens: Vec<u32>,
 }
 
-/// Asks for a verdict.
+/// What an auditor is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuditRequest {
-    /// The job in question.
-    pub case: Case,
+pub enum AuditRequest {
+    /// For a verdict on this job.
+    Case(Box<Case>),
+    /// What it draws, before it learns anything of the job.
+    Draw(DrawRequest),
+}
+
+/// What a lot is drawn over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrawRequest {
+    /// Root of the transcript to be audited.
+    pub transcript_root: Digest,
+    /// Id of the offer it answers.
+    pub offer_id: Digest,
 }
 
 /// What a recomputation found.
@@ -83,6 +94,19 @@ pub struct VrfDraw {
     pub proof: vrf::Proof,
 }
 
+impl VrfDraw {
+    fn into_proto(self) -> proto::VrfDraw {
+        proto::VrfDraw { key: self.key.as_bytes().to_vec(), proof: self.proof.as_bytes().to_vec() }
+    }
+
+    fn from_proto(proto: proto::VrfDraw) -> Result<Self, WireError> {
+        Ok(Self {
+            key: check::vrf_key("verdict.draw.key", &proto.key)?,
+            proof: check::vrf_proof("verdict.draw.proof", &proto.proof)?,
+        })
+    }
+}
+
 /// The answer to an audit request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuditReply {
@@ -90,6 +114,8 @@ pub enum AuditReply {
     Verdict(Signed<Verdict>),
     /// It was not.
     Failure(AuditFailure),
+    /// The lot this auditor drew.
+    Draw(VrfDraw),
 }
 
 /// Why there is no verdict.
@@ -199,16 +225,52 @@ impl Codec for AuditRequest {
     const SHAPE: &'static Shape = &shape::AUDIT_REQUEST;
 
     fn to_proto(&self) -> proto::AuditRequest {
-        proto::AuditRequest { case: Some(self.case.to_proto()) }
+        use proto::audit_request::Request;
+        let request = match self {
+            Self::Case(case) => Request::Case(case.to_proto()),
+            Self::Draw(draw) => Request::Draw(draw.to_proto()),
+        };
+        proto::AuditRequest { request: Some(request) }
     }
 
     fn from_proto(proto: proto::AuditRequest) -> Result<Self, WireError> {
-        let case = Case::from_proto(check::required("audit_request.case", proto.case)?)?;
-        Ok(Self { case })
+        use proto::audit_request::Request;
+        Ok(match check::required("audit request", proto.request)? {
+            Request::Case(case) => Self::Case(Box::new(Case::from_proto(case)?)),
+            Request::Draw(draw) => Self::Draw(DrawRequest::from_proto(draw)?),
+        })
     }
 
     fn check(&self) -> Result<(), WireError> {
-        self.case.check()
+        match self {
+            Self::Case(case) => case.check(),
+            Self::Draw(draw) => draw.check(),
+        }
+    }
+}
+
+impl Codec for DrawRequest {
+    type Proto = proto::DrawRequest;
+    const NAME: &'static str = "draw request";
+    const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::DRAW_REQUEST;
+
+    fn to_proto(&self) -> proto::DrawRequest {
+        proto::DrawRequest {
+            transcript_root: self.transcript_root.as_bytes().to_vec(),
+            offer_id: self.offer_id.as_bytes().to_vec(),
+        }
+    }
+
+    fn from_proto(proto: proto::DrawRequest) -> Result<Self, WireError> {
+        Ok(Self {
+            transcript_root: check::digest("draw_request.transcript_root", &proto.transcript_root)?,
+            offer_id: check::digest("draw_request.offer_id", &proto.offer_id)?,
+        })
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        Ok(())
     }
 }
 
@@ -267,10 +329,7 @@ impl Codec for Verdict {
                 Outcome::Fail(mismatch) => proto::verdict::Outcome::Fail(mismatch.to_proto()),
             }),
             work: self.work.as_bytes().to_vec(),
-            draw: self.draw.map(|draw| proto::VrfDraw {
-                key: draw.key.as_bytes().to_vec(),
-                proof: draw.proof.as_bytes().to_vec(),
-            }),
+            draw: self.draw.map(VrfDraw::into_proto),
             issued_unix_ms: self.issued_unix_ms,
         }
     }
@@ -278,12 +337,7 @@ impl Codec for Verdict {
     fn from_proto(proto: proto::Verdict) -> Result<Self, WireError> {
         check::version("verdict.protocol", proto.protocol, PROTOCOL)?;
         check::version("verdict.arithmetic", proto.arithmetic, ARITHMETIC)?;
-        let draw = proto.draw.map(|draw| {
-            Ok::<_, WireError>(VrfDraw {
-                key: check::vrf_key("verdict.draw.key", &draw.key)?,
-                proof: check::vrf_proof("verdict.draw.proof", &draw.proof)?,
-            })
-        });
+        let draw = proto.draw.map(VrfDraw::from_proto);
         Ok(Self {
             receipt_id: check::digest("verdict.receipt_id", &proto.receipt_id)?,
             offer_id: check::digest("verdict.offer_id", &proto.offer_id)?,
@@ -320,6 +374,7 @@ impl Codec for AuditReply {
         let reply = match self {
             Self::Verdict(verdict) => verdict.to_proto().map(Reply::Verdict),
             Self::Failure(failure) => Some(Reply::Failure(failure.to_proto())),
+            Self::Draw(draw) => Some(Reply::Draw(draw.into_proto())),
         };
         proto::AuditReply { reply }
     }
@@ -331,12 +386,13 @@ impl Codec for AuditReply {
                 Self::Verdict(Signed::from_proto("audit_reply.verdict", Some(verdict))?)
             }
             Reply::Failure(failure) => Self::Failure(AuditFailure::from_proto(failure)?),
+            Reply::Draw(draw) => Self::Draw(VrfDraw::from_proto(draw)?),
         })
     }
 
     fn check(&self) -> Result<(), WireError> {
         match self {
-            Self::Verdict(_) => Ok(()),
+            Self::Verdict(_) | Self::Draw(_) => Ok(()),
             Self::Failure(failure) => failure.check(),
         }
     }

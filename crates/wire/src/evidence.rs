@@ -9,6 +9,7 @@ use crate::audit::{Case, Mismatch, Verdict};
 use crate::check::{self, count, line};
 use crate::codec::Codec;
 use crate::job::{Opening, Receipt};
+use crate::record::{AuditedBy, NetworkGroup, Note};
 use crate::shape::{self, Shape};
 use crate::signed::Signed;
 use crate::{Digest, ModelId, WireError, limits, proto};
@@ -22,6 +23,17 @@ pub enum Evidence {
     Equivocation(Equivocation),
     /// What only this node saw. Nobody else can check it.
     Observation(Observation),
+    /// A verdict that its case does not bear out. Anyone with the model can check it.
+    FalseVerdict(FalseVerdict),
+}
+
+/// A verdict that a recomputation of its case does not give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FalseVerdict {
+    /// The job that was judged.
+    pub case: Case,
+    /// What the auditor signed.
+    pub verdict: Signed<Verdict>,
 }
 
 /// A receipt that a recomputation contradicts.
@@ -84,6 +96,8 @@ pub enum LogBody {
     Evidence(Evidence),
     /// An answer this node checked.
     Accepted(AcceptedAnswer),
+    /// What only this node's own arithmetic needs.
+    Note(Note),
 }
 
 /// An answer that passed the checks its offer asked for.
@@ -103,6 +117,10 @@ pub struct AcceptedAnswer {
     pub total_ms: u32,
     /// Whether every leaf was recomputed.
     pub audited: bool,
+    /// Where the provider answered from.
+    pub group: NetworkGroup,
+    /// The other node that recomputed, if one did.
+    pub auditor: Option<AuditedBy>,
 }
 
 impl Codec for Evidence {
@@ -117,6 +135,7 @@ impl Codec for Evidence {
             Self::WrongAnswer(wrong) => Kind::WrongAnswer(wrong.to_proto()),
             Self::Equivocation(both) => Kind::Equivocation(both.to_proto()),
             Self::Observation(seen) => Kind::Observation(seen.to_proto()),
+            Self::FalseVerdict(said) => Kind::FalseVerdict(said.to_proto()),
         };
         proto::Evidence { kind: Some(kind) }
     }
@@ -127,6 +146,7 @@ impl Codec for Evidence {
             Kind::WrongAnswer(wrong) => Self::WrongAnswer(WrongAnswer::from_proto(wrong)?),
             Kind::Equivocation(both) => Self::Equivocation(Equivocation::from_proto(both)?),
             Kind::Observation(seen) => Self::Observation(Observation::from_proto(seen)?),
+            Kind::FalseVerdict(said) => Self::FalseVerdict(FalseVerdict::from_proto(said)?),
         })
     }
 
@@ -135,6 +155,7 @@ impl Codec for Evidence {
             Self::WrongAnswer(wrong) => wrong.check(),
             Self::Equivocation(both) => both.check(),
             Self::Observation(seen) => seen.check(),
+            Self::FalseVerdict(said) => said.check(),
         }
     }
 }
@@ -231,6 +252,28 @@ impl Codec for Observation {
     }
 }
 
+impl Codec for FalseVerdict {
+    type Proto = proto::FalseVerdict;
+    const NAME: &'static str = "false verdict";
+    const MAX_BYTES: usize = limits::MAX_EVIDENCE_BYTES;
+    const SHAPE: &'static Shape = &shape::FALSE_VERDICT;
+
+    fn to_proto(&self) -> proto::FalseVerdict {
+        proto::FalseVerdict { case: Some(self.case.to_proto()), verdict: self.verdict.to_proto() }
+    }
+
+    fn from_proto(proto: proto::FalseVerdict) -> Result<Self, WireError> {
+        Ok(Self {
+            case: Case::from_proto(check::required("false_verdict.case", proto.case)?)?,
+            verdict: Signed::from_proto("false_verdict.verdict", proto.verdict)?,
+        })
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        self.case.check()
+    }
+}
+
 impl Codec for LogEntry {
     type Proto = proto::LogEntry;
     const NAME: &'static str = "log entry";
@@ -244,12 +287,22 @@ impl Codec for LogEntry {
             LogBody::Verdict(verdict) => verdict.to_proto().map(Entry::Verdict),
             LogBody::Evidence(evidence) => Some(Entry::Evidence(evidence.to_proto())),
             LogBody::Accepted(accepted) => Some(Entry::Accepted(accepted.to_proto())),
+            LogBody::Note(_) => None,
         };
-        proto::LogEntry { entry, unix_ms: self.unix_ms }
+        let note = match &self.body {
+            LogBody::Note(note) => Some(note.to_proto()),
+            _ => None,
+        };
+        proto::LogEntry { entry, unix_ms: self.unix_ms, note }
     }
 
     fn from_proto(proto: proto::LogEntry) -> Result<Self, WireError> {
         use proto::log_entry::Entry;
+        // An entry beside a note falls to the comparison with the re-encoding.
+        if let Some(note) = proto.note {
+            let body = LogBody::Note(Note::from_proto(note)?);
+            return Ok(Self { unix_ms: proto.unix_ms, body });
+        }
         let body = match check::required("log_entry.entry", proto.entry)? {
             Entry::Receipt(receipt) => {
                 LogBody::Receipt(Signed::from_proto("log_entry.receipt", Some(receipt))?)
@@ -268,6 +321,7 @@ impl Codec for LogEntry {
             LogBody::Receipt(_) | LogBody::Verdict(_) => Ok(()),
             LogBody::Evidence(evidence) => evidence.check(),
             LogBody::Accepted(accepted) => accepted.check(),
+            LogBody::Note(note) => note.check(),
         }
     }
 }
@@ -287,10 +341,26 @@ impl Codec for AcceptedAnswer {
             first_token_ms: self.first_token_ms,
             total_ms: self.total_ms,
             audited: self.audited,
+            group: self.group.to_bytes(),
+            auditor: self.auditor.map(|by| by.auditor.as_bytes().to_vec()).unwrap_or_default(),
+            auditor_group: self.auditor.map(|by| by.group.to_bytes()).unwrap_or_default(),
+            drawn: self.auditor.is_some_and(|by| by.drawn),
         }
     }
 
     fn from_proto(proto: proto::AcceptedAnswer) -> Result<Self, WireError> {
+        let auditor = match proto.auditor.is_empty() {
+            // What speaks of an auditor without one falls to the comparison with the re-encoding.
+            true => None,
+            false => Some(AuditedBy {
+                auditor: check::public_key("accepted_answer.auditor", &proto.auditor)?,
+                group: NetworkGroup::from_bytes(
+                    "accepted_answer.auditor_group",
+                    &proto.auditor_group,
+                )?,
+                drawn: proto.drawn,
+            }),
+        };
         Ok(Self {
             receipt_id: check::digest("accepted_answer.receipt_id", &proto.receipt_id)?,
             provider: check::public_key("accepted_answer.provider", &proto.provider)?,
@@ -299,6 +369,8 @@ impl Codec for AcceptedAnswer {
             first_token_ms: proto.first_token_ms,
             total_ms: proto.total_ms,
             audited: proto.audited,
+            group: NetworkGroup::from_bytes("accepted_answer.group", &proto.group)?,
+            auditor,
         })
     }
 

@@ -52,6 +52,7 @@ pub mod job;
 pub mod limits;
 mod proto;
 pub mod range;
+mod record;
 mod shape;
 mod signed;
 #[cfg(test)]
@@ -59,13 +60,15 @@ mod tests;
 
 pub use announce::{Announcement, InfoReply, InfoRequest, ModelOffer};
 pub use audit::{
-    AuditFailure, AuditReply, AuditRequest, Case, Difference, Mismatch, Outcome, Verdict, VrfDraw,
+    AuditFailure, AuditReply, AuditRequest, Case, Difference, DrawRequest, Mismatch, Outcome,
+    Verdict, VrfDraw,
 };
 pub use codec::Message;
 pub use digest::{Digest, ModelId};
 pub use error::{Fault, WireError};
 pub use evidence::{
-    AcceptedAnswer, Equivocation, Evidence, LogBody, LogEntry, Observation, WrongAnswer,
+    AcceptedAnswer, Equivocation, Evidence, FalseVerdict, LogBody, LogEntry, Observation,
+    WrongAnswer,
 };
 pub use job::{
     Accepted, Challenge, ChatMessage, Commitment, Constraint, Delivered, Drawn, Failure,
@@ -73,6 +76,9 @@ pub use job::{
     ProviderFrame, Receipt, RouterFrame, Sampling, Stop, TokenLogprobs, Tokens,
 };
 pub use range::{RangeFailure, RangeRefusal, RangeReply, RangeRequest, RangeSlice};
+pub use record::{
+    AuditedBy, AuditorCheck, AuditorFinding, Decision, NetworkGroup, Note, Refutation,
+};
 pub use signed::{Envelope, Signed, Statement};
 
 /// Version of the messages and of the conversations they make.

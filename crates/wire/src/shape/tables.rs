@@ -7,6 +7,7 @@ use super::Shape;
 use crate::limits;
 
 const HASH: Kind = Bytes(32);
+const GROUP: Kind = Bytes(crate::record::LONGEST_GROUP);
 const ANSWER: Kind = Numbers(limits::MAX_ANSWER_TOKENS as usize);
 const SPELLINGS: Kind = Strings(limits::MAX_TOP_LOGPROBS + 1, limits::MAX_SPELLING_BYTES);
 const PATH: Kind = Hashes(limits::MAX_PATH_HASHES);
@@ -176,8 +177,13 @@ shapes! {
         2 "case.receipt" One(&ENVELOPE),
         3 "case.tokens" ANSWER,
     }
+    DRAW_REQUEST "draw request" {
+        1 "draw_request.transcript_root" HASH,
+        2 "draw_request.offer_id" HASH,
+    }
     AUDIT_REQUEST "audit request" {
         1 "audit_request.case" One(&CASE),
+        2 "audit_request.draw" One(&DRAW_REQUEST),
     }
     PASS "verdict.pass" {}
     MISMATCH "mismatch" {
@@ -210,6 +216,7 @@ shapes! {
     AUDIT_REPLY "audit reply" {
         1 "audit_reply.verdict" One(&ENVELOPE),
         2 "audit_reply.failure" One(&AUDIT_FAILURE),
+        3 "audit_reply.draw" One(&VRF_DRAW),
     }
     MODEL_OFFER "model offer" {
         1 "model_offer.model_id" HASH,
@@ -272,10 +279,15 @@ shapes! {
         2 "observation.reason" Text(limits::MAX_REASON_BYTES),
         3 "observation.case" One(&CASE),
     }
+    FALSE_VERDICT "false verdict" {
+        1 "false_verdict.case" One(&CASE),
+        2 "false_verdict.verdict" One(&ENVELOPE),
+    }
     EVIDENCE "evidence" {
         1 "evidence.wrong_answer" One(&WRONG_ANSWER),
         2 "evidence.equivocation" One(&EQUIVOCATION),
         3 "evidence.observation" One(&OBSERVATION),
+        8 "evidence.false_verdict" One(&FALSE_VERDICT),
     }
     ACCEPTED_ANSWER "accepted answer" {
         1 "accepted_answer.receipt_id" HASH,
@@ -285,6 +297,30 @@ shapes! {
         5 "accepted_answer.first_token_ms" Number,
         6 "accepted_answer.total_ms" Number,
         7 "accepted_answer.audited" Number,
+        8 "accepted_answer.group" GROUP,
+        9 "accepted_answer.auditor" HASH,
+        10 "accepted_answer.auditor_group" GROUP,
+        11 "accepted_answer.drawn" Number,
+    }
+    DECISION "decision" {
+        1 "decision.peer" HASH,
+        2 "decision.blocked" Number,
+        3 "decision.reason" Text(limits::MAX_REASON_BYTES),
+    }
+    REFUTATION "refutation" {
+        1 "refutation.accused" HASH,
+        2 "refutation.receipt_id" HASH,
+        3 "refutation.accuser" HASH,
+    }
+    AUDITOR_CHECK "auditor check" {
+        1 "auditor_check.auditor" HASH,
+        2 "auditor_check.receipt_id" HASH,
+        3 "auditor_check.finding" Number,
+    }
+    NOTE "note" {
+        1 "note.decision" One(&DECISION),
+        2 "note.refutation" One(&REFUTATION),
+        3 "note.auditor_check" One(&AUDITOR_CHECK),
     }
     LOG_ENTRY "log entry" {
         1 "log_entry.receipt" One(&ENVELOPE),
@@ -292,6 +328,7 @@ shapes! {
         3 "log_entry.evidence" One(&EVIDENCE),
         4 "log_entry.accepted" One(&ACCEPTED_ANSWER),
         5 "log_entry.unix_ms" Number,
+        6 "log_entry.note" One(&NOTE),
     }
 }
 

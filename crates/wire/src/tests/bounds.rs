@@ -217,6 +217,7 @@ fn check_rest(bounds: &mut Bounds) {
         ..samples::wrong_answer()
     });
     bounds.check("MAX_REASON_BYTES", |n| Observation { reason: text(n), ..samples::observation() });
+    bounds.check("MAX_REASON_BYTES", |n| Decision { reason: text(n), ..samples::decision() });
     bounds.check("MAX_ANSWER_TOKENS", |n| Case {
         tokens: vec![limits::MAX_TOKEN_ID; n as usize],
         ..samples::case()

@@ -279,6 +279,40 @@ pub(super) fn accepted_answer() -> AcceptedAnswer {
         first_token_ms: 140,
         total_ms: 310,
         audited: true,
+        group: NetworkGroup::V4([203, 0]),
+        auditor: Some(AuditedBy {
+            auditor: auditor_key().public(),
+            group: NetworkGroup::V6([0x20, 0x01, 0x0d, 0xb8]),
+            drawn: true,
+        }),
+    }
+}
+
+fn draw_request() -> DrawRequest {
+    DrawRequest { transcript_root: digest(0x6e), offer_id: digest(0x6f) }
+}
+
+fn false_verdict() -> FalseVerdict {
+    FalseVerdict { case: case(), verdict: signed_verdict(Outcome::Pass) }
+}
+
+pub(super) fn decision() -> Decision {
+    Decision::new(provider_key().public(), true, "slow, and rude")
+}
+
+fn refutation() -> Refutation {
+    Refutation {
+        accused: provider_key().public(),
+        receipt_id: digest(0x70),
+        accuser: Some(auditor_key().public()),
+    }
+}
+
+fn auditor_check() -> AuditorCheck {
+    AuditorCheck {
+        auditor: auditor_key().public(),
+        receipt_id: digest(0x71),
+        finding: AuditorFinding::Disagreed,
     }
 }
 
@@ -365,12 +399,16 @@ fn job() -> Vec<Sample> {
 }
 
 fn audit_and_info() -> Vec<Sample> {
-    let verdict = AuditReply::Verdict(signed_verdict(Outcome::Pass));
+    let passed = AuditReply::Verdict(signed_verdict(Outcome::Pass));
     let failure = AuditFailure { retry_after_ms: 9, ..AuditFailure::new("the model isn't here") };
     let reply = InfoReply { announcement: signed_announcement() };
+    let drawn = verdict(Outcome::Pass).draw.unwrap();
     vec![
-        sample("audit-request", &AuditRequest { case: case() }),
-        sample("audit-reply-verdict", &verdict),
+        sample("audit-request", &AuditRequest::Case(Box::new(case()))),
+        sample("audit-request-draw", &AuditRequest::Draw(draw_request())),
+        sample("draw-request", &draw_request()),
+        sample("audit-reply-draw", &AuditReply::Draw(drawn)),
+        sample("audit-reply-verdict", &passed),
         sample("audit-reply-failure", &AuditReply::Failure(failure.clone())),
         sample("audit-failure", &failure),
         sample("case", &case()),
@@ -425,5 +463,14 @@ fn kept() -> Vec<Sample> {
         sample("log-evidence", &log_entry(LogBody::Evidence(wrong))),
         sample("log-accepted", &log_entry(accepted)),
         sample("accepted-answer", &accepted_answer()),
+        sample("evidence-false-verdict", &Evidence::FalseVerdict(false_verdict())),
+        sample("false-verdict", &false_verdict()),
+        sample("note", &Note::Decision(decision())),
+        sample("decision", &decision()),
+        sample("refutation", &refutation()),
+        sample("auditor-check", &auditor_check()),
+        sample("log-decision", &log_entry(LogBody::Note(Note::Decision(decision())))),
+        sample("log-refutation", &log_entry(LogBody::Note(Note::Refutation(refutation())))),
+        sample("log-auditor-check", &log_entry(LogBody::Note(Note::AuditorCheck(auditor_check())))),
     ]
 }
