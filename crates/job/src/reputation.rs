@@ -163,7 +163,7 @@ impl Reputation {
     pub fn note(&mut self, entry: &LogEntry) {
         let at = entry.unix_ms;
         match &entry.body {
-            LogBody::Receipt(_) => {}
+            LogBody::Receipt(_) | LogBody::Note(_) => {}
             LogBody::Verdict(verdict) => {
                 let provider = PeerId::from(verdict.provider);
                 match &verdict.outcome {
@@ -195,6 +195,7 @@ impl Reputation {
             Evidence::Equivocation(two) => {
                 self.bar(PeerId::from(two.first.key()), Fault::Equivocation.code());
             }
+            Evidence::FalseVerdict(_) => {}
             Evidence::Observation(seen) => {
                 let provider = PeerId::from(seen.provider);
                 let fault = Fault::of_reason(&seen.reason).unwrap_or(Fault::Garbage);

@@ -71,6 +71,7 @@ pub fn write(dir: &Path, evidence: &Evidence) -> Result<PathBuf, EvidenceFileErr
         Evidence::WrongAnswer(_) => "wrong-answer",
         Evidence::Equivocation(_) => "equivocation",
         Evidence::Observation(_) => "observation",
+        Evidence::FalseVerdict(_) => "false-verdict",
     };
     let path = dir.join(format!("{name}-{kind}.evidence"));
     crate::home::make_private_dir(dir)

@@ -1,7 +1,7 @@
 //! Log entries in words and as JSON.
 
 use peerproof_wire::evidence::{Evidence, LogBody, LogEntry};
-use peerproof_wire::{Outcome, Stop};
+use peerproof_wire::{AuditorFinding, Note, Outcome, Stop};
 use serde_json::{Value, json};
 
 /// One entry for a reader.
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 pub struct Line {
     /// When it was appended, by the node's clock.
     pub unix_ms: u64,
-    /// `receipt`, `verdict`, `evidence` or `answer`.
+    /// `receipt`, `verdict`, `evidence`, `answer`, `decision`, `refuted` or `auditor`.
     pub kind: &'static str,
     /// One line for a person.
     pub text: String,
@@ -60,6 +60,9 @@ pub fn describe(entry: &LogEntry) -> Line {
                     (both.first.key(), format!("two receipts with number {}", both.first.number))
                 }
                 Evidence::Observation(seen) => (seen.provider, seen.reason.clone()),
+                Evidence::FalseVerdict(said) => {
+                    (said.verdict.key(), "a verdict that its case does not bear out".to_owned())
+                }
             };
             let against = against.peer_id().to_string();
             let text = format!("against {against}: {what}");
@@ -80,6 +83,50 @@ pub fn describe(entry: &LogEntry) -> Line {
             });
             ("answer", text, details)
         }
+        LogBody::Note(note) => note_in_words(note),
     };
     Line { unix_ms: entry.unix_ms, kind, text, details }
+}
+
+fn note_in_words(note: &Note) -> (&'static str, String, Value) {
+    match note {
+        Note::Decision(decision) => {
+            let peer = decision.peer.peer_id().to_string();
+            let word = if decision.blocked { "blocked" } else { "unblocked" };
+            let text = format!("{peer} {word}: {}", decision.reason);
+            let details = json!({
+                "peer": peer,
+                "blocked": decision.blocked,
+                "reason": decision.reason,
+            });
+            ("decision", text, details)
+        }
+        Note::Refutation(refuted) => {
+            let accused = refuted.accused.peer_id().to_string();
+            let accuser = refuted.accuser.map(|key| key.peer_id().to_string());
+            let text = format!("receipt {} of {accused} passes after all", refuted.receipt_id);
+            let details = json!({
+                "accused": accused,
+                "receipt": refuted.receipt_id.to_string(),
+                "accuser": accuser,
+            });
+            ("refuted", text, details)
+        }
+        Note::AuditorCheck(check) => {
+            let auditor = check.auditor.peer_id().to_string();
+            let (word, meaning) = match check.finding {
+                AuditorFinding::Caught => ("caught", "failed a receipt known to be wrong"),
+                AuditorFinding::Confirmed => ("confirmed", "gave the verdict that is right"),
+                AuditorFinding::Disagreed => ("disagreed", "was contradicted by another auditor"),
+                AuditorFinding::Undrawn => ("undrawn", "showed a draw that does not hold"),
+            };
+            let text = format!("{auditor} {meaning}");
+            let details = json!({
+                "auditor": auditor,
+                "receipt": check.receipt_id.to_string(),
+                "finding": word,
+            });
+            ("auditor", text, details)
+        }
+    }
 }

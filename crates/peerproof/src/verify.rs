@@ -51,7 +51,7 @@ pub enum VerifyError {
 pub struct Judgement {
     /// Peer id of the accused.
     pub accused: String,
-    /// `wrong answer`, `equivocation` or `observation`.
+    /// `wrong answer`, `equivocation`, `observation` or `false verdict`.
     pub kind: &'static str,
     /// The model in question, if there is one.
     pub model_id: Option<String>,
@@ -81,7 +81,8 @@ pub fn verify(
         (None, Some(id)) => store.find(&id.to_string()).ok(),
         (None, None) => None,
     };
-    let recomputes = here.is_some() && matches!(evidence, Evidence::WrongAnswer(_));
+    let takes_the_model = matches!(evidence, Evidence::WrongAnswer(_) | Evidence::FalseVerdict(_));
+    let recomputes = here.is_some() && takes_the_model;
     let finding = match here.filter(|_| recomputes) {
         Some(model) => proof::verify_with(&evidence, &replayer(&model)?),
         None => proof::verify(&evidence),
@@ -89,7 +90,8 @@ pub fn verify(
     let worthless = |source| VerifyError::Worthless { path: path.display().to_string(), source };
     let finding = finding.map_err(worthless)?;
     // A receipt that breaks its offer convicts before anything is run.
-    let recomputed = recomputes && matches!(finding.proven, Some(Proven::WrongAnswer(_)));
+    let recomputed = recomputes
+        && matches!(finding.proven, Some(Proven::WrongAnswer(_) | Proven::FalseVerdict(_)));
     Ok(judgement(&evidence, &finding, model_id, recomputed))
 }
 
@@ -97,6 +99,7 @@ fn case(evidence: &Evidence) -> Option<&Case> {
     match evidence {
         Evidence::WrongAnswer(wrong) => Some(&wrong.case),
         Evidence::Observation(seen) => seen.case.as_ref(),
+        Evidence::FalseVerdict(said) => Some(&said.case),
         Evidence::Equivocation(_) => None,
     }
 }
@@ -119,6 +122,7 @@ fn judgement(
         Evidence::WrongAnswer(_) => "wrong answer",
         Evidence::Equivocation(_) => "equivocation",
         Evidence::Observation(_) => "observation",
+        Evidence::FalseVerdict(_) => "false verdict",
     };
     let mut unchecked: Vec<String> = finding
         .unchecked
@@ -153,6 +157,9 @@ fn statement(evidence: &Evidence, proven: Option<&Proven>) -> String {
             "it signed a transcript that does not follow from the model: {}",
             describe(mismatch)
         ),
+        (Some(Proven::FalseVerdict(wrong)), _) => {
+            format!("it signed a verdict that its case does not bear out: {wrong}")
+        }
         (Some(Proven::Equivocation { number }), _) => {
             format!("it signed two different receipts with number {number}")
         }

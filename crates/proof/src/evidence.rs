@@ -7,8 +7,8 @@
 
 use peerproof_identity::PublicKey;
 use peerproof_wire::{
-    Case, Digest, Equivocation, Evidence, Mismatch, Observation, Openings, Receipt, Signed,
-    Verdict, WrongAnswer,
+    Case, Digest, Equivocation, Evidence, FalseVerdict, Mismatch, Observation, Openings, Receipt,
+    Signed, Verdict, WrongAnswer,
 };
 
 use crate::audit::{self, AuditError, Findings};
@@ -45,6 +45,8 @@ pub enum Proven {
     Leaf(ChallengeError),
     /// The transcript does not follow from the model; recomputed here.
     WrongAnswer(Mismatch),
+    /// The auditor signed a verdict that its case does not bear out; recomputed here.
+    FalseVerdict(VerdictError),
 }
 
 /// What a file claims and the check could not reach.
@@ -115,6 +117,14 @@ pub enum EvidenceError {
         /// Id of the receipt.
         receipt: Digest,
     },
+    /// The verdict is what a recomputation gives, work digest included.
+    #[error(
+        "false accusation: expected a verdict that the case does not bear out, got {verdict}, which is right"
+    )]
+    SoundVerdict {
+        /// Id of the verdict.
+        verdict: Digest,
+    },
     /// The job could not be run again here.
     #[error("recomputation: {0}")]
     Audit(#[source] AuditError),
@@ -126,6 +136,7 @@ pub fn verify(evidence: &Evidence) -> Result<Finding, EvidenceError> {
         Evidence::Equivocation(pair) => verify_equivocation(pair),
         Evidence::WrongAnswer(wrong) => verify_wrong_answer(wrong),
         Evidence::Observation(seen) => verify_observation(seen),
+        Evidence::FalseVerdict(said) => verify_false_verdict(said),
     }
 }
 
@@ -139,6 +150,7 @@ pub fn verify_with<E: Execute>(
         Evidence::WrongAnswer(wrong) if !matches!(finding.proven, Some(Proven::Terms(_))) => {
             recompute_wrong_answer(wrong, executor, finding)
         }
+        Evidence::FalseVerdict(said) => recompute_false_verdict(said, executor, finding),
         _ => Ok(finding),
     }
 }
@@ -230,6 +242,30 @@ fn recompute_wrong_answer<E: Execute>(
         unchecked: Vec::new(),
         idle_auditors: idle.map(Signed::key).collect(),
     })
+}
+
+fn verify_false_verdict(said: &FalseVerdict) -> Result<Finding, EvidenceError> {
+    let FalseVerdict { case, verdict } = said;
+    verify_case(case)?;
+    verdict::verify(verdict, &verdict.key(), &case.offer, &case.receipt)
+        .map_err(|source| EvidenceError::Verdict { index: 0, source })?;
+    Ok(Finding::new(verdict.key(), None, vec![Unchecked::Recomputation]))
+}
+
+fn recompute_false_verdict<E: Execute>(
+    said: &FalseVerdict,
+    executor: &E,
+    finding: Finding,
+) -> Result<Finding, EvidenceError> {
+    let Case { offer, receipt, tokens } = &said.case;
+    let recomputation = audit::recompute(executor, offer, tokens).map_err(EvidenceError::Audit)?;
+    match verdict::verify_work(&said.verdict, receipt, &recomputation) {
+        Err(wrong) => {
+            let proven = Some(Proven::FalseVerdict(wrong));
+            Ok(Finding { proven, unchecked: Vec::new(), ..finding })
+        }
+        Ok(()) => Err(EvidenceError::SoundVerdict { verdict: said.verdict.id() }),
+    }
 }
 
 fn verify_observation(seen: &Observation) -> Result<Finding, EvidenceError> {

@@ -2,8 +2,8 @@
 
 use peerproof_identity::Keypair;
 use peerproof_wire::{
-    AcceptedAnswer, Case, Difference, Digest, Equivocation, Level, Mismatch, ModelId, Observation,
-    Offer, Prompt, Receipt, Sampling, Signed, Stop, Verdict, WrongAnswer,
+    AcceptedAnswer, Case, Difference, Digest, Equivocation, Level, Mismatch, ModelId, NetworkGroup,
+    Observation, Offer, Prompt, Receipt, Sampling, Signed, Stop, Verdict, WrongAnswer,
 };
 
 use super::*;
@@ -31,6 +31,8 @@ fn accepted(seed: u8, audited: bool) -> LogBody {
         first_token_ms: 1,
         total_ms: 1,
         audited,
+        group: NetworkGroup::Unknown,
+        auditor: None,
     })
 }
 

@@ -6,7 +6,8 @@
 //! the answer; the outcome says that it was not audited, and why.
 
 use peerproof_wire::{
-    AcceptedAnswer, Case, Challenge, Evidence, Level, LogBody, Openings, RouterFrame, WrongAnswer,
+    AcceptedAnswer, Case, Challenge, Evidence, Level, LogBody, NetworkGroup, Openings, RouterFrame,
+    WrongAnswer,
 };
 
 use super::lane::Breach;
@@ -309,6 +310,8 @@ impl Job {
             first_token_ms: short(first_token_at.since(self.started)),
             total_ms: short(self.delivered_at.unwrap_or(self.now).since(self.started)),
             audited,
+            group: NetworkGroup::Unknown,
+            auditor: None,
         };
         self.record(LogBody::Accepted(accepted));
     }

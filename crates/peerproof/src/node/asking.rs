@@ -422,5 +422,6 @@ fn accused(evidence: &Evidence) -> PeerId {
         Evidence::WrongAnswer(wrong) => wrong.case.receipt.key().peer_id(),
         Evidence::Equivocation(both) => both.first.key().peer_id(),
         Evidence::Observation(seen) => seen.provider.peer_id(),
+        Evidence::FalseVerdict(said) => said.verdict.key().peer_id(),
     }
 }

@@ -156,11 +156,13 @@ impl Audits {
         let limits = FrameLimits { read_timeout: VERDICT, ..FrameLimits::default() };
         let open = self.net.open(peer, AUDIT_PROTOCOL, SEARCH, limits);
         let mut stream = open.await.map_err(|e| e.to_string())?;
-        let request = AuditRequest { case: case.clone() }.encode().map_err(|e| e.to_string())?;
+        let request = AuditRequest::Case(Box::new(case.clone()));
+        let request = request.encode().map_err(|e| e.to_string())?;
         stream.send(&request).await.map_err(|e| e.to_string())?;
         let frame = stream.recv().await.map_err(|e| e.to_string())?.ok_or("no verdict came")?;
         match AuditReply::decode(&frame).map_err(|e| e.to_string())? {
             AuditReply::Failure(failure) => Err(failure.message),
+            AuditReply::Draw(_) => Err("a draw came in place of a verdict".into()),
             AuditReply::Verdict(signed) => {
                 verdict::verify(&signed, &peer.public_key(), &case.offer, &case.receipt)
                     .map_err(|e| e.to_string())?;

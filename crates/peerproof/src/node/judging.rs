@@ -137,7 +137,8 @@ async fn converse(
 ) {
     let event = match stream.recv().await {
         Ok(Some(frame)) => match AuditRequest::decode(&frame) {
-            Ok(request) => In::Requested(id, Box::new(request.case)),
+            Ok(AuditRequest::Case(case)) => In::Requested(id, case),
+            Ok(AuditRequest::Draw(_)) => In::Unreadable(id, "draws come with verdicts here".into()),
             Err(error) => In::Unreadable(id, error.to_string()),
         },
         Ok(None) => In::Closed(id),

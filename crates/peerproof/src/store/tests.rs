@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use peerproof_identity::{Keypair, PublicKey};
 use peerproof_log::{DamageKind, Log, LogError, Storage as _};
-use peerproof_wire::{AcceptedAnswer, Digest, LogBody, LogEntry, LogProof, ModelId};
+use peerproof_wire::{AcceptedAnswer, Digest, LogBody, LogEntry, LogProof, ModelId, NetworkGroup};
 use tempfile::TempDir;
 
 use super::{DiskStorage, LogWriter, StoreError, read, read_of, write_atomic};
@@ -36,6 +36,8 @@ fn entry(number: u32) -> LogEntry {
         first_token_ms: 3,
         total_ms: 4,
         audited: true,
+        group: NetworkGroup::Local,
+        auditor: None,
     });
     LogEntry { unix_ms: 1_700_000_000_000, body }
 }

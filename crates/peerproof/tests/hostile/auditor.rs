@@ -68,7 +68,8 @@ fn case(router: &Router, change: impl FnOnce(&mut peerproof_wire::Receipt)) -> C
 
 async fn ask(router: &Router, case: &Case) -> Result<AuditReply, String> {
     let mut stream = router.stream_of(AUDIT_PROTOCOL).await?;
-    let request = AuditRequest { case: case.clone() }.encode().map_err(|e| e.to_string())?;
+    let request = AuditRequest::Case(Box::new(case.clone())).encode();
+    let request = request.map_err(|e| e.to_string())?;
     stream.send(&request).await.map_err(|e| e.to_string())?;
     let frame = stream.recv().await.map_err(|e| e.to_string())?.ok_or("closed")?;
     AuditReply::decode(&frame).map_err(|e| e.to_string())
@@ -116,7 +117,7 @@ fn cases_that_do_not_hang_together() {
         let forged = case(&router, |r| r.transcript_root = Digest::from_bytes([1; 32]));
         match ask(&router, &forged).await.unwrap() {
             AuditReply::Verdict(verdict) => assert!(matches!(verdict.outcome, Found::Fail(_))),
-            AuditReply::Failure(failure) => panic!("{failure:?}"),
+            other => panic!("{other:?}"),
         }
         // The same question has the same answer, to the byte.
         let (first, again) =
@@ -174,8 +175,8 @@ async fn fake(judge: Judge) -> (Handle, String) {
     tokio::spawn(async move {
         while let Some((_, mut stream)) = requests.next().await {
             let Ok(Some(frame)) = stream.recv().await else { continue };
-            let case = AuditRequest::decode(&frame).unwrap().case;
-            let reply = judge(&key, case).encode().unwrap();
+            let AuditRequest::Case(case) = AuditRequest::decode(&frame).unwrap() else { continue };
+            let reply = judge(&key, *case).encode().unwrap();
             let _ = stream.send(&reply).await;
             let _ = stream.finish().await;
         }

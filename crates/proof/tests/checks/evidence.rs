@@ -8,8 +8,8 @@ use peerproof_proof::evidence::{
 use peerproof_proof::receipt::{BindingError, Field};
 use peerproof_proof::verdict::{self, VerdictError};
 use peerproof_wire::{
-    Case, Difference, Digest, Evidence, Message, Mismatch, Observation, Offer, Outcome, Signed,
-    Stop, Verdict, WrongAnswer,
+    Case, Difference, Digest, Evidence, FalseVerdict, Message, Mismatch, Observation, Offer,
+    Outcome, Signed, Stop, Verdict, WrongAnswer,
 };
 
 use crate::support::{
@@ -227,4 +227,37 @@ fn a_file_is_not_judged_with_another_model() {
     assert!(matches!(error, Err(EvidenceError::Audit(peerproof_proof::AuditError::Model { .. }))));
     assert_eq!(findings(&cheat()).mismatch().map(|one| one.what), Some(Difference::Root));
     assert!(matches!(findings(&cheat()).outcome, Outcome::Fail(_)));
+}
+
+fn said(case: Case, verdict: Signed<Verdict>) -> Evidence {
+    let evidence = Evidence::FalseVerdict(FalseVerdict { case, verdict });
+    Evidence::decode(&evidence.encode().unwrap()).unwrap()
+}
+
+#[test]
+fn a_verdict_that_its_case_does_not_bear_out_convicts_the_auditor() {
+    let cheat = cheat();
+    let right = verdict_on(&cheat);
+    let resigned = |change: &dyn Fn(&mut Verdict)| {
+        let mut verdict = right.statement().clone();
+        change(&mut verdict);
+        Signed::sign(&auditor(), verdict).unwrap()
+    };
+    let passed = said(cheat.case(), resigned(&|verdict| verdict.outcome = Outcome::Pass));
+    let finding = verify(&passed).unwrap();
+    assert_eq!((finding.accused, finding.proven), (auditor().public(), None));
+    let finding = verify_with(&passed, &Toy::default()).unwrap();
+    let wrong = VerdictError::Outcome { expected_pass: false };
+    assert_eq!(finding.proven, Some(Proven::FalseVerdict(wrong)));
+    let idle = said(cheat.case(), resigned(&|verdict| verdict.work = Digest::from_bytes([7; 32])));
+    let finding = verify_with(&idle, &Toy::default()).unwrap();
+    assert!(matches!(finding.proven, Some(Proven::FalseVerdict(VerdictError::Work { .. }))));
+    // A true verdict accuses whoever holds it against its author.
+    let sound = said(cheat.case(), right);
+    verify(&sound).unwrap();
+    let refused = verify_with(&sound, &Toy::default());
+    assert!(matches!(refused, Err(EvidenceError::SoundVerdict { .. })));
+    let other = serve(&Toy::default(), &sign(offer()));
+    let elsewhere = verify(&said(other.case(), verdict_on(&cheat)));
+    assert!(matches!(elsewhere, Err(EvidenceError::Verdict { .. })));
 }
