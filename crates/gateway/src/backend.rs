@@ -11,6 +11,7 @@ use futures::stream::BoxStream;
 use peerproof::client::{
     AnswerEvent, AskError, Counters, JobSpec, NodeStatus, PeerStatus, ServedModel,
 };
+use peerproof::log::{Declined, Piece, Unreadable};
 
 /// The events of one answer. Dropping it cancels the job at the provider too.
 pub type Events = BoxStream<'static, Result<AnswerEvent, AskError>>;
@@ -31,6 +32,13 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The peers this node knows.
     fn peers(&self) -> BoxFuture<'_, Vec<PeerStatus>>;
+
+    /// A piece of the node's log by its path, as C2SP tlog-tiles names it; `None` if there is
+    /// no such thing, or not yet.
+    fn log_piece<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Piece>, Unreadable>>;
+
+    /// Judges the body of a request to cosign a checkpoint; gives back the signature's line.
+    fn add_checkpoint<'a>(&'a self, body: &'a [u8]) -> BoxFuture<'a, Result<String, Declined>>;
 }
 
 impl<B: Backend + ?Sized> Backend for Arc<B> {
@@ -52,5 +60,13 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     fn peers(&self) -> BoxFuture<'_, Vec<PeerStatus>> {
         (**self).peers()
+    }
+
+    fn log_piece<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Piece>, Unreadable>> {
+        (**self).log_piece(path)
+    }
+
+    fn add_checkpoint<'a>(&'a self, body: &'a [u8]) -> BoxFuture<'a, Result<String, Declined>> {
+        (**self).add_checkpoint(body)
     }
 }

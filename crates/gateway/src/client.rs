@@ -4,6 +4,7 @@ use futures::future::{BoxFuture, ready};
 use futures::{FutureExt, StreamExt, stream};
 use peerproof::Client;
 use peerproof::client::{AskError, Counters, JobSpec, NodeStatus, PeerStatus, ServedModel};
+use peerproof::log::{Declined, Piece, Unreadable};
 
 use crate::backend::{Backend, Events};
 
@@ -34,5 +35,13 @@ impl Backend for Client {
 
     fn peers(&self) -> BoxFuture<'_, Vec<PeerStatus>> {
         Client::peers(self).boxed()
+    }
+
+    fn log_piece<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Piece>, Unreadable>> {
+        Client::log_piece(self, path).boxed()
+    }
+
+    fn add_checkpoint<'a>(&'a self, body: &'a [u8]) -> BoxFuture<'a, Result<String, Declined>> {
+        Client::add_checkpoint(self, body).boxed()
     }
 }

@@ -64,6 +64,8 @@ pub struct GatewayConfig {
     /// Web origins (`https://chat.example`) whose pages may call; `*` for all
     /// of them, which requires an API key.
     pub allowed_origins: Vec<String>,
+    /// Whether `/log/` asks for no key.
+    pub public_log: bool,
     /// Answers under way at once; more get status 429.
     pub max_in_flight: usize,
     /// Open connections; more wait in the operating system's backlog.
@@ -103,6 +105,7 @@ impl GatewayConfig {
             api_key: None,
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
+            public_log: false,
             max_in_flight: 64,
             max_connections: 512,
             max_body_bytes: 4 << 20,
@@ -137,6 +140,7 @@ impl GatewayConfig {
         gateway.max_in_flight = api.max_in_flight as usize;
         gateway.allowed_hosts.clone_from(&api.hosts);
         gateway.allowed_origins.clone_from(&api.origins);
+        gateway.public_log = api.public_log;
         gateway.verification.level = config.ask.level;
         Ok(gateway)
     }

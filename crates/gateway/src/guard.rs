@@ -122,7 +122,8 @@ fn allow_preflight(headers: &HeaderMap) -> Response {
 /// Without a configured key any key or none will do, as on loopback.
 fn check_key(config: &GatewayConfig, request: &Request) -> Result<(), ApiError> {
     let Some(key) = &config.api_key else { return Ok(()) };
-    if matches!(request.uri().path(), "/health" | "/ready") {
+    let path = request.uri().path();
+    if matches!(path, "/health" | "/ready") || config.public_log && path.starts_with("/log/") {
         return Ok(());
     }
     match presented(request.headers()) {

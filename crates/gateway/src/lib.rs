@@ -21,6 +21,7 @@ mod embeddings;
 mod error;
 mod guard;
 mod likelihood;
+mod log;
 mod metrics;
 mod reply;
 mod request;

@@ -12,6 +12,7 @@ use axum::middleware::{Next as Inner, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use peerproof::client::{Outcome, ServedModel};
+use peerproof::log::MAX_ADD_CHECKPOINT_BYTES;
 use serde_json::{Value, json};
 
 use crate::answer::{Next, Running};
@@ -19,7 +20,7 @@ use crate::app::{App, RequestId, unix_seconds};
 use crate::error::ApiError;
 use crate::reply::{Choice, Reply, Usage, fingerprint};
 use crate::request::{Asked, Embed, Shape};
-use crate::{embeddings, guard, stream};
+use crate::{embeddings, guard, log, stream};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RECEIPT: HeaderName = HeaderName::from_static("x-peerproof-receipt");
@@ -43,6 +44,12 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/peerproof/status", get(status))
         .route("/peerproof/peers", get(peers))
         .route("/peerproof/models", get(served))
+        .route("/log/checkpoint", get(log::piece))
+        .route("/log/tile/{*piece}", get(log::piece))
+        .route(
+            "/log/add-checkpoint",
+            post(log::add_checkpoint).layer(DefaultBodyLimit::max(MAX_ADD_CHECKPOINT_BYTES)),
+        )
         .fallback(unknown_url)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(app.config.max_body_bytes))

@@ -30,3 +30,6 @@ pub const MAX_WITNESSED_LOGS: usize = 1 << 16;
 
 /// How much is read from storage at once.
 pub(crate) const READ_BYTES: usize = 256 << 10;
+
+/// Bytes of a request to cosign a checkpoint: a note, a path, and the line before them.
+pub const MAX_ADD_CHECKPOINT_BYTES: usize = MAX_NOTE_BYTES + 63 * 48 + 64;

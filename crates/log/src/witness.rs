@@ -18,7 +18,7 @@ use peerproof_identity::{Keypair, PeerId, PublicKey, Signature};
 
 use crate::checkpoint::{CheckpointError, SignedCheckpoint, decimal};
 use crate::error::{ProofError, hex};
-use crate::limits::{MAX_NOTE_BYTES, MAX_WITNESSED_LOGS};
+use crate::limits::{MAX_ADD_CHECKPOINT_BYTES, MAX_WITNESSED_LOGS};
 use crate::note::{NoteError, NoteSignature, key_hash_of};
 use crate::tree::{Hash, verify_consistency};
 
@@ -104,7 +104,7 @@ impl AddCheckpoint {
     /// [`Refusal::Malformed`] names the line.
     pub fn parse(body: &[u8]) -> Result<Self, Refusal> {
         let wrong = |line| Refusal::Malformed { line };
-        if body.len() > MAX_NOTE_BYTES + MAX_PATH * 48 + 64 {
+        if body.len() > MAX_ADD_CHECKPOINT_BYTES {
             return Err(wrong(0));
         }
         let mut lines = body.split_inclusive(|&byte| byte == b'\n');
@@ -132,6 +132,7 @@ impl AddCheckpoint {
 pub struct Witness {
     key: Arc<Keypair>,
     seen: BTreeMap<PeerId, SignedCheckpoint>,
+    limit: usize,
 }
 
 /// A checkpoint that continues what the witness saw: to be kept on disk, then
@@ -154,7 +155,18 @@ impl Witness {
     /// The witness of `key`, with the last checkpoint of each log it cosigned.
     pub fn new(key: Arc<Keypair>, seen: impl IntoIterator<Item = SignedCheckpoint>) -> Self {
         let seen = seen.into_iter().map(|seen| (seen.signer().peer_id(), seen)).collect();
-        Self { key, seen }
+        Self { key, seen, limit: MAX_WITNESSED_LOGS }
+    }
+
+    /// Follows at most so many logs; never more than [`MAX_WITNESSED_LOGS`].
+    pub fn with_limit(mut self, limit: usize) -> Self {
+        self.limit = limit.min(MAX_WITNESSED_LOGS);
+        self
+    }
+
+    /// How many logs it follows.
+    pub fn followed(&self) -> usize {
+        self.seen.len()
     }
 
     /// The last checkpoint of a peer's log that was cosigned.
@@ -186,8 +198,8 @@ impl Witness {
             return Err(Refusal::Fork(Box::new(fork)));
         }
         self.check_old(&log, request.old)?;
-        if last.is_none() && self.seen.len() >= MAX_WITNESSED_LOGS {
-            return Err(Refusal::Full { limit: MAX_WITNESSED_LOGS });
+        if last.is_none() && self.seen.len() >= self.limit {
+            return Err(Refusal::Full { limit: self.limit });
         }
         let empty = crate::tree::empty_root();
         let old_root = last.map_or(&empty, SignedCheckpoint::root);

@@ -67,6 +67,8 @@ pub struct Config {
     pub provide: Provide,
     /// The HTTP API.
     pub api: Api,
+    /// This node's log, and those it witnesses.
+    pub log: Log,
     /// Defaults of requests.
     pub ask: Ask,
     /// Where models come from.
@@ -141,6 +143,20 @@ pub struct Api {
     pub hosts: Vec<String>,
     /// Web origins, such as `https://chat.example`, whose pages may call the API.
     pub origins: Vec<String>,
+    /// Let anybody who reaches the API read this node's log and have theirs witnessed, under
+    /// `/log/`, without a key.
+    pub public_log: bool,
+}
+
+/// This node's log, and those it witnesses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Log {
+    /// Peers that a provider or auditor has witness its log; 0 leaves it unwitnessed.
+    pub witnesses: u32,
+    /// Seconds between two rounds of having a growing log witnessed.
+    pub witness_every_s: u32,
+    /// Most logs of others that this node witnesses.
+    pub max_witnessed: u32,
 }
 
 /// Defaults of requests.
@@ -197,7 +213,9 @@ impl Default for Config {
                 max_in_flight: 128,
                 hosts: Vec::new(),
                 origins: Vec::new(),
+                public_log: false,
             },
+            log: Log { witnesses: 3, witness_every_s: 30, max_witnessed: 4096 },
             ask: Ask {
                 level: Level::Sampled,
                 audit_per_mille: 50,
@@ -277,6 +295,9 @@ impl Config {
         in_range("provide.kv_mib", self.provide.kv_mib.into(), 16, 1 << 20)?;
         self.provide.memory_bytes()?;
         in_range("api.max_in_flight", self.api.max_in_flight.into(), 1, 10_000)?;
+        in_range("log.witnesses", self.log.witnesses.into(), 0, 16)?;
+        in_range("log.witness_every_s", self.log.witness_every_s.into(), 1, 86_400)?;
+        in_range("log.max_witnessed", self.log.max_witnessed.into(), 0, 1 << 16)?;
         in_range("ask.audit_per_mille", self.ask.audit_per_mille.into(), 0, 1000)?;
         in_range("ask.max_tokens", self.ask.max_tokens.into(), 1, 1 << 17)?;
         in_range("ask.deadline_ms", self.ask.deadline_ms, 1000, 3_600_000)

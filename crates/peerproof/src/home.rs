@@ -138,6 +138,12 @@ impl Home {
         self.data.join("log")
     }
 
+    /// What this node saw of other logs, as their witness under one key.
+    #[must_use]
+    pub fn witnessed(&self, key: &PeerId) -> PathBuf {
+        self.data.join("witness").join(key.to_string())
+    }
+
     /// The folder of evidence files.
     #[must_use]
     pub fn evidence(&self) -> PathBuf {

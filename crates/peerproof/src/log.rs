@@ -1,8 +1,51 @@
-//! Log entries in words and as JSON.
+//! The log as others read it: pieces of it, refusals, and entries in words and as JSON.
 
+pub use peerproof_log::MAX_ADD_CHECKPOINT_BYTES;
 use peerproof_wire::evidence::{Evidence, LogBody, LogEntry};
 use peerproof_wire::{AuditorFinding, Note, Outcome, Stop};
 use serde_json::{Value, json};
+
+/// A piece of a log, as others copy it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// A signed note, hashes, or an entry bundle.
+    pub bytes: Vec<u8>,
+    /// Whether it is the checkpoint, which is text and grows old; all else is neither.
+    pub is_checkpoint: bool,
+}
+
+/// Why a piece is not handed out at the moment.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unreadable {
+    /// The asker asks too often.
+    #[error("too many questions at once; ask again in a second")]
+    TooFast,
+    /// The log could not be read.
+    #[error("{message}")]
+    Failed {
+        /// What the log says.
+        message: String,
+    },
+}
+
+/// Why a checkpoint is not cosigned.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Declined {
+    /// The HTTP status that the protocol names for it.
+    pub status: u16,
+    /// In words.
+    pub message: String,
+    /// The last checkpoint of that log that was cosigned here: its size and the note.
+    pub last: Option<(u64, String)>,
+}
+
+impl Declined {
+    pub(crate) fn new(status: u16, message: impl Into<String>) -> Declined {
+        Declined { status, message: message.into(), last: None }
+    }
+}
 
 /// One entry for a reader.
 #[derive(Clone, Debug)]

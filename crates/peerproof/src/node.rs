@@ -12,6 +12,7 @@
 //! here are the tasks around them: `serving`, `judging`, `asking`.
 
 mod announcing;
+mod archive;
 mod asking;
 mod auditing;
 mod clock;
@@ -40,7 +41,8 @@ use crate::client::{AskError, HeldModel, NodeStatus, ServedModel};
 use crate::config::Config;
 use crate::home::{Home, HomeError, session_key};
 use crate::models::{Installed, KNOWN};
-use crate::store::{LogWriter, StoreError};
+use crate::store::{LogWriter, StoreError, WitnessStore};
+use archive::Archive;
 use clock::Clock;
 use directory::{Directory, Wanted};
 use holdings::Holdings;
@@ -165,6 +167,7 @@ pub(crate) struct Inner {
     holdings: Arc<Holdings>,
     audits: auditing::Audits,
     ledger: Arc<Ledger>,
+    archive: Arc<Archive>,
     /// Turns true when the node stops.
     stopped: watch::Receiver<bool>,
     counts: Counts,
@@ -200,6 +203,7 @@ impl Node {
         let clock = Clock::start();
         let key = Arc::new(settings.home.key()?);
         let (log, history) = open_log(&settings.home, &key).await?;
+        let archive = open_archive(&settings, clock, &key, &log).await?;
         let models = Models::new(&settings)?;
         let session = Arc::new(session_key());
         let (stop, stopped) = watch::channel(false);
@@ -246,6 +250,7 @@ impl Node {
             session,
             directory,
             ledger,
+            archive,
             stopped,
             counts: Counts::default(),
             load,
@@ -341,6 +346,25 @@ async fn open_log(
         return Err(NodeError::Fenced { dir: named, message: damage.to_string() });
     }
     Ok((Arc::new(log), history))
+}
+
+/// Opens what others read of the log, and the desk where theirs are witnessed.
+async fn open_archive(
+    settings: &Settings,
+    clock: Clock,
+    key: &Arc<Keypair>,
+    log: &Arc<LogWriter>,
+) -> Result<Arc<Archive>, NodeError> {
+    let dir = settings.home.witnessed(&key.public().peer_id());
+    let limit = settings.config.log.max_witnessed as usize;
+    let (key, log, named) = (Arc::clone(key), Arc::clone(log), dir.clone());
+    let opening = tokio::task::spawn_blocking(move || {
+        let witness = Arc::new(WitnessStore::open(&dir, Arc::clone(&key), limit)?);
+        Archive::new(clock, key.public(), log, witness)
+    });
+    let opened =
+        opening.await.map_err(|e| NodeError::Book { dir: named, message: e.to_string() })??;
+    Ok(Arc::new(opened))
 }
 
 /// The configuration of one of the two networks.

@@ -12,6 +12,7 @@ use peerproof::client::{
     AnswerEvent, AskError, Counters, FinishReason, JobSpec, NodeStatus, Outcome, PeerStatus,
     Report, ServedModel, TokenLogprobs,
 };
+use peerproof::log::{Declined, Piece, Unreadable};
 use peerproof_gateway::{Backend, Events, GatewayConfig, Server};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -162,6 +163,32 @@ impl Backend for Scripted {
             barred: None,
         };
         async { vec![peer] }.boxed()
+    }
+
+    fn log_piece<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Piece>, Unreadable>> {
+        let piece = |bytes: &[u8], is_checkpoint| Piece { bytes: bytes.to_vec(), is_checkpoint };
+        let answer = match path {
+            "checkpoint" => Ok(Some(piece(b"a note\n", true))),
+            "tile/0/000.p/1" => Ok(Some(piece(&[7; 32], false))),
+            "tile/entries/x001/000" => Ok(Some(piece(&[0, 1, 9], false))),
+            "tile/0/999" => Err(Unreadable::TooFast),
+            "tile/0/998" => Err(Unreadable::Failed { message: "the disk is gone".into() }),
+            _ => Ok(None),
+        };
+        async { answer }.boxed()
+    }
+
+    /// The body says how it is to be answered: a status, a size.
+    fn add_checkpoint<'a>(&'a self, body: &'a [u8]) -> BoxFuture<'a, Result<String, Declined>> {
+        let words = String::from_utf8_lossy(body);
+        let mut words = words.split(' ');
+        let status = words.next().and_then(|word| word.parse().ok()).unwrap_or(200);
+        let last = words.next().and_then(|word| Some((word.parse().ok()?, "a note\n".into())));
+        let answer = match status {
+            200 => Ok("a signature\n".to_owned()),
+            status => Err(Declined { status, message: "not this one".into(), last }),
+        };
+        async { answer }.boxed()
     }
 }
 

@@ -7,4 +7,5 @@ mod bodies;
 mod embeddings;
 mod harness;
 mod limits;
+mod log;
 mod streams;

@@ -8,9 +8,11 @@ use std::time::Duration;
 use peerproof_identity::PeerId;
 use tokio::sync::{mpsc, oneshot};
 
+use super::archive::Asker;
 use super::directory::{Known, Wanted};
 use super::{Inner, asking};
 use crate::client::{Answer, AskError, Counters, JobSpec, NodeStatus, PeerStatus, ServedModel};
+use crate::log::{Declined, Piece, Unreadable};
 
 /// A handle to ask with. Cheap to clone.
 #[derive(Clone)]
@@ -100,6 +102,24 @@ impl Client {
             tokens_out: read(&self.inner.load.tokens_out),
             dial_failures: self.inner.net.metrics().dial_failures.values().sum(),
         }
+    }
+
+    /// A piece of this node's log by its path, as C2SP tlog-tiles names it (`checkpoint`,
+    /// `tile/…`); `None` if there is no such thing, or not yet.
+    ///
+    /// # Errors
+    /// If it can't be read at the moment.
+    pub async fn log_piece(&self, path: &str) -> Result<Option<Piece>, Unreadable> {
+        self.inner.archive.read(Asker::Http, path).await
+    }
+
+    /// Judges a request to cosign a checkpoint (C2SP tlog-witness); gives back the line with
+    /// the cosignature.
+    ///
+    /// # Errors
+    /// Why it is not cosigned.
+    pub async fn add_checkpoint(&self, body: &[u8]) -> Result<String, Declined> {
+        self.inner.archive.add_checkpoint(Asker::Http, body).await
     }
 
     /// Looks for providers of a model in the whole network; afterwards [`Client::models`] has

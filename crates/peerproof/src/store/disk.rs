@@ -219,7 +219,7 @@ impl Storage for DiskStorage {
 }
 
 /// Makes a private directory and its name durable, unless it exists.
-fn make_directory(dir: &Path) -> Result<(), StorageError> {
+pub(super) fn make_directory(dir: &Path) -> Result<(), StorageError> {
     if dir.is_dir() {
         return Ok(());
     }

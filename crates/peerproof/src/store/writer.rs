@@ -12,18 +12,19 @@
 //! Dropping the future of an append does not take the entry back.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use peerproof_identity::Keypair;
 use peerproof_log::{
-    Damage, Hash, Log, LogError, MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, MAX_PAYLOAD_BYTES, ProofError,
-    SignedCheckpoint,
+    AddCheckpoint, Damage, Hash, Log, LogError, MAX_BATCH_BYTES, MAX_BATCH_ENTRIES,
+    MAX_PAYLOAD_BYTES, ProofError, Resource, SignedCheckpoint,
 };
 use peerproof_wire::{Digest, LogEntry, LogProof, Message as _};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use super::cosigned;
 use super::disk::{DiskStorage, may_pass};
 use super::error::{StoreError, storage_error};
 use super::read::decode_entry;
@@ -60,7 +61,8 @@ impl From<Appended> for LogProof {
 #[derive(Debug)]
 pub struct LogWriter {
     dir: PathBuf,
-    damage: Option<Damage>,
+    damage: Arc<OnceLock<Damage>>,
+    size: watch::Receiver<u64>,
     commands: Option<mpsc::Sender<Command>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -89,19 +91,29 @@ impl LogWriter {
     ) -> Result<Self, StoreError> {
         let storage = DiskStorage::open(dir)?;
         let in_dir = |error| StoreError::log(dir, error);
-        let log = Log::open(storage.again(), Arc::clone(&key)).map_err(in_dir)?;
+        let mut log = Log::open(storage.again(), Arc::clone(&key)).map_err(in_dir)?;
+        if let Some(held) = cosigned::read(dir, &key.public())? {
+            // An older copy is found to be damaged, which `damage` tells.
+            let _ = log.confront(&held);
+        }
         for index in 0..log.len() {
             let payload = log.entry(index).map_err(in_dir)?;
             replay(index, decode_entry(index, &payload)?);
         }
-        let damage = log.damage().cloned();
+        let damage = Arc::new(OnceLock::new());
+        if let Some(found) = log.damage() {
+            let _ = damage.set(found.clone());
+        }
+        let (grown, size) = watch::channel(log.len());
         let (commands, queue) = mpsc::channel(MAX_QUEUED);
-        let worker = Worker { storage, key, log, queue, reopened: None };
+        let fence = Arc::clone(&damage);
+        let worker = Worker { storage, key, log, queue, grown, fence, reopened: None };
         let thread = std::thread::Builder::new()
             .name("peerproof-log".to_owned())
             .spawn(move || worker.run())
             .map_err(|error| storage_error("start a thread for", dir, &error))?;
-        Ok(Self { dir: dir.to_owned(), damage, commands: Some(commands), thread: Some(thread) })
+        let commands = Some(commands);
+        Ok(Self { dir: dir.to_owned(), damage, size, commands, thread: Some(thread) })
     }
 
     /// The log's directory.
@@ -109,10 +121,15 @@ impl LogWriter {
         &self.dir
     }
 
-    /// What was found wrong when the log was opened. Such a log can be read and
-    /// refuses every append.
+    /// What was found wrong when the log was opened, or when it was held against
+    /// what others had seen of it. Such a log can be read and refuses every append.
     pub fn damage(&self) -> Option<&Damage> {
-        self.damage.as_ref()
+        self.damage.get()
+    }
+
+    /// The number of entries, and a word whenever it grows.
+    pub fn growth(&self) -> watch::Receiver<u64> {
+        self.size.clone()
     }
 
     /// Appends an entry and returns once it is durable and signed for.
@@ -184,6 +201,44 @@ impl LogWriter {
         path.map_err(|error| self.in_dir(error.into()))
     }
 
+    /// What stands under a path of the log as others fetch it; `None` if there is no
+    /// such thing, or not yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Log`] if it cannot be read.
+    pub async fn resource(&self, resource: Resource) -> Result<Option<Vec<u8>>, StoreError> {
+        let found = self.ask(move |log| log.resource(&resource)).await?;
+        found.map_err(|error| self.in_dir(error))
+    }
+
+    /// The requests that ask witnesses to cosign the log as it is, one for each size that
+    /// one of them cosigned last.
+    ///
+    /// # Errors
+    /// [`StoreError::Log`] if the log is damaged or stopped, or has never been as large.
+    pub async fn requests(&self, olds: Vec<u64>) -> Result<Vec<AddCheckpoint>, StoreError> {
+        let made = self.ask(move |log| {
+            olds.into_iter().map(|old| log.add_checkpoint(old)).collect::<Result<_, _>>()
+        });
+        made.await?.map_err(|error| self.in_dir(error))
+    }
+
+    /// Holds the log against a checkpoint of its own that somebody else kept; an older copy
+    /// or a second history is fenced, for good: the checkpoint is kept beside it.
+    ///
+    /// # Errors
+    /// [`StoreError::Log`] if it is so.
+    pub async fn confront(&self, held: SignedCheckpoint) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let kept = held.clone();
+        self.send(Command::Confront { held: Box::new(held), reply }).await?;
+        let confronted = answer.await.map_err(|_| StoreError::Closed)?;
+        if confronted.is_err() {
+            cosigned::write(&self.dir, &kept)?;
+        }
+        confronted.map_err(|error| self.in_dir(error))
+    }
+
     /// Writes what was handed over, ends the thread and releases the directory.
     pub async fn close(mut self) {
         self.commands = None;
@@ -232,6 +287,7 @@ type Question = Box<dyn FnOnce(&Log<DiskStorage>) + Send>;
 
 enum Command {
     Append { payload: Vec<u8>, reply: Reply },
+    Confront { held: Box<SignedCheckpoint>, reply: oneshot::Sender<Result<(), LogError>> },
     Read(Question),
 }
 
@@ -241,6 +297,8 @@ struct Worker {
     key: Arc<Keypair>,
     log: Log<DiskStorage>,
     queue: mpsc::Receiver<Command>,
+    grown: watch::Sender<u64>,
+    fence: Arc<OnceLock<Damage>>,
     /// When the log was last opened again after a full disk.
     reopened: Option<Instant>,
 }
@@ -258,6 +316,10 @@ impl Worker {
                         payloads.push(payload);
                         replies.push(reply);
                     }
+                    Command::Confront { held, reply } => {
+                        // The log is fenced before anything that waits is appended.
+                        let _ = reply.send(self.confront(&held));
+                    }
                     Command::Read(question) => questions.push(question),
                 }
                 let room = payloads.len() < MAX_BATCH_ENTRIES
@@ -270,11 +332,24 @@ impl Worker {
         }
     }
 
+    fn confront(&mut self, held: &SignedCheckpoint) -> Result<(), LogError> {
+        let confronted = self.log.confront(held);
+        if let Some(found) = self.log.damage() {
+            let _ = self.fence.set(found.clone());
+        }
+        confronted
+    }
+
     fn append(&mut self, payloads: &[Vec<u8>], replies: Vec<Reply>) {
         if payloads.is_empty() {
             return;
         }
         let appended = self.revive().and_then(|()| self.log.append(payloads));
+        self.grown.send_if_modified(|size| {
+            let grew = *size != self.log.len();
+            *size = self.log.len();
+            grew
+        });
         if let Err(error) = &appended {
             tracing::error!(dir = %self.storage.dir().display(), %error, "log append refused");
         }
