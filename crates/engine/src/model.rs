@@ -5,9 +5,10 @@
 //! immutable and shared by whoever serves or audits with it.
 //! Deliberately absent: where files come from, and running anything.
 
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use peerproof_wire::{self as wire, ModelId, Prompt, Sampling};
 
@@ -135,7 +136,7 @@ pub struct Model {
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
     transformer: Arc<Transformer>,
-    /// For constraints; made when the first offer has one.
+    /// For constraints; made beforehand or when the first offer has one.
     masking: OnceLock<Result<Arc<Vocabulary>, ConstraintError>>,
     pooling: Pooling,
 }
@@ -264,11 +265,37 @@ impl Model {
         self.end_tokens().first().copied().unwrap_or(0)
     }
 
+    /// Begins to make what constrained answers need of the vocabulary, on a thread
+    /// that lets others go first. Whoever needs it before it is made waits for the
+    /// rest; without this, the first constrained answer has to wait for all of it.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn prepare_constraints(self: &Arc<Self>) -> io::Result<JoinHandle<()>> {
+        let model = Arc::clone(self);
+        let make = move || {
+            crate::pool::let_others_go_first();
+            // What is wrong with it, each constrained request is told.
+            let _ = model.masking();
+        };
+        thread::Builder::new().name("vocabulary".into()).spawn(make)
+    }
+
+    /// Whether what constrained answers need of the vocabulary is made.
+    #[must_use]
+    pub fn has_prepared_constraints(&self) -> bool {
+        self.masking.get().is_some()
+    }
+
+    fn masking(&self) -> &Result<Arc<Vocabulary>, ConstraintError> {
+        self.masking.get_or_init(|| Vocabulary::of(&self.tokenizer))
+    }
+
     /// The masks of an answer's constraint, from its beginning, if it has one.
     pub(crate) fn masks(&self, sampling: &Sampling) -> Result<Option<Masks>, ConstraintError> {
         let Some(constraint) = &sampling.constraint else { return Ok(None) };
         let source = Arc::new(Source::new(constraint)?);
-        let vocabulary = self.masking.get_or_init(|| Vocabulary::of(&self.tokenizer)).clone()?;
+        let vocabulary = self.masking().clone()?;
         Masks::start(source, &vocabulary).map(Some)
     }
 

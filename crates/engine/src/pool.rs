@@ -6,7 +6,9 @@
 //! because pieces write to disjoint places and integers add in any order.
 //! Threads look for the next phase for a short while, then sleep.
 //!
-//! Deliberately absent: work stealing, priorities, nested phases.
+//! Work beside the pool says so with [`let_others_go_first`].
+//!
+//! Deliberately absent: work stealing, priorities among pieces, nested phases.
 
 #![allow(unsafe_code, reason = "lending a closure to other threads, and disjoint writes, need it")]
 
@@ -22,6 +24,25 @@ const LOOKS_BEFORE_SLEEP: u32 = 20_000;
 const LOOKS_BEFORE_YIELD: u32 = 2_000;
 /// The most pieces a phase may have.
 const MAX_PIECES: usize = 0xffff;
+
+/// How far a thread that lets others go first stands back: where all cores are
+/// busy it has a third of what each of the others has.
+#[cfg(target_os = "linux")]
+const PATIENCE: i32 = 5;
+
+/// Makes the calling thread stand back behind others that have work to do, where
+/// the system has such a thing.
+pub(crate) fn let_others_go_first() {
+    #[cfg(target_os = "linux")]
+    {
+        unsafe extern "C" {
+            fn setpriority(which: i32, who: u32, priority: i32) -> i32;
+        }
+        // SAFETY: takes numbers only. 0 is PRIO_PROCESS, which with nobody named is
+        // the calling thread on Linux; a refusal changes nothing.
+        let _ = unsafe { setpriority(0, 0, PATIENCE) };
+    }
+}
 
 /// What a phase does with (thread, piece).
 type Work<'a> = dyn Fn(usize, usize) + Sync + 'a;

@@ -133,36 +133,29 @@ impl Transformer {
     /// isn't, or holds numbers whose sums could not be bounded; the error names
     /// key or tensor.
     pub fn load(gguf: &Gguf, options: &LoadOptions) -> Result<Self, LoadError> {
-        let header = Header::read(gguf)?;
-        let shape = Shape::read(&header)?;
-        let plan = Plan::new(&header, &shape)?;
-        let ropes: Vec<Rope> = std::iter::once(Rope::read(&header, &shape)?)
-            .chain(Rope::local(&header, &shape)?)
-            .collect();
-        let scaled = scaled_dims(&header, &shape)?;
-        let [score_cap, logit_cap] = caps(&header)?;
-        let epsilon = epsilon(&header)?;
-        let windows = header.windows()?;
-        let packed = pack_all(gguf, &plan.pieces, options.threads)?;
-        let (embedding, output, mut layers) = plan.layers(gguf, packed)?;
+        let keys = Keys::read(gguf)?;
+        let Keys { shape, ropes, .. } = &keys;
+        let packed = pack_all(gguf, &keys.plan.pieces, options.threads)?;
+        let (embedding, output, mut layers) = keys.plan.layers(gguf, packed)?;
         for (at, layer) in layers.iter_mut().enumerate() {
             let local = |&(_, period): &(usize, usize)| period == 0 || at % period + 1 < period;
-            layer.window = windows.filter(local).map(|(length, _)| length);
+            layer.window = keys.windows.filter(local).map(|(length, _)| length);
             layer.rope = if layer.window.is_some() { ropes.len() - 1 } else { 0 };
         }
         layers.truncate(options.only_layers.unwrap_or(shape.layers));
         let root = fixed::root_20(shape.width as u64) as i64;
+        let [score_cap, logit_cap] = keys.caps;
         Ok(Self {
-            shape: Shape { layers: layers.len(), ..shape },
-            family: header.family,
+            shape: Shape { layers: layers.len(), ..*shape },
+            family: keys.family,
             embedding,
-            embedding_scale: header.family.scaled_embedding.then_some(root),
+            embedding_scale: keys.family.scaled_embedding.then_some(root),
             output,
             output_norm: Vector::read(&gguf.tensor("output_norm.weight")?, shape.width)?,
             layers,
-            epsilon,
-            ropes,
-            score_scale: score_scale(scaled),
+            epsilon: keys.epsilon,
+            ropes: keys.ropes,
+            score_scale: score_scale(keys.scaled_dims),
             score_cap,
             logit_cap,
         })
@@ -173,10 +166,9 @@ impl Transformer {
     /// # Errors
     /// As [`Transformer::load`], as far as keys and shapes tell.
     pub fn estimate(gguf: &Gguf) -> Result<Footprint, LoadError> {
-        let header = Header::read(gguf)?;
-        let shape = Shape::read(&header)?;
-        let weights = packed_bytes(gguf, &Plan::new(&header, &shape)?.pieces)?;
-        Ok(Footprint { weights, ..shape.footprint() })
+        let Keys { shape, plan, ropes, .. } = Keys::read(gguf)?;
+        let weights = packed_bytes(gguf, &plan.pieces)?;
+        Ok(Footprint { weights, ..shape.footprint(ropes.len()) })
     }
 
     /// The sizes of the model.
@@ -211,7 +203,8 @@ impl Transformer {
     /// The memory the model takes.
     #[must_use]
     pub fn footprint(&self) -> Footprint {
-        Footprint { weights: self.weight_bytes() as u64, ..self.shape.footprint() }
+        let weights = self.weight_bytes() as u64;
+        Footprint { weights, ..self.shape.footprint(self.ropes.len()) }
     }
 
     /// The matrix that makes logits.
@@ -225,15 +218,47 @@ impl Transformer {
     }
 }
 
+/// Everything that a file's keys and its tensors' shapes say, checked.
+struct Keys {
+    family: &'static Architecture,
+    shape: Shape,
+    plan: Plan,
+    ropes: Vec<Rope>,
+    /// Of scores, and of logits.
+    caps: [Option<Cap>; 2],
+    epsilon: Exact,
+    windows: Option<(usize, usize)>,
+    scaled_dims: usize,
+}
+
+impl Keys {
+    fn read(gguf: &Gguf) -> Result<Self, LoadError> {
+        let header = Header::read(gguf)?;
+        let shape = Shape::read(&header)?;
+        let plan = Plan::new(&header, &shape)?;
+        let local = Rope::local(&header, &shape)?;
+        Ok(Self {
+            family: header.family,
+            shape,
+            plan,
+            ropes: std::iter::once(Rope::read(&header, &shape)?).chain(local).collect(),
+            caps: caps(&header)?,
+            epsilon: epsilon(&header)?,
+            windows: header.windows()?,
+            scaled_dims: scaled_dims(&header, &shape)?,
+        })
+    }
+}
+
 impl Shape {
     /// Everything but the weights, which the sizes don't tell.
-    fn footprint(&self) -> Footprint {
+    fn footprint(&self, ropes: usize) -> Footprint {
         // A key and a value row of 16 bits each, and their exponents.
         let head = 4 * self.head_dims + 4;
         Footprint {
             weights: 0,
             kv_per_position: (self.layers * self.kv_heads * head) as u64,
-            scratch: crate::forward::scratch_bytes(self),
+            scratch: crate::forward::scratch_bytes(self, ropes),
             logits: crate::forward::logits_bytes(self),
         }
     }

@@ -132,6 +132,27 @@ fn answer(offer: &Offer) -> Generated {
 }
 
 #[test]
+fn what_constraints_need_is_made_beforehand() {
+    let fresh = || {
+        let model = Model::open(support::real_model(), &LoadOptions::default()).expect("a model");
+        assert!(!model.has_prepared_constraints());
+        model
+    };
+    let model = fresh();
+    model.prepare_constraints().expect("a thread").join().expect("a vocabulary");
+    assert!(model.has_prepared_constraints());
+    // Whoever comes before it is made waits, and is answered the same.
+    let model = fresh();
+    let made = model.prepare_constraints().expect("a thread");
+    let options = ServiceOptions { threads: 1, ..ServiceOptions::default() };
+    let early = Service::start(model, &options).expect("a service");
+    let offer = offer("Describe a person as JSON.", sampled(Some(schema(PERSON))), 12);
+    let answered = early.generate(job(&signed(offer.clone()))).expect("an answer");
+    assert_eq!(answered.tokens, answer(&offer).tokens);
+    made.join().expect("a vocabulary");
+}
+
+#[test]
 fn answers_conform_to_their_schemas() {
     for (question, text) in [
         ("Describe a person as JSON.", PERSON),

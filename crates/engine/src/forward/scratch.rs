@@ -11,12 +11,15 @@ pub(super) struct Place {
     pub(super) position: usize,
 }
 
-/// Bytes of [`Scratch`] but for logits and the threads' own, with one rotation.
-pub(crate) fn scratch_bytes(shape: &Shape) -> u64 {
+/// Bytes of [`Scratch`] but for logits and the threads' own.
+pub(crate) fn scratch_bytes(shape: &Shape, ropes: usize) -> u64 {
     let all = shape.heads * shape.head_dims;
     let kv = shape.kv_heads * shape.head_dims;
-    let acts = |cols: usize| 2 * cols + cols / 8 + 4;
-    let row = 2 * shape.rope_dims
+    let acts = |cols: usize| {
+        let width = cols.next_multiple_of(32);
+        2 * width + 4 * (width / 16) + 4
+    };
+    let row = 2 * ropes * shape.rope_dims
         + (2 * 4 + 8) * shape.width
         + 8 * (all + 2 * kv)
         + (2 + 8) * all
@@ -90,10 +93,57 @@ impl Scratch {
         }
     }
 
+    /// Bytes of all buffers but logits and the threads' own.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        let acts = |acts: &Acts| {
+            size_of_val(&acts.values[..])
+                + size_of_val(&acts.sums[..])
+                + size_of_val(&acts.exponents[..])
+        };
+        let angles: usize = self.angles.iter().map(|rows| size_of_val(&rows[..])).sum();
+        let narrow = [&self.residual, &self.kept, &self.query_exponents, &self.head_exponents];
+        let fed = [&self.gates, &self.ups];
+        let wide = [&self.wide, &self.raw, &self.heads, &self.hidden];
+        angles
+            + narrow.into_iter().chain(fed).map(|rows| size_of_val(&rows[..])).sum::<usize>()
+            + wide.into_iter().map(|rows| size_of_val(&rows[..])).sum::<usize>()
+            + size_of_val(&self.queries[..])
+            + [&self.inputs, &self.mixed, &self.fed].into_iter().map(acts).sum::<usize>()
+    }
+
     /// Copies the wanted residual rows to the front of `kept`.
     pub(super) fn keep(&mut self, wanted: &[usize], width: usize) {
         for (to, &from) in self.kept.chunks_exact_mut(width).zip(wanted) {
             to.copy_from_slice(&self.residual[from * width..][..width]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_allocated_is_what_is_announced() {
+        for (heads, kv_heads, head_dims, rope_dims, width, feed) in
+            [(9, 3, 64, 64, 576, 1536), (4, 1, 256, 256, 640, 2048), (3, 3, 48, 32, 144, 208)]
+        {
+            let shape = Shape {
+                layers: 1,
+                width,
+                heads,
+                kv_heads,
+                head_dims,
+                rope_dims,
+                feed,
+                vocabulary: 8,
+                context: 64,
+            };
+            for ropes in [1, 2] {
+                let scratch = Scratch::new(&shape, ropes, 1);
+                assert_eq!(scratch_bytes(&shape, ropes), scratch.bytes() as u64, "{shape:?}");
+            }
         }
     }
 }

@@ -103,6 +103,12 @@ impl Held {
         let options = ServiceOptions { kv_bytes, ..terms.service };
         let start = || Service::start(Arc::clone(&model), &options).map_err(|e| self.failed(e));
         let service = if self.serves { Some(start()?) } else { None };
+        if self.serves
+            && let Err(error) = model.prepare_constraints()
+        {
+            // The first constrained answer makes what it needs itself.
+            tracing::warn!(%error, "no thread to prepare constraints on");
+        }
         let replayer = Replayer::new(model, options.threads).map_err(|e| self.failed(e))?;
         Ok(Loaded { service, replayer, bytes: 0, users: AtomicUsize::new(0) })
     }
