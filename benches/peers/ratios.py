@@ -1,4 +1,4 @@
-"""Medians of both programs' figures, and their ratios, from the folder that run.sh fills."""
+"""Medians of all programs' figures, and their ratios, from the folder that run.sh fills."""
 
 import json
 import pathlib
@@ -22,6 +22,12 @@ def batch(path):
             yield f"{what[0]}, answers, {what[1]}", run["speed_tg"]
 
 
+def candle(path):
+    for line in path.read_text().splitlines():
+        run = json.loads(line)
+        yield run["name"], run["rate"]
+
+
 def peerproof(path):
     for figure in json.loads(path.read_text())["figures"]:
         yield figure["name"], figure["median"]
@@ -39,17 +45,26 @@ def spread(values):
     return f"{statistics.median(values):.1f} ({min(values):.1f} … {max(values):.1f})"
 
 
+def ratio(ours, theirs):
+    return statistics.median(ours) / statistics.median(theirs)
+
+
 def main():
     folder = pathlib.Path(sys.argv[1])
     theirs = gather(folder, "llama-*.json", llama) | gather(folder, "batch-*.jsonl", batch)
+    others = gather(folder, "candle-*.jsonl", candle)
     ours = gather(folder, "peerproof-*.json", peerproof)
-    print(f"{'tokens/s, medians':42} {'llama.cpp':>26} {'peerproof':>26} {'ratio':>6}  goal")
+    names = f"{'llama.cpp':>26} {'candle':>26} {'peerproof':>26}"
+    print(f"{'tokens/s, medians':42} {names} {'/ llama.cpp':>11} {'/ candle':>8}  goal")
     for what in sorted(ours.keys() & theirs.keys()):
         a, b = theirs[what], ours[what]
-        ratio = statistics.median(b) / statistics.median(a)
         goal = 1.3 if what.startswith("decode") else 2.0
-        met = "met" if ratio >= goal else "missed"
-        print(f"{what:42} {spread(a):>26} {spread(b):>26} {ratio:6.2f}  ≥ {goal}: {met}")
+        met = "met" if ratio(b, a) >= goal else "missed"
+        candles, over = "", ""
+        if what in others:
+            candles, over = spread(others[what]), f"{ratio(b, others[what]):.2f}"
+        figures = f"{spread(a):>26} {candles:>26} {spread(b):>26}"
+        print(f"{what:42} {figures} {ratio(b, a):11.2f} {over:>8}  ≥ {goal}: {met}")
 
 
 if __name__ == "__main__":

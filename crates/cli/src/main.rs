@@ -18,7 +18,13 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let cli = args::Cli::parse();
-    output::start_log(&cli.place.log);
+    match cli.command {
+        // What goes wrong with the one question is the error below, said once.
+        args::Command::Ask(_) => {
+            output::start_log(&format!("{},{}=off", cli.place.log, peerproof_gateway::FAILURES));
+        }
+        _ => output::start_log(&cli.place.log),
+    }
     match commands::run(cli) {
         Ok(code) => code,
         Err(error) => {

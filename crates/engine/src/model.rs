@@ -48,9 +48,6 @@ pub enum ModelError {
     /// The tokenizer can't be used.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// The chat template can't be used.
-    #[error(transparent)]
-    Template(#[from] TemplateError),
     /// More tokens than rows of the embedding.
     #[error(
         "tokenizer.ggml.tokens: expected at most {expected} tokens, one per embedding row, got {got}"
@@ -73,6 +70,15 @@ pub enum PromptError {
              (/v1/completions, or ask --text)"
     )]
     NoTemplate,
+    /// The model's chat template can't be used by anyone.
+    #[error(
+        "the model takes no chats here: {reason}; ask for a completion of a text instead \
+             (/v1/completions, or ask --text)"
+    )]
+    BadTemplate {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The template refuses or fails.
     #[error(transparent)]
     Template(#[from] TemplateError),
@@ -134,7 +140,8 @@ pub struct Model {
     architecture: String,
     quantisation: String,
     tokenizer: Tokenizer,
-    template: Option<ChatTemplate>,
+    /// A template that can't be used, with the reason, leaves a model for texts.
+    template: Option<Result<ChatTemplate, String>>,
     transformer: Arc<Transformer>,
     /// For constraints; made beforehand or when the first offer has one.
     masking: OnceLock<Result<Arc<Vocabulary>, ConstraintError>>,
@@ -305,10 +312,16 @@ impl Model {
         &self.tokenizer
     }
 
-    /// The chat template; base models have none.
-    #[must_use]
-    pub fn template(&self) -> Option<&ChatTemplate> {
-        self.template.as_ref()
+    /// The chat template.
+    ///
+    /// # Errors
+    /// The model has none, as base models do, or one that can't be used.
+    pub fn template(&self) -> Result<&ChatTemplate, PromptError> {
+        match &self.template {
+            Some(Ok(template)) => Ok(template),
+            Some(Err(reason)) => Err(PromptError::BadTemplate { reason: reason.clone() }),
+            None => Err(PromptError::NoTemplate),
+        }
     }
 
     /// The weights.
@@ -326,7 +339,7 @@ impl Model {
     pub fn prompt_tokens(&self, prompt: &Prompt) -> Result<Vec<u32>, PromptError> {
         let tokens = match prompt {
             Prompt::Chat(messages) => {
-                let template = self.template.as_ref().ok_or(PromptError::NoTemplate)?;
+                let template = self.template()?;
                 if messages.is_empty() {
                     return Err(PromptError::Empty);
                 }
@@ -409,9 +422,14 @@ fn pooling(file: &Gguf, architecture: &str) -> Result<Pooling, ModelError> {
     Ok(if named == Some(POOLING_LAST) { Pooling::Last } else { Pooling::Mean })
 }
 
-fn text_side(file: &Gguf) -> Result<(Tokenizer, Option<ChatTemplate>), ModelError> {
+/// What turns texts and chats into tokens. A template that can't be used is no
+/// reason to refuse the model: texts are completed without one.
+fn text_side(
+    file: &Gguf,
+) -> Result<(Tokenizer, Option<Result<ChatTemplate, String>>), TokenizerError> {
     let tokenizer = Tokenizer::from_gguf(file)?;
-    let template = ChatTemplate::from_gguf(file, &tokenizer)?;
+    let template = ChatTemplate::from_gguf(file, &tokenizer).transpose();
+    let template = template.map(|made| made.map_err(|error| error.to_string()));
     Ok((tokenizer, template))
 }
 

@@ -2,7 +2,8 @@
 //!
 //! The template is a Jinja program inside the model file, so it is a stranger's
 //! program. It is compiled once (`parse`), where every statement, filter, test,
-//! function and method that this renderer lacks is refused by name; it runs
+//! function and method that this renderer lacks is refused by name (the model then
+//! takes texts, and no chats); it runs
 //! (`run`) with no loader, no clock and no randomness, and every step, every
 //! byte made and every byte alive is counted before it is spent (`meter`). What
 //! transformers offers to templates (`raise_exception`, `tojson`, Python's string

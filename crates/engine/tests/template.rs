@@ -1,14 +1,20 @@
 //! Chat templates: what transformers' templates rely on, what they may not do,
 //! and that no message can speak for anyone else.
 
+#[path = "support/small.rs"]
+mod small;
 mod support;
 
 use std::sync::LazyLock;
 
-use peerproof_engine::gguf::Gguf;
+use peerproof_engine::gguf::{GgmlType, Gguf};
+use peerproof_engine::model::Model;
 use peerproof_engine::template::{ChatMessage, ChatTemplate, MAX_MESSAGES, TemplateError};
 use peerproof_engine::tokenizer::Tokenizer;
+use peerproof_engine::transformer::LoadOptions;
+use peerproof_wire::Prompt;
 use proptest::prelude::*;
+use small::{Sizes, small_model};
 
 static REAL: LazyLock<(Tokenizer, ChatTemplate)> = LazyLock::new(|| {
     let file = Gguf::open(support::real_model()).expect("it works");
@@ -156,6 +162,34 @@ fn what_is_lacking_is_said_when_a_template_is_loaded() {
     let guarded =
         "{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% else %}2024{% endif %}";
     assert_eq!(render(guarded, &[says("user", "x")]).expect("it works"), "2024");
+}
+
+#[test]
+fn a_model_whose_template_cannot_be_used_completes_texts() {
+    let sizes = Sizes { width: 256, heads: 4, dims: 64, feed: 256 };
+    let writer = small_model(&sizes, "llama", &[GgmlType::Q8_0; 7]);
+    let open = |template: &str| {
+        let writer = writer.clone().retold("tokenizer.chat_template", template);
+        let file = Gguf::parse(writer.bytes()).expect("a file");
+        Model::from_gguf(&file, &LoadOptions::default()).expect("a model")
+    };
+    let message = peerproof_wire::ChatMessage { role: "user".into(), content: "ab".into() };
+    let chat = Prompt::Chat(vec![message]);
+    let text = Prompt::Text("abc".into());
+    let sound = open("{{ messages[0].content }}");
+    assert!(sound.template().is_ok() && sound.prompt_tokens(&chat).is_ok());
+    let (long, dated) = ("x".repeat(3 << 20), "{{ strftime_now('%Y') }}");
+    for (template, said) in
+        [(dated, "strftime_now"), ("{% nonsense %}", "nonsense"), (&long, "bytes")]
+    {
+        let model = open(template);
+        let error = model.prompt_tokens(&chat).expect_err("a refusal").to_string();
+        assert!(error.contains(said) && error.contains("--text"), "{error}");
+        assert_eq!(
+            model.prompt_tokens(&text).expect("tokens"),
+            sound.prompt_tokens(&text).expect("tokens")
+        );
+    }
 }
 
 /// The program is stopped, or isn't even taken, and the message holds the words.

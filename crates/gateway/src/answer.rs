@@ -216,7 +216,7 @@ impl Record {
             _ => Ending::Failed,
         };
         let shown = ApiError::from_ask(error, self.app.config.exposes_peers());
-        tracing::warn!(code = shown.code(), %error, "no answer");
+        tracing::warn!(target: crate::FAILURES, code = shown.code(), %error, "no answer");
         shown
     }
 }

@@ -38,6 +38,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+/// What requests that fail are logged under, for who is told in another way.
+pub const FAILURES: &str = "peerproof_gateway::failures";
+
 /// Serves the API for `client` until `shutdown` resolves.
 ///
 /// # Errors

@@ -7,6 +7,7 @@
 //! name never stands for less than a whole file. `NAME.json` beside
 //! `NAME.gguf` says where it came from.
 
+mod card;
 mod claim;
 mod hub;
 mod known;
@@ -19,12 +20,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use claim::Claim;
-use peerproof_engine::gguf::{Gguf, GgufError};
-use peerproof_engine::transformer::Transformer;
+use peerproof_engine::gguf::Gguf;
 /// BLAKE3 of a model file, by which it is named.
 pub use peerproof_wire::ModelId;
 use serde::{Deserialize, Serialize};
 
+pub use card::{Card, card, chat_trouble};
 pub use known::{DEFAULT_MODEL, KNOWN, Known, Piece};
 
 /// Why a model could not be fetched, found or trusted.
@@ -409,71 +410,6 @@ impl Store {
         fs::write(path.with_extension("json"), json).map_err(io)?;
         Ok(installed)
     }
-}
-
-/// What a model file says of itself.
-#[derive(Clone, Debug, Serialize)]
-pub struct Card {
-    /// Short name.
-    pub name: String,
-    /// Model id, 64 hex digits.
-    pub id: String,
-    /// Size of the file.
-    pub bytes: u64,
-    /// Where it came from.
-    pub source: String,
-    /// The file.
-    pub path: PathBuf,
-    /// What the file calls itself.
-    pub title: String,
-    /// Family.
-    pub architecture: String,
-    /// Most tokens of prompt and answer together.
-    pub context_length: u32,
-    /// Tensors in the file.
-    pub tensors: usize,
-    /// Whether it has a chat template.
-    pub chat: bool,
-    /// Memory of its weights once they are loaded; like the next two absent where
-    /// the engine can't run the file.
-    pub weights_bytes: Option<u64>,
-    /// Memory of the cache for each token of a conversation.
-    pub cache_bytes_per_token: Option<u64>,
-    /// Memory that a forward pass works in.
-    pub scratch_bytes: Option<u64>,
-}
-
-/// Reads a model file's header.
-///
-/// # Errors
-/// When the file is not a valid GGUF file; the error names the key or tensor.
-pub fn card(model: &Installed) -> Result<Card, ModelError> {
-    let broken = |error: GgufError| ModelError::Gguf {
-        path: model.path.clone(),
-        message: error.to_string(),
-    };
-    let file = Gguf::open(&model.path).map_err(broken)?;
-    let text = |key: &str| {
-        Ok::<_, ModelError>(file.optional_str(key).map_err(broken)?.unwrap_or("").to_owned())
-    };
-    let architecture = text("general.architecture")?;
-    let context = file.optional_u32(&format!("{architecture}.context_length")).map_err(broken)?;
-    let needs = Transformer::estimate(&file).ok();
-    Ok(Card {
-        name: model.name.clone(),
-        id: model.id.clone(),
-        bytes: model.bytes,
-        source: model.source.clone(),
-        path: model.path.clone(),
-        title: text("general.name")?,
-        context_length: context.unwrap_or(0),
-        tensors: file.tensors().count(),
-        chat: !text("tokenizer.chat_template")?.is_empty(),
-        architecture,
-        weights_bytes: needs.map(|needs| needs.weights),
-        cache_bytes_per_token: needs.map(|needs| needs.kv_per_position),
-        scratch_bytes: needs.map(|needs| needs.scratch + needs.logits),
-    })
 }
 
 fn checked_name(name: String) -> Result<String, ModelError> {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use peerproof::models::{Installed, KNOWN, Source, Store};
+use serde::Serialize;
 
 use crate::args::{ListArgs, ModelsCommand, Place};
 use crate::output::{self, Bar, print_json};
@@ -71,19 +72,33 @@ fn pull(
     Ok(pulled?)
 }
 
+/// A model, and what it can't be used for.
+#[derive(Serialize)]
+struct Listed<'a> {
+    #[serde(flatten)]
+    installed: &'a Installed,
+    /// Why it takes no chats though it has a chat template.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chat_trouble: Option<String>,
+}
+
+impl<'a> Listed<'a> {
+    fn new(installed: &'a Installed) -> Self {
+        Self { installed, chat_trouble: peerproof::models::chat_trouble(installed) }
+    }
+}
+
 fn list(store: &Store, args: &ListArgs) -> anyhow::Result<()> {
     let models = store.list()?;
     if args.json {
-        return print_json(&models);
+        return print_json(&models.iter().map(Listed::new).collect::<Vec<_>>());
     }
-    for model in &models {
-        println!(
-            "{:24} {:>10}  {}  {}",
-            model.name,
-            output::bytes(model.bytes),
-            model.id,
-            model.source
-        );
+    for model in models.iter().map(Listed::new) {
+        let Listed { installed: Installed { name, bytes, id, source, .. }, chat_trouble } = model;
+        println!("{name:24} {:>10}  {id}  {source}", output::bytes(*bytes));
+        if let Some(trouble) = chat_trouble {
+            println!("{:24} for texts only, not for chats: {trouble}", "");
+        }
     }
     if models.is_empty() {
         println!("no models here; run: peerproof models pull {}", peerproof::models::DEFAULT_MODEL);

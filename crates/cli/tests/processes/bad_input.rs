@@ -95,6 +95,17 @@ fn folders_that_cannot_be_written_are_named() {
 }
 
 #[test]
+fn a_question_that_fails_says_so_once() {
+    let place = Place::new();
+    let provider = place.node("provider", &["provide"]);
+    let peer = &provider.address;
+    let ask = ["ask", QUESTION, "--loopback", "--peer", peer, "--max-tokens", "60000"];
+    let said = place.run("asking", &ask).refused(&["context"]);
+    assert_eq!(said.matches("context length").count(), 1, "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
 fn one_home_is_one_node() {
     let place = Place::new();
     let first = place.node("home", &["route"]);

@@ -103,6 +103,16 @@ impl Writer {
         self
     }
 
+    /// Another text for one that is there.
+    pub fn retold(mut self, key: &str, text: &str) -> Self {
+        let start = [&string(key.as_bytes())[..], &STR.to_le_bytes()].concat();
+        let entry = self.keys.iter_mut().find(|entry| entry.starts_with(&start));
+        let entry = entry.expect("a text of that name");
+        entry.truncate(start.len());
+        entry.extend(string(text.as_bytes()));
+        self
+    }
+
     /// A tensor's data as repeats of a pattern.
     pub fn filled(mut self, name: &str, pattern: &[u8]) -> Self {
         let start = string(name.as_bytes());
