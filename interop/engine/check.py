@@ -65,15 +65,17 @@ class Answer:
         """How many of the next positions draw nothing."""
         return max(len(self.entry["prompt"]) - 1 - len(self.leaves), 0)
 
-    def settle(self, tokens, states, logits):
-        """Takes the states of the next tokens, and the logits of those that draw."""
+    def settle(self, tokens, states, entered, logits):
+        """Takes states of the next tokens, the rows that entered their layers, and the
+        logits of those that draw."""
         drawing = self.undrawn()
         for i, token in enumerate(tokens):
             state = proof.state_digest(self.offer, states[i])
             drawn = self.drawn(logits[i - drawing]) if i >= drawing else None
             position = len(self.leaves)
-            self.leaves.append(proof.leaf(position, token, state, drawn))
-            self.compare(position, state, drawn)
+            layers = proof.layers_digest(entered[i])
+            self.leaves.append(proof.leaf(position, token, state, layers, drawn))
+            self.compare(position, state, layers, drawn)
 
     def drawn(self, logits):
         number = draw(self.seed, len(self.answer)) if self.rules.temperature_q16 else 0
@@ -90,14 +92,14 @@ class Answer:
         if got != expected:
             raise Differs(f"{self.name}, step {step}: reports {got}, expected {expected}")
 
-    def compare(self, position, state, drawn):
+    def compare(self, position, state, layers, drawn):
         leaf, expected = self.leaves[-1].hex(), self.entry["leaves"].split()[position]
         following = self.golden[len(self.answer) - 1] if drawn else None
         if leaf.startswith(expected) and (drawn is None or drawn[2] == following):
             return
         lines = [f"{self.name}, position {position}: leaf {leaf}, expected {expected}…"]
         lines += self.sequence.key_digests(position)
-        lines.append(f"state {state.hex()}")
+        lines += [f"layers {layers.hex()}", f"state {state.hex()}"]
         if drawn:
             lines.append(f"logits {drawn[0].hex()}")
             lines.append(f"number {drawn[1]}")
@@ -108,9 +110,12 @@ class Answer:
         """Compares what covers the whole answer."""
         if len(self.answer) < len(self.entry["answer"]):
             return
-        closing = proof.closing(proof.STOP_LENGTH, len(self.answer), self.entry["text"])
+        kv_root = proof.kv_root(self.sequence.rows())
+        text = self.entry["text"]
+        closing = proof.closing(proof.STOP_LENGTH, len(self.answer), text, kv_root)
         root = proof.root([*self.leaves, closing]).hex()
-        for field, got in (("digest", digest(self.leaves)), ("root", root)):
+        whole = digest([*self.leaves, kv_root])
+        for field, got in (("kv_root", kv_root.hex()), ("digest", whole), ("root", root)):
             if got != self.entry[field]:
                 raise Differs(f"{self.name}: {field} {got}, not {self.entry[field]}")
 
@@ -121,20 +126,21 @@ def digest(hashes):
 
 def read_at_once(model, answer):
     tokens = answer.entry["prompt"] + answer.golden[:-1]
-    states = model.forward([(answer.sequence, tokens)])
-    answer.settle(tokens, states, model.logits(states[answer.undrawn() :]))
+    states, entered = model.forward([(answer.sequence, tokens)])
+    answer.settle(tokens, states, entered, model.logits(states[answer.undrawn() :]))
 
 
 def decode(model, answers):
     for answer in answers:
         tokens = answer.entry["prompt"]
-        states = model.forward([(answer.sequence, tokens)])
-        answer.settle(tokens, states, model.logits(states[-1:]))
+        states, entered = model.forward([(answer.sequence, tokens)])
+        answer.settle(tokens, states, entered, model.logits(states[-1:]))
     for _ in range(len(answers[0].golden) - 1):
-        states = model.forward([(a.sequence, a.answer[-1:]) for a in answers])
+        states, entered = model.forward([(a.sequence, a.answer[-1:]) for a in answers])
         logits = model.logits(states)
         for i, answer in enumerate(answers):
-            answer.settle(answer.answer[-1:], states[i : i + 1], logits[i : i + 1])
+            own = slice(i, i + 1)
+            answer.settle(answer.answer[-1:], states[own], entered[own], logits[own])
 
 
 def follow(model, answers, decoded):

@@ -95,6 +95,14 @@ class Sequence:
         self.layers[layer] = new
         return new
 
+    def rows(self):
+        """What the transcript commits to: an array a layer, with a row a position."""
+        out = []
+        for keys, key_exponents, values, value_exponents in self.layers:
+            parts = (keys, key_exponents[..., None], values, value_exponents[..., None])
+            out.append(np.concatenate(parts, axis=2).reshape(len(keys), -1))
+        return out
+
     def key_digests(self, position):
         """A line a layer: what the keys of a position are, to find where two runs part."""
         lines = []
@@ -149,16 +157,20 @@ class Model:
         self.layers = [Layer(shape, i) for i in range(shape.layers)]
 
     def forward(self, parts):
-        """Runs `parts`, pairs of a sequence and its next tokens; states in their order."""
+        """Runs `parts`, pairs of a sequence and its next tokens.
+
+        States in their order, and beside each the rows that entered the layers.
+        """
         tokens = np.concatenate([np.array(tokens, dtype=np.int64) for _, tokens in parts])
         places = [(s, s.position + np.arange(len(tokens))) for s, tokens in parts]
-        x = self.embed(tokens)
+        x, entered = self.embed(tokens), []
         for index, layer in enumerate(self.layers):
+            entered.append(x)
             x = self.attend(x, layer, index, places)
             x = self.feed(x, layer)
         for sequence, positions in places:
             sequence.position += len(positions)
-        return x
+        return x, np.concatenate(entered, axis=1)
 
     def embed(self, tokens):
         rows, exponent = self.embedding.take(tokens), self.embedding.exponent

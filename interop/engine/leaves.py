@@ -33,19 +33,35 @@ def logits_digest(offer, row):
     return row_digest(offer, "peerproof logits v1", row)
 
 
-def leaf(position, token, state, drawn=None):
+def layers_digest(row):
+    """Of the residual rows that enter the layers, one after the other."""
+    return blake3(row.astype("<i4").tobytes(), key=hashed("peerproof layers v1", b"")).digest()
+
+
+def kv_root(layers):
+    """`layers` has an int64 array a layer: positions × what a row of section 3 holds."""
+    key, ends = hashed("peerproof keys and values v1", b""), []
+    for index, rows in enumerate(layers):
+        cuts = [rows[at : at + 64] for at in range(0, len(rows), 64)]
+        pages = [blake3(cut.astype("<i2").tobytes(), key=key).digest() for cut in cuts]
+        message = u32(index) + u32(len(rows)) + b"".join(pages)
+        ends.append(hashed("peerproof kv layer v1", message))
+    return hashed("peerproof kv root v1", u32(len(ends)) + b"".join(ends))
+
+
+def leaf(position, token, state, layers, drawn=None):
     """`drawn` is the digest of the logits, the random number and the next token."""
-    fields = u32(position) + u32(token) + state
+    fields = u32(position) + u32(token) + state + layers
     if drawn is None:
-        return hashed("peerproof leaf v1", fields + b"\0")
+        return hashed("peerproof leaf v2", fields + b"\0")
     logits, number, following = drawn
-    return hashed("peerproof leaf v1", fields + b"\1" + logits + u64(number) + u32(following))
+    return hashed("peerproof leaf v2", fields + b"\1" + logits + u64(number) + u32(following))
 
 
-def closing(stop, tokens, text):
+def closing(stop, tokens, text, kv_root):
     text = text.encode()
     inner = hashed("peerproof text v1", u64(len(text)) + text)
-    return hashed("peerproof closing v1", bytes([stop]) + u32(tokens) + inner)
+    return hashed("peerproof closing v2", bytes([stop]) + u32(tokens) + inner + kv_root)
 
 
 def root(leaves):

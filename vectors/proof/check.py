@@ -45,7 +45,8 @@ def row_digest(key, tag, values):
 
 
 def leaf_fields(leaf):
-    fields = u32(leaf["position"]) + u32(leaf["token"]) + bytes.fromhex(leaf["state"])
+    fields = u32(leaf["position"]) + u32(leaf["token"])
+    fields += bytes.fromhex(leaf["state"]) + bytes.fromhex(leaf["layers"])
     drawn = leaf["drawn"]
     if drawn is None:
         return fields + u8(0)
@@ -54,7 +55,7 @@ def leaf_fields(leaf):
 
 
 def leaf_hash(leaf):
-    return tagged("peerproof leaf v1", leaf_fields(leaf))
+    return tagged("peerproof leaf v2", leaf_fields(leaf))
 
 
 def report(row):
@@ -69,8 +70,9 @@ def text_hash(text, logprobs=()):
     return tagged("peerproof text v1", sized(text.encode()) + b"".join(map(report, logprobs)))
 
 
-def closing_hash(stop, tokens, text):
-    return tagged("peerproof closing v1", u8(stop) + u32(tokens) + text_hash(text))
+def closing_hash(stop, tokens, text, kv_root):
+    message = u8(stop) + u32(tokens) + text_hash(text) + bytes.fromhex(kv_root)
+    return tagged("peerproof closing v2", message)
 
 
 def node(left, right):
@@ -156,7 +158,8 @@ def work(job):
     message = bytes.fromhex(job["offer_id"]) + u32(len(job["leaves"]))
     message += b"".join(map(leaf_fields, job["leaves"]))
     message += u8(job["stop"]) + u32(len(job["tokens"])) + text_hash(job["text"])
-    return tagged("peerproof audit work v1", message, key=bytes.fromhex(job["auditor"]))
+    message += bytes.fromhex(job["kv_root"])
+    return tagged("peerproof audit work v2", message, key=bytes.fromhex(job["auditor"]))
 
 
 def same(place, expected, got):
@@ -165,11 +168,37 @@ def same(place, expected, got):
         sys.exit(f"{place}: expected {expected}, got {got}")
 
 
+def pattern(length):
+    values = [index * 2654435761 % 2**32 for index in range(length)]
+    return [value - 2**32 if value >= 2**31 else value for value in values]
+
+
+def packed(values):
+    return struct.pack(f"<{len(values)}i", *values)
+
+
+def check_cells(vectors):
+    """Two layers of rows of 576 integers; 100 positions of 780 bytes of keys and values."""
+    one = vectors["cells"]
+    layers = blake3(packed(pattern(2 * 576)), key=tagged("peerproof layers v1", b"")).digest()
+    same("layers", one["layers"], layers)
+    rows = packed(pattern(100 * 195))
+    cuts = [rows[at : at + 64 * 780] for at in range(0, len(rows), 64 * 780)]
+    pages = [blake3(cut, key=tagged("peerproof keys and values v1", b"")).digest() for cut in cuts]
+    same("pages", one["pages"], [page.hex() for page in pages])
+    ends = [
+        tagged("peerproof kv layer v1", u32(layer) + u32(100) + b"".join(pages))
+        for layer in range(2)
+    ]
+    same("layers of keys and values", one["kv_layers"], [end.hex() for end in ends])
+    root = tagged("peerproof kv root v1", u32(2) + b"".join(ends))
+    same("root of keys and values", one["kv_root"], root)
+
+
 def check_rows(vectors):
     key = bytes.fromhex(vectors["key"])
     for row in vectors["rows"]:
-        values = [index * 2654435761 % 2**32 for index in range(row["length"])]
-        values = [value - 2**32 if value >= 2**31 else value for value in values]
+        values = pattern(row["length"])
         for name in ("state", "logits"):
             got = row_digest(key, f"peerproof {name} v1", values)
             same(f"{name} row of {row['length']}", row[name], got)
@@ -186,7 +215,7 @@ def check_transcript(vectors):
     same("text hash", one["text_hash"], text_hash(one["text"]))
     reported = one["reported"]
     same("reported", reported["text_hash"], text_hash(one["text"], reported["logprobs"]))
-    hashes.append(closing_hash(one["stop"], one["tokens"], one["text"]))
+    hashes.append(closing_hash(one["stop"], one["tokens"], one["text"], one["kv_root"]))
     same("closing leaf", one["closing"], hashes[-1])
     same("root", one["root"], root(hashes))
     for index, path in enumerate(one["paths"]):
@@ -220,11 +249,11 @@ def check_challenges(vectors):
 def check_job(vectors):
     job = vectors["job"]
     hashes = [leaf_hash(leaf) for leaf in job["leaves"]]
-    hashes.append(closing_hash(job["stop"], len(job["tokens"]), job["text"]))
+    hashes.append(closing_hash(job["stop"], len(job["tokens"]), job["text"], job["kv_root"]))
     same("job root", job["root"], root(hashes))
     same("output hash", job["output_hash"], tagged("peerproof output v1", ids(job["tokens"])))
     same("work digest", job["work"], work(job))
-    for name in ("root", "output_hash", "offer_id"):
+    for name in ("root", "kv_root", "output_hash", "offer_id"):
         if job[name] not in job["receipt"]:
             sys.exit(f"receipt: expected {name} {job[name]} in it")
 
@@ -232,7 +261,7 @@ def check_job(vectors):
 def main():
     path = pathlib.Path(__file__).with_name("transcript.json")
     vectors = json.loads(path.read_text(encoding="utf-8"))
-    for check in (check_rows, check_transcript, check_roots, check_seeds, check_challenges, check_job):
+    for check in (check_rows, check_cells, check_transcript, check_roots, check_seeds, check_challenges, check_job):
         check(vectors)
         print(f"{check.__name__.removeprefix('check_')}: equal")
     path = path.with_name("ranges.json")

@@ -95,7 +95,8 @@ impl Draws {
         }
         let index = (position + 1).checked_sub(self.prompt);
         let drawn = index.zip(out.logits).map(|(index, logits)| self.drawn(index as u64, logits));
-        Step { position: position as u32, token, state: state_digest(&self.key, out.state), drawn }
+        let (state, layers) = (state_digest(&self.key, out.state), out.layers);
+        Step { position: position as u32, token, state, layers, drawn }
     }
 
     /// Takes the token at `index` of the answer.

@@ -121,7 +121,7 @@ impl Execute for Replayer {
         prompt: &[u32],
         answer: &[u32],
         on_step: &mut dyn FnMut(Step),
-    ) -> Result<(), ReplayError> {
+    ) -> Result<Digest, ReplayError> {
         self.until(&AtomicBool::new(false)).replay(offer, key, seed, prompt, answer, on_step)
     }
 
@@ -131,7 +131,7 @@ impl Execute for Replayer {
         key: &Digest,
         prompt: &[u32],
         on_step: &mut dyn FnMut(Step),
-    ) -> Result<Vec<u32>, ReplayError> {
+    ) -> Result<(Vec<u32>, Digest), ReplayError> {
         self.until(&AtomicBool::new(false)).embed(offer, key, prompt, on_step)
     }
 
@@ -181,7 +181,7 @@ impl Execute for Until<'_> {
         prompt: &[u32],
         answer: &[u32],
         on_step: &mut dyn FnMut(Step),
-    ) -> Result<(), ReplayError> {
+    ) -> Result<Digest, ReplayError> {
         let Replayer { model, runner } = self.replayer;
         self.replayer.check_model(offer)?;
         let read = answer.len().saturating_sub(1);
@@ -209,7 +209,7 @@ impl Execute for Until<'_> {
                 on_step(draws.step(position, tokens[position], &output));
             })?;
         }
-        Ok(())
+        Ok(kv.kv_root(items.len()))
     }
 
     fn embed(
@@ -218,7 +218,7 @@ impl Execute for Until<'_> {
         key: &Digest,
         prompt: &[u32],
         on_step: &mut dyn FnMut(Step),
-    ) -> Result<Vec<u32>, ReplayError> {
+    ) -> Result<(Vec<u32>, Digest), ReplayError> {
         let Replayer { model, runner } = self.replayer;
         self.replayer.check_model(offer)?;
         model.check_fit(prompt, 0)?;
@@ -236,11 +236,13 @@ impl Execute for Until<'_> {
                 embedder.push(output.state);
                 let position = (at * BATCH + index) as u32;
                 let state = state_digest(key, output.state);
-                on_step(Step { position, token: batch[index], state, drawn: None });
+                let (token, layers) = (batch[index], output.layers);
+                on_step(Step { position, token, state, layers, drawn: None });
             })?;
         }
         let vector = embedder.finish(offer.max_tokens as usize);
-        Ok(vector.into_iter().map(embedding::token).collect())
+        let vector = vector.into_iter().map(embedding::token).collect();
+        Ok((vector, kv.kv_root(prompt.len())))
     }
 
     fn ending(&self, offer: &Offer, answer: &[u32]) -> Result<Ending, ReplayError> {

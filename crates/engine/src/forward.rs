@@ -7,6 +7,7 @@
 //! sampling, and any notion of when a sequence ends.
 
 #![deny(clippy::float_arithmetic)]
+#![allow(unsafe_code, reason = "pieces of a phase write to disjoint parts of shared slices")]
 
 mod attention;
 mod feed;
@@ -19,9 +20,11 @@ mod tests;
 
 use std::sync::Arc;
 
+use peerproof_wire::Digest;
+
 use crate::arith::{LOGIT_BITS, tables};
 use crate::kernels::{KernelPath, Kernels};
-use crate::kv::Kv;
+use crate::kv::{Kv, PAGE};
 use crate::pool::{Pool, Shared};
 use crate::transformer::Transformer;
 use crate::weights::Matrix;
@@ -51,6 +54,8 @@ pub struct Item {
 pub struct Output<'a> {
     /// The residual row after the last layer, before the last norm.
     pub state: &'a [i32],
+    /// Digest of the residual rows that entered the layers.
+    pub layers: Digest,
     /// One logit per token of the vocabulary at 2^-10, if asked for.
     pub logits: Option<&'a [i32]>,
 }
@@ -152,6 +157,7 @@ impl<'a> Outputs<'a> {
         let Self { scratch, width, vocabulary, ref rows } = *self;
         Output {
             state: &scratch.residual[at * width..][..width],
+            layers: scratch.layers[at],
             logits: rows[at].map(|row| &scratch.logits[row * vocabulary..][..vocabulary]),
         }
     }
@@ -253,9 +259,10 @@ impl Runner {
             }
             self.chunk(kvs, chunk);
             let states = self.scratch.residual.chunks_exact(self.model.shape().width);
-            for (item, state) in chunk.iter().zip(states) {
-                kvs[item.sequence].advance(state);
+            for ((item, state), layers) in chunk.iter().zip(states).zip(&self.scratch.layers) {
+                kvs[item.sequence].advance(state, *layers);
             }
+            kvs.iter_mut().for_each(|kv| self.seal(kv));
             self.make_logits(chunk);
             taker(self, chunk);
         }
@@ -291,7 +298,7 @@ impl Runner {
         self.place(kvs, items);
         self.embed(items);
         for (at, layer) in model.layers.iter().enumerate() {
-            self.normalise(items.len(), &layer.attention_norm);
+            self.enter(items.len(), at, &layer.attention_norm);
             self.project(items.len(), layer);
             let lanes: Vec<Lanes<'_>> = kvs.iter_mut().map(|kv| Lanes::new(kv, at)).collect();
             self.rotate(&lanes, layer);
@@ -300,6 +307,21 @@ impl Runner {
             self.add_attention(items.len(), layer);
             self.normalise(items.len(), &layer.feed_norm);
             self.feed(items.len(), layer);
+        }
+        self.digest_layers(items.len());
+    }
+
+    /// Digests the keys and values of pages that have become full.
+    fn seal(&mut self, kv: &mut Kv) {
+        let layers = self.model.shape().layers;
+        for page in kv.unsealed().collect::<Vec<_>>() {
+            let mut digests = vec![Digest::from_bytes([0; 32]); layers];
+            let shared = Shared::new(&mut digests);
+            self.pool.run(layers, &|_, layer| {
+                // SAFETY: each layer belongs to one piece.
+                unsafe { shared.part(layer, 1)[0] = kv.kv_digest(page, layer, PAGE) };
+            });
+            kv.seal(page, &digests);
         }
     }
 

@@ -3,7 +3,9 @@
 //! Sixteen-bit integers with an exponent per layer, head and position. A page
 //! holds `PAGE` positions of all layers, each head as attention reads it (see
 //! `kernels/attend`), and may hold the positions' states, from which digests are
-//! made again. Pages are allocated as positions are written and given back when
+//! made again. Beside them stand what the transcript commits to of the page: the
+//! digest of each position's rows between layers and, once the page is full, of
+//! each layer's keys and values. Pages are allocated as positions are written and given back when
 //! they are cut off. A page that is full may be shared, read-only, by sequences
 //! that begin with the same tokens. Deliberately absent: budgets, and finding
 //! pages to share (`service/pages`).
@@ -13,10 +15,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use peerproof_proof::cells::{KV_PAGE, kv_layer, kv_page, kv_root};
+use peerproof_wire::Digest;
+
 use crate::transformer::{Shape, Transformer};
 
 /// Positions of a page, a multiple of 16.
-pub(crate) const PAGE: usize = 64;
+pub(crate) const PAGE: usize = KV_PAGE;
 
 /// The sizes a page follows from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +54,8 @@ pub(crate) const fn head_len(dims: usize) -> usize {
 /// The bytes of a page that holds states.
 pub(crate) fn page_bytes(shape: &Shape) -> usize {
     let layout = Layout::new(shape);
-    2 * layout.layers * layout.layer() + 4 * PAGE * layout.width
+    let digests = size_of::<Digest>() * (PAGE + layout.layers);
+    2 * layout.layers * layout.layer() + 4 * PAGE * layout.width + digests
 }
 
 /// Bytes of pages that are alive: counted where a page is made and dropped, by
@@ -69,24 +75,55 @@ pub(crate) struct Page {
     rows: Vec<i16>,
     /// A row a position; empty where nobody asked for states.
     states: Vec<i32>,
+    /// Of the rows that enter the layers, a digest a position.
+    layers: Vec<Digest>,
+    /// Of the keys and values, a digest a layer; empty until the page is full.
+    kv: Vec<Digest>,
     tally: Tally,
 }
 
 impl Page {
-    fn new(rows: Vec<i16>, states: Vec<i32>, tally: &Tally) -> Self {
-        let page = Self { rows, states, tally: tally.clone() };
-        page.tally.0.fetch_add(page.bytes(), Ordering::AcqRel);
-        page
+    fn new(layout: &Layout, keeps_states: bool, tally: &Tally) -> Self {
+        let states = if keeps_states { PAGE * layout.width } else { 0 };
+        Self {
+            rows: vec![0; layout.layers * layout.layer()],
+            states: vec![0; states],
+            layers: vec![Digest::from_bytes([0; 32]); PAGE],
+            kv: Vec::with_capacity(layout.layers),
+            tally: tally.clone(),
+        }
+        .counted()
+    }
+
+    /// What stands in a slot whose page is being moved.
+    fn none(tally: &Tally) -> Self {
+        let (rows, states, layers, kv) = Default::default();
+        Self { rows, states, layers, kv, tally: tally.clone() }
+    }
+
+    fn counted(self) -> Self {
+        self.tally.0.fetch_add(self.bytes(), Ordering::AcqRel);
+        self
     }
 
     fn bytes(&self) -> usize {
-        size_of_val(&self.rows[..]) + size_of_val(&self.states[..])
+        let digests = self.layers.len() + self.kv.capacity();
+        size_of_val(&self.rows[..]) + size_of_val(&self.states[..]) + digests * size_of::<Digest>()
     }
 }
 
 impl Clone for Page {
     fn clone(&self) -> Self {
-        Self::new(self.rows.clone(), self.states.clone(), &self.tally)
+        let mut kv = Vec::with_capacity(self.kv.capacity());
+        kv.extend_from_slice(&self.kv);
+        Self {
+            rows: self.rows.clone(),
+            states: self.states.clone(),
+            layers: self.layers.clone(),
+            kv,
+            tally: self.tally.clone(),
+        }
+        .counted()
     }
 }
 
@@ -190,21 +227,85 @@ impl Kv {
             let page = self.slots[at].page().clone();
             self.slots[at] = Slot::Own(page);
         }
-        let Layout { layers, width, .. } = self.layout;
-        let states = if self.keeps_states { PAGE * width } else { 0 };
+        if let Some(Slot::Own(page)) = self.slots.get_mut(at) {
+            page.kv.clear();
+        }
         while self.slots.len() < end.div_ceil(PAGE) {
-            let rows = vec![0; layers * self.layout.layer()];
-            self.slots.push(Slot::Own(Page::new(rows, vec![0; states], &self.tally)));
+            let page = Page::new(&self.layout, self.keeps_states, &self.tally);
+            self.slots.push(Slot::Own(page));
         }
     }
 
-    /// Counts the next position as written, its state `state`.
-    pub(crate) fn advance(&mut self, state: &[i32]) {
-        let (page, at) = (self.position / PAGE, self.position % PAGE);
-        if let (true, Slot::Own(page)) = (self.keeps_states, &mut self.slots[page]) {
-            page.states[at * state.len()..][..state.len()].copy_from_slice(state);
+    /// Counts the next position as written, with its state and the digest of the
+    /// rows that entered its layers.
+    pub(crate) fn advance(&mut self, state: &[i32], layers: Digest) {
+        let at = self.position % PAGE;
+        if let Slot::Own(page) = &mut self.slots[self.position / PAGE] {
+            page.layers[at] = layers;
+            if self.keeps_states {
+                page.states[at * state.len()..][..state.len()].copy_from_slice(state);
+            }
         }
         self.position += 1;
+    }
+
+    /// Full pages whose keys and values have no digest yet.
+    pub(crate) fn unsealed(&self) -> impl Iterator<Item = usize> {
+        let full = self.slots[..self.position / PAGE].iter().enumerate();
+        full.filter(|(_, slot)| slot.page().kv.is_empty()).map(|(at, _)| at)
+    }
+
+    /// Keeps the digests of a full page's layers, made with [`Self::kv_digest`].
+    pub(crate) fn seal(&mut self, at: usize, layers: &[Digest]) {
+        if let Slot::Own(page) = &mut self.slots[at] {
+            page.kv.extend_from_slice(layers);
+        }
+    }
+
+    /// Digest of one layer's keys and values at the first `count` positions of page `at`.
+    pub(crate) fn kv_digest(&self, at: usize, layer: usize, count: usize) -> Digest {
+        kv_page(&self.kv_rows(at, layer, count))
+    }
+
+    /// One layer's rows of keys and values at the first `count` positions of page
+    /// `at`, as the transcript has them.
+    pub(crate) fn kv_rows(&self, at: usize, layer: usize, count: usize) -> Vec<u8> {
+        let Layout { heads, dims, .. } = self.layout;
+        let rows =
+            &self.slots[at].page().rows[layer * self.layout.layer()..][..self.layout.layer()];
+        let len = 2 * dims + 2;
+        let mut out = vec![0_i16; count * heads * len];
+        for position in 0..count {
+            for head in 0..heads {
+                let from = &rows[head * head_len(dims)..][..head_len(dims)];
+                let to = &mut out[(position * heads + head) * len..][..len];
+                let (key, value) = to.split_at_mut(dims + 1);
+                gather(from, position, dims, true, key);
+                gather(from, position, dims, false, value);
+            }
+        }
+        out.iter().flat_map(|value| value.to_le_bytes()).collect()
+    }
+
+    /// Root over the keys and values of the first `positions` positions.
+    ///
+    /// Every full page of them must be sealed, as a pass leaves it.
+    #[must_use]
+    pub fn kv_root(&self, positions: usize) -> Digest {
+        let (full, rest) = (positions / PAGE, positions % PAGE);
+        let layer = |layer: usize| {
+            let sealed = self.slots[..full].iter().map(|slot| slot.page().kv[layer]);
+            let last = (rest > 0).then(|| self.kv_digest(full, layer, rest));
+            let pages: Vec<Digest> = sealed.chain(last).collect();
+            kv_layer(layer as u32, positions as u32, &pages)
+        };
+        kv_root(&(0..self.layout.layers).map(layer).collect::<Vec<_>>())
+    }
+
+    /// Digest of the rows that entered the layers at a position that was written.
+    #[must_use]
+    pub fn layers(&self, position: usize) -> Digest {
+        self.slots[position / PAGE].page().layers[position % PAGE]
     }
 
     /// The state of a position that was written, where states are kept.
@@ -224,7 +325,7 @@ impl Kv {
     /// place if there is an equal one.
     pub(crate) fn share(&mut self, at: usize, instead: Option<Arc<Page>>) -> Arc<Page> {
         let slot = &mut self.slots[at];
-        let empty = Slot::Own(Page::new(Vec::new(), Vec::new(), &self.tally));
+        let empty = Slot::Own(Page::none(&self.tally));
         let page = match (instead, std::mem::replace(slot, empty)) {
             (Some(page), _) | (None, Slot::Common(page)) => page,
             (None, Slot::Own(page)) => Arc::new(page),
@@ -279,11 +380,21 @@ impl Kv {
         let dims = self.layout.dims;
         let rows = &self.slots[position / PAGE].page().rows;
         let rows = &rows[layer * self.layout.layer() + head * head_len(dims)..][..head_len(dims)];
-        let (start, exponent) = row_places(dims, position, key);
-        let offset = if key { key_offset } else { value_offset };
-        let row = (0..dims).map(|d| rows[start + offset(dims, position % PAGE, d)]).collect();
-        (row, rows[exponent])
+        let mut row = vec![0; dims + 1];
+        gather(rows, position % PAGE, dims, key, &mut row);
+        let exponent = row.pop().unwrap_or_default();
+        (row, exponent)
     }
+}
+
+/// Copies a position's key or value and its exponent out of a head's part of a page.
+fn gather(from: &[i16], position: usize, dims: usize, key: bool, to: &mut [i16]) {
+    let (start, exponent) = row_places(dims, position, key);
+    let offset = if key { key_offset } else { value_offset };
+    for (d, value) in to[..dims].iter_mut().enumerate() {
+        *value = from[start + offset(dims, position, d)];
+    }
+    to[dims] = from[exponent];
 }
 
 /// Where a head's keys or values begin in its part of a page, and where a

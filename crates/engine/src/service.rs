@@ -140,6 +140,8 @@ pub enum Event {
         tokens: u32,
         /// Its whole text.
         text: String,
+        /// Root over the keys and values of all positions that were read.
+        kv_root: Digest,
     },
     /// The job was given up by the service.
     Refused(Refusal),
@@ -275,6 +277,8 @@ pub struct Generated {
     pub stop: Stop,
     /// What the model did at each position.
     pub steps: Vec<Step>,
+    /// Root over the keys and values of all positions that were read.
+    pub kv_root: Digest,
 }
 
 /// A running service. Dropping it ends its jobs and its thread.
@@ -444,8 +448,8 @@ fn collect(events: impl Iterator<Item = Event>) -> Result<Generated, Refusal> {
                 tokens.push(token);
                 steps.push(step);
             }
-            Event::Finished { stop, text, .. } => {
-                return Ok(Generated { tokens, text, stop, steps });
+            Event::Finished { stop, text, kv_root, .. } => {
+                return Ok(Generated { tokens, text, stop, steps, kv_root });
             }
             Event::Refused(refusal) => return Err(refusal),
         }

@@ -263,7 +263,9 @@ fn case(offer: &Signed<Offer>, answer: &Generated) -> Case {
         transcript.push(&Leaf::from(step.clone())).expect("a leaf");
     }
     let output_tokens = answer.tokens.len() as u32;
-    let tree = transcript.close(answer.stop, output_tokens, &answer.text).expect("a tree");
+    let tree = transcript
+        .close(answer.stop, output_tokens, &answer.text, &answer.kv_root)
+        .expect("a tree");
     let receipt = Receipt {
         offer_id: offer.id(),
         model_id: offer.model_id,
@@ -276,6 +278,7 @@ fn case(offer: &Signed<Offer>, answer: &Generated) -> Case {
         text_hash: receipt::text_hash(&answer.text),
         transcript_root: tree.root(),
         leaves: tree.leaves(),
+        kv_root: answer.kv_root,
         issued_unix_ms: 1_000,
     };
     let receipt = Signed::sign(&Keypair::from_seed(&[4; 32]), receipt).expect("a receipt");

@@ -114,7 +114,7 @@ fn events_come_in_order_and_cover_every_position() {
                 streamed += text;
                 position += 1;
             }
-            Event::Finished { stop, tokens, text } => {
+            Event::Finished { stop, tokens, text, .. } => {
                 assert_eq!((*stop, *tokens, text), (Stop::Length, 4, &streamed));
             }
             other => panic!("{other:?}"),

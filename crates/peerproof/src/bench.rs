@@ -282,8 +282,9 @@ impl Subject {
         let generation = start.elapsed();
         let answer = receipt::Answer { tokens: &made.tokens, text: &made.text, logprobs: &[] };
         let place = Place::after(EARLIER_RECEIPTS, offer.id());
-        let built = receipt::build(offer, answer, made.stop, &tree, place, ISSUED_UNIX_MS)
-            .map_err(engine("receipt"))?;
+        let built =
+            receipt::build(offer, answer, made.stop, (&tree, made.kv_root), place, ISSUED_UNIX_MS)
+                .map_err(engine("receipt"))?;
         let provider = session_key();
         let receipt = Signed::sign(&provider, built).map_err(engine("receipt"))?;
         let envelope = receipt.envelope();
@@ -338,6 +339,7 @@ impl Committer {
             position: self.transcript.leaves(),
             token,
             state: state_digest(&self.key, output.state),
+            layers: output.layers,
             drawn: Some(Drawn { logits, draw: 0, next }),
         };
         // A transcript takes leaves in order, and far more than a context has positions.
@@ -372,7 +374,9 @@ fn generate(
         transcript.push(&step.into()).map_err(engine("transcript"))?;
     }
     let tokens = u32::try_from(made.tokens.len()).unwrap_or(u32::MAX);
-    let tree = transcript.close(made.stop, tokens, &made.text).map_err(engine("transcript"))?;
+    let tree = transcript
+        .close(made.stop, tokens, &made.text, &made.kv_root)
+        .map_err(engine("transcript"))?;
     Ok((made, tree))
 }
 

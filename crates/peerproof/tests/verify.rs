@@ -45,6 +45,7 @@ fn breaks_its_terms(model_id: ModelId) -> Evidence {
         text_hash: text_hash("x"),
         transcript_root: Digest::from_bytes([4; 32]),
         leaves: 5,
+        kv_root: Digest::from_bytes([6; 32]),
         issued_unix_ms: 0,
     };
     let receipt = Signed::sign(&Keypair::from_seed(&[5; 32]), receipt).unwrap();

@@ -110,13 +110,14 @@ fn verify_comparable(receipts: &[Signed<Receipt>]) -> Result<(), AgreementError>
 
 /// What a receipt says about the answer, field by field; what it says about its
 /// issuer (number, predecessor, time) is left out.
-fn said(receipt: &Receipt) -> [(&'static str, Vec<u8>); 7] {
+fn said(receipt: &Receipt) -> [(&'static str, Vec<u8>); 8] {
     [
         ("prompt tokens", receipt.prompt_tokens.to_le_bytes().to_vec()),
         ("output tokens", receipt.output_tokens.to_le_bytes().to_vec()),
         ("stop", vec![stop_code(receipt.stop)]),
         ("output hash", receipt.output_hash.as_bytes().to_vec()),
         ("text hash", receipt.text_hash.as_bytes().to_vec()),
+        ("keys and values", receipt.kv_root.as_bytes().to_vec()),
         ("leaves", receipt.leaves.to_le_bytes().to_vec()),
         ("transcript root", receipt.transcript_root.as_bytes().to_vec()),
     ]

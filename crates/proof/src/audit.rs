@@ -141,6 +141,8 @@ pub struct Recomputation {
     /// One for each token, if the offer asks for them.
     logprobs: Vec<TokenLogprobs>,
     ending: Ending,
+    /// Over the keys and values of all positions read.
+    kv_root: Digest,
     /// What the answer must be, if it is an embedding.
     vector: Option<Vec<u32>>,
 }
@@ -162,7 +164,7 @@ pub fn recompute<E: Execute>(
     // position before it draws another one, which settles the case.
     let known = answer.iter().position(|token| *token >= executor.vocabulary());
     let known = known.unwrap_or(answer.len());
-    let (leaves, logprobs) =
+    let (leaves, logprobs, kv_root) =
         replay(executor, offer, &prompt, &answer[..answer.len().min(known + 1)])?;
     let ending = executor.ending(offer, &answer[..known]).map_err(AuditError::replay)?;
     if ending.tokens as usize > known || (ending.tokens == 0 && known > 0) {
@@ -180,6 +182,7 @@ pub fn recompute<E: Execute>(
         leaves,
         logprobs,
         ending,
+        kv_root,
         vector: None,
     })
 }
@@ -195,7 +198,7 @@ fn embed<E: Execute>(
         return Err(AuditError::Positions { expected: MAX_LEAVES - 1, got: prompt.len() });
     }
     let mut steps = Steps::new(executor, offer, prompt, prompt.len() + 1);
-    let vector = executor
+    let (vector, kv_root) = executor
         .embed(offer, &offer.id(), prompt, &mut |step| steps.take(step))
         .map_err(AuditError::replay)?;
     let ending = Ending {
@@ -210,6 +213,7 @@ fn embed<E: Execute>(
         leaves: steps.finish()?.0,
         logprobs: Vec::new(),
         ending,
+        kv_root,
         vector: Some(vector),
     })
 }
@@ -275,7 +279,7 @@ fn replay<E: Execute>(
     offer: &Signed<Offer>,
     prompt: &[u32],
     answer: &[u32],
-) -> Result<(Vec<Leaf>, Vec<TokenLogprobs>), AuditError> {
+) -> Result<(Vec<Leaf>, Vec<TokenLogprobs>, Digest), AuditError> {
     let got = prompt.len().saturating_add(answer.len());
     if prompt.is_empty() || answer.is_empty() || got > MAX_LEAVES as usize {
         return Err(AuditError::Positions { expected: MAX_LEAVES - 1, got });
@@ -283,10 +287,11 @@ fn replay<E: Execute>(
     let read: Vec<u32> = prompt.iter().chain(answer).copied().take(got - 1).collect();
     let mut steps = Steps::new(executor, offer, &read, prompt.len());
     let (key, seed) = (offer.id(), sampling_seed(offer));
-    executor
+    let kv_root = executor
         .replay(offer, &key, &seed, prompt, answer, &mut |step| steps.take(step))
         .map_err(AuditError::replay)?;
-    steps.finish()
+    let (leaves, logprobs) = steps.finish()?;
+    Ok((leaves, logprobs, kv_root))
 }
 
 fn verify_step(
@@ -349,7 +354,7 @@ impl Recomputation {
         if self.ending.tokens as usize != self.answer.len() {
             return None;
         }
-        let closing = closing_hash(stop, self.ending.tokens, &self.shown_hash());
+        let closing = closing_hash(stop, self.ending.tokens, &self.shown_hash(), &self.kv_root);
         Tree::from_hashes(self.leaves.iter().map(leaf_hash).chain([closing]).collect()).ok()
     }
 
@@ -373,7 +378,7 @@ impl Recomputation {
     /// has replayed the job can check the digest in another auditor's verdict.
     #[must_use]
     pub fn work(&self, auditor: &PublicKey) -> Digest {
-        let hash = Tagged::keyed(auditor.as_bytes(), "peerproof audit work v1")
+        let hash = Tagged::keyed(auditor.as_bytes(), "peerproof audit work v2")
             .fixed(self.offer_id.as_bytes())
             .u32(self.leaves.len() as u32);
         self.leaves
@@ -382,6 +387,7 @@ impl Recomputation {
             .u8(self.ending.stop.map_or(0, stop_code))
             .u32(self.ending.tokens)
             .fixed(self.shown_hash().as_bytes())
+            .fixed(self.kv_root.as_bytes())
             .finish()
     }
 

@@ -275,11 +275,16 @@ pub fn verify_opening(receipt: &Receipt, opening: &Opening) -> Result<(), Challe
     let committed = Commitment { leaves: receipt.leaves, root: receipt.transcript_root };
     verify_path(&committed, position, &leaf_hash(&opening.leaf), &opening.path)
         .map_err(|source| ChallengeError::Path { position, source })?;
-    let expected = closing_hash(receipt.stop, receipt.output_tokens, &receipt.text_hash);
+    let expected = closing_of(receipt);
     match closing_place(position, receipt.leaves).and_then(|place| opening.path.get(place)) {
         Some(got) if *got != expected => Err(ChallengeError::Closing { expected, got: *got }),
         _ => Ok(()),
     }
+}
+
+/// The closing leaf that a receipt stands for.
+fn closing_of(receipt: &Receipt) -> Digest {
+    closing_hash(receipt.stop, receipt.output_tokens, &receipt.text_hash, &receipt.kv_root)
 }
 
 /// Where the path of `position` shows the closing leaf: at the last position, at
@@ -348,7 +353,7 @@ pub fn verify_leaf_hashes(
             got: tree.root(),
         });
     }
-    let expected = closing_hash(receipt.stop, receipt.output_tokens, &receipt.text_hash);
+    let expected = closing_of(receipt);
     match hashes.last() {
         Some(got) if *got != expected => {
             return Err(ChallengeError::Closing { expected, got: *got });

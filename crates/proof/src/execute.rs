@@ -16,6 +16,8 @@ pub struct Step {
     pub token: u32,
     /// [`state_digest`](crate::transcript::state_digest) of the residual stream after the last layer.
     pub state: Digest,
+    /// [`layers_digest`](crate::cells::layers_digest) of the residual rows that enter the layers.
+    pub layers: Digest,
     /// Present where the position yields a token of the answer.
     pub drawn: Option<DrawnStep>,
 }
@@ -69,7 +71,8 @@ pub trait Execute {
     /// last token, which the model never reads, in order. Positions from the last of the prompt onward carry
     /// `drawn`; `drawn.next` is what the model says, which need not be what `answer` says.
     ///
-    /// `key` is the offer id that keys the digests, `seed` the sampling seed.
+    /// `key` is the offer id that keys the digests, `seed` the sampling seed. Gives the
+    /// [`kv_root`](crate::cells::kv_root) over all these positions.
     fn replay(
         &self,
         offer: &Offer,
@@ -78,18 +81,18 @@ pub trait Execute {
         prompt: &[u32],
         answer: &[u32],
         on_step: &mut dyn FnMut(Step),
-    ) -> Result<(), Self::Error>;
+    ) -> Result<Digest, Self::Error>;
 
     /// The embedding of `prompt` that the offer asks for, as the numbers that stand in the answer
     /// (see [`embedding`](crate::embedding)). Recomputes every position of the prompt, in order;
-    /// none draws.
+    /// none draws. The digest is the [`kv_root`](crate::cells::kv_root) over these positions.
     fn embed(
         &self,
         offer: &Offer,
         key: &Digest,
         prompt: &[u32],
         on_step: &mut dyn FnMut(Step),
-    ) -> Result<Vec<u32>, Self::Error>;
+    ) -> Result<(Vec<u32>, Digest), Self::Error>;
 
     /// Text and end that `answer` has under the offer's rules, read from its
     /// first token on: the first rule that strikes counts, whatever follows.

@@ -12,6 +12,7 @@
 
 pub mod agreement;
 pub mod audit;
+pub mod cells;
 pub mod challenge;
 pub mod embedding;
 pub mod evidence;

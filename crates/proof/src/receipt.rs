@@ -212,7 +212,7 @@ pub struct Answer<'a> {
     pub logprobs: &'a [TokenLogprobs],
 }
 
-/// Writes the receipt for an answer whose transcript is closed.
+/// Writes the receipt for an answer whose transcript is closed over `kv_root`.
 ///
 /// The numbers are taken from the transcript and checked against the offer, so
 /// a provider does not sign what a router would refuse.
@@ -220,7 +220,7 @@ pub fn build(
     offer: &Signed<Offer>,
     answer: Answer<'_>,
     stop: Stop,
-    tree: &Tree,
+    (tree, kv_root): (&Tree, Digest),
     place: Place,
     issued_unix_ms: u64,
 ) -> Result<Receipt, BindingError> {
@@ -238,6 +238,7 @@ pub fn build(
         text_hash: shown_hash(answer.text, answer.logprobs),
         transcript_root: tree.root(),
         leaves: tree.leaves(),
+        kv_root,
         issued_unix_ms,
     };
     verify_terms(offer, &receipt)?;

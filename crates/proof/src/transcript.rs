@@ -68,6 +68,11 @@ pub fn logits_digest(key: &Digest, logits: &[i32]) -> Digest {
 /// start on a chunk boundary and hash at full width.
 fn integers_digest(key: &Digest, tag: &str, values: &[i32]) -> Digest {
     let subkey = Tagged::keyed(key.as_bytes(), tag).u64(values.len() as u64).finish();
+    hash_integers(&subkey, values)
+}
+
+/// BLAKE3 under a key, over the integers' little-endian bytes.
+pub(crate) fn hash_integers(subkey: &Digest, values: &[i32]) -> Digest {
     let mut hasher = blake3::Hasher::new_keyed(subkey.as_bytes());
     let mut buffer = [0_u8; 4 * STRIDE];
     for stride in values.chunks(STRIDE) {
@@ -83,25 +88,31 @@ fn integers_digest(key: &Digest, tag: &str, values: &[i32]) -> Digest {
 /// Hash of one leaf as it enters the tree.
 #[must_use]
 pub fn leaf_hash(leaf: &Leaf) -> Digest {
-    absorb_leaf(Tagged::new("peerproof leaf v1"), leaf).finish()
+    absorb_leaf(Tagged::new("peerproof leaf v2"), leaf).finish()
 }
 
 /// A leaf's fields in the order of the specification.
 pub(crate) fn absorb_leaf(hash: Tagged, leaf: &Leaf) -> Tagged {
-    let hash = hash.u32(leaf.position).u32(leaf.token).fixed(leaf.state.as_bytes());
+    let hash = hash
+        .u32(leaf.position)
+        .u32(leaf.token)
+        .fixed(leaf.state.as_bytes())
+        .fixed(leaf.layers.as_bytes());
     match &leaf.drawn {
         None => hash.u8(0),
         Some(drawn) => hash.u8(1).fixed(drawn.logits.as_bytes()).u64(drawn.draw).u32(drawn.next),
     }
 }
 
-/// Hash of the closing leaf: why the answer ended, how many tokens it has, and its [`text_hash`](crate::receipt::text_hash).
+/// Hash of the closing leaf: why the answer ended, how many tokens it has, its
+/// [`text_hash`](crate::receipt::text_hash), and its [`kv_root`](crate::cells::kv_root).
 #[must_use]
-pub fn closing_hash(stop: Stop, tokens: u32, text_hash: &Digest) -> Digest {
-    Tagged::new("peerproof closing v1")
+pub fn closing_hash(stop: Stop, tokens: u32, text_hash: &Digest, kv_root: &Digest) -> Digest {
+    Tagged::new("peerproof closing v2")
         .u8(stop_code(stop))
         .u32(tokens)
         .fixed(text_hash.as_bytes())
+        .fixed(kv_root.as_bytes())
         .finish()
 }
 
@@ -120,6 +131,7 @@ impl From<Step> for Leaf {
             position: step.position,
             token: step.token,
             state: step.state,
+            layers: step.layers,
             drawn: step.drawn.map(Drawn::from),
         }
     }
@@ -134,6 +146,7 @@ impl From<DrawnStep> for Drawn {
 /// A transcript that is still growing: appending is O(1), a commitment O(log n).
 ///
 /// ```
+/// use peerproof_proof::cells::{kv_root, layers_digest};
 /// use peerproof_proof::transcript::{Transcript, state_digest};
 /// use peerproof_wire::{Digest, Leaf, Stop};
 ///
@@ -143,9 +156,10 @@ impl From<DrawnStep> for Drawn {
 ///     position: 0,
 ///     token: 42,
 ///     state: state_digest(&offer_id, &[1, -2, 3]),
+///     layers: layers_digest(&[4, 5, 6]),
 ///     drawn: None,
 /// })?;
-/// let tree = transcript.close(Stop::Length, 1, "")?;
+/// let tree = transcript.close(Stop::Length, 1, "", &kv_root(&[]))?;
 /// assert_eq!(tree.commitment().leaves, 2);
 /// # Ok::<(), peerproof_proof::transcript::TranscriptError>(())
 /// ```
@@ -192,8 +206,14 @@ impl Transcript {
 
     /// Appends the closing leaf; `tokens` counts the answer. Nothing is reported
     /// of its probabilities.
-    pub fn close(self, stop: Stop, tokens: u32, text: &str) -> Result<Tree, TranscriptError> {
-        self.close_with(stop, tokens, &crate::receipt::text_hash(text))
+    pub fn close(
+        self,
+        stop: Stop,
+        tokens: u32,
+        text: &str,
+        kv_root: &Digest,
+    ) -> Result<Tree, TranscriptError> {
+        self.close_with(stop, tokens, &crate::receipt::text_hash(text), kv_root)
     }
 
     /// As [`close`](Self::close), with the hash of all that is shown, see
@@ -203,8 +223,9 @@ impl Transcript {
         stop: Stop,
         tokens: u32,
         shown: &Digest,
+        kv_root: &Digest,
     ) -> Result<Tree, TranscriptError> {
-        self.append(closing_hash(stop, tokens, shown))?;
+        self.append(closing_hash(stop, tokens, shown, kv_root))?;
         let root = self.commitment().root;
         Ok(Tree::closed(self.hashes, root))
     }
@@ -230,7 +251,8 @@ mod tests {
     use super::*;
 
     fn leaf(position: u32) -> Leaf {
-        Leaf { position, token: position, state: Digest::from_bytes([3; 32]), drawn: None }
+        let digest = Digest::from_bytes([3; 32]);
+        Leaf { position, token: position, state: digest, layers: digest, drawn: None }
     }
 
     #[test]
@@ -242,7 +264,7 @@ mod tests {
             hashes.push(leaf_hash(&leaf(position)));
             let tree = Tree::from_hashes(hashes.clone()).unwrap();
             assert_eq!(transcript.commitment(), tree.commitment());
-            let closed = transcript.clone().close(Stop::Length, 1, "x").unwrap();
+            let closed = transcript.clone().close(Stop::Length, 1, "x", &hashes[0]).unwrap();
             assert_eq!(closed, Tree::from_hashes(closed.hashes().to_vec()).unwrap());
         }
     }
@@ -262,7 +284,7 @@ mod tests {
             hashes: vec![Digest::from_bytes([0; 32]); MAX_LEAVES as usize],
             frontier: vec![],
         };
-        let refused = full.close(Stop::Length, 1, "");
+        let refused = full.close(Stop::Length, 1, "", &Digest::from_bytes([0; 32]));
         assert_eq!(refused.unwrap_err(), TranscriptError::Full { expected: MAX_LEAVES });
     }
 

@@ -188,6 +188,10 @@ differences! {
     Length,
     /// A leaf of which only the hash is known.
     Leaf,
+    /// The residual rows that enter the layers.
+    Layers,
+    /// The root over keys and values.
+    KeysValues,
 }
 
 impl Codec for Case {

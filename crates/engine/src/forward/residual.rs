@@ -6,6 +6,8 @@
 
 #![allow(unsafe_code, reason = "pieces of a phase write to disjoint parts of shared slices")]
 
+use peerproof_proof::cells::layers_digest;
+
 use super::scratch::Scratch;
 use super::sinks::{self, Keep, Narrow};
 use super::{Item, Runner};
@@ -42,6 +44,34 @@ impl Runner {
                 *value = rescale(i64::from(*value) * scale, shift, LIMIT) as i32;
             }
         }
+    }
+
+    /// Keeps the residual rows as those that enter a layer, and brings them to
+    /// what its attention reads.
+    pub(super) fn enter(&mut self, rows: usize, layer: usize, gain: &Vector) {
+        let shape = self.model.shape();
+        let (width, stride) = (shape.width, shape.layers * shape.width);
+        let Scratch { residual, entered, .. } = &mut self.scratch;
+        let entered = Shared::new(entered);
+        self.pool.run(rows, &|_, row| {
+            // SAFETY: each row belongs to one piece.
+            let to = unsafe { entered.part(row * stride + layer * width, width) };
+            to.copy_from_slice(&residual[row * width..][..width]);
+        });
+        self.normalise(rows, gain);
+    }
+
+    /// Digests the rows that entered the layers.
+    pub(super) fn digest_layers(&mut self, rows: usize) {
+        let shape = self.model.shape();
+        let stride = shape.layers * shape.width;
+        let Scratch { entered, layers, .. } = &mut self.scratch;
+        let layers = Shared::new(layers);
+        self.pool.run(rows, &|_, row| {
+            // SAFETY: each row belongs to one piece.
+            let to = unsafe { layers.part(row, 1) };
+            to[0] = layers_digest(&entered[row * stride..][..stride]);
+        });
     }
 
     /// Normalises and quantises the residual rows into `inputs`.

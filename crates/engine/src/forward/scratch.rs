@@ -1,5 +1,7 @@
 //! The memory one forward pass works in, allocated once.
 
+use peerproof_wire::Digest;
+
 use super::CHUNK;
 use crate::kernels::Acts;
 use crate::transformer::Shape;
@@ -24,6 +26,8 @@ pub(crate) fn scratch_bytes(shape: &Shape, ropes: usize) -> u64 {
         + 8 * (all + 2 * kv)
         + (2 + 8) * all
         + 2 * 4 * shape.heads
+        + 4 * shape.layers * shape.width
+        + 32
         + (4 + 4 + 8) * shape.feed
         + acts(shape.width)
         + acts(all)
@@ -43,6 +47,10 @@ pub(super) struct Scratch {
     /// Cosine and sine of each row's rotated pairs, for each of the rotations.
     pub(super) angles: Vec<Vec<(i16, i16)>>,
     pub(super) residual: Vec<i32>,
+    /// Of each row, the residual rows that entered the layers so far.
+    pub(super) entered: Vec<i32>,
+    /// Their digests.
+    pub(super) layers: Vec<Digest>,
     /// The rows whose logits are wanted.
     pub(super) kept: Vec<i32>,
     /// A row of wide values before it is brought to 16 bits.
@@ -75,6 +83,8 @@ impl Scratch {
             places: Vec::with_capacity(CHUNK),
             angles: vec![vec![(0, 0); CHUNK * shape.rope_dims / 2]; ropes],
             residual: vec![0; CHUNK * shape.width],
+            entered: vec![0; CHUNK * shape.layers * shape.width],
+            layers: vec![Digest::from_bytes([0; 32]); CHUNK],
             kept: vec![0; CHUNK * shape.width],
             wide: vec![0; CHUNK * shape.width],
             inputs: Acts::new(CHUNK, shape.width),
@@ -109,6 +119,8 @@ impl Scratch {
             + narrow.into_iter().chain(fed).map(|rows| size_of_val(&rows[..])).sum::<usize>()
             + wide.into_iter().map(|rows| size_of_val(&rows[..])).sum::<usize>()
             + size_of_val(&self.queries[..])
+            + size_of_val(&self.entered[..])
+            + size_of_val(&self.layers[..])
             + [&self.inputs, &self.mixed, &self.fed].into_iter().map(acts).sum::<usize>()
     }
 

@@ -7,7 +7,7 @@
 
 use std::ops::ControlFlow;
 
-use peerproof_wire::Digest;
+use peerproof_wire::{Digest, Stop};
 
 use crate::draws::Draws;
 use crate::forward::Output;
@@ -15,6 +15,15 @@ use crate::stop::Answer;
 use crate::tokenizer::Tokenizer;
 
 use super::{Event, Refusal, Sink, Waiting, positions};
+
+/// The end of an answer.
+struct Ended {
+    stop: Stop,
+    tokens: u32,
+    text: String,
+    /// How many were read.
+    positions: usize,
+}
 
 pub(super) struct Run {
     draws: Draws,
@@ -35,6 +44,8 @@ pub(super) struct Run {
     salt: Digest,
     /// Positions whose steps are told; a job that was set back reads them again.
     told: usize,
+    /// How the answer ended, until the client is told.
+    ended: Option<Ended>,
     /// From where on the cache holds tokens that turned out wrong.
     wrong_from: Option<usize>,
 }
@@ -59,6 +70,7 @@ impl Run {
             over: false,
             salt,
             told: 0,
+            ended: None,
             wrong_from: None,
         }
     }
@@ -105,6 +117,16 @@ impl Run {
     /// Where the cache must be cut back to, if it must.
     pub(super) fn take_rewind(&mut self) -> Option<usize> {
         self.wrong_from.take()
+    }
+
+    /// Tells a client whose answer has ended so, with the root over the keys and
+    /// values of the positions that were read.
+    pub(super) fn finish(&mut self, kv_root: impl FnOnce(usize) -> Digest) {
+        if let Some(Ended { stop, tokens, text, positions }) = self.ended.take() {
+            let kv_root = kv_root(positions);
+            self.tell(Event::Finished { stop, tokens, text, kv_root });
+            self.flush();
+        }
     }
 
     /// Puts an event behind those that wait for [`Run::flush`].
@@ -160,7 +182,7 @@ impl Run {
         if let Some(stop) = piece.stop {
             self.check_leftover(position, index);
             let (tokens, text) = (self.answer.tokens(), self.answer.text().to_owned());
-            self.tell(Event::Finished { stop, tokens, text });
+            self.ended = Some(Ended { stop, tokens, text, positions: position + 1 });
             self.over = true;
         }
     }

@@ -212,7 +212,11 @@ impl Loop {
         self.runner.forward_apart(&mut kvs, &items, &take, &mut |items| {
             places[told..told + items].iter().for_each(|place| run(place.sequence).flush());
             told += items;
-        })
+        })?;
+        for Active { kv, run, .. } in &mut self.active {
+            run.finish(|positions| kv.kv_root(positions));
+        }
+        Ok(())
     }
 
     /// Gives jobs that have read nothing the pages that begin as they do; their
@@ -231,8 +235,8 @@ impl Loop {
                 chain.push(name);
                 self.reused += PAGE as u64;
                 for position in at * PAGE..(at + 1) * PAGE {
-                    let state = kv.state(position);
-                    run.take(tokenizer, position, &Output { state, logits: None });
+                    let (state, layers) = (kv.state(position), kv.layers(position));
+                    run.take(tokenizer, position, &Output { state, layers, logits: None });
                 }
                 run.flush();
             }

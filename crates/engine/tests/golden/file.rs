@@ -46,7 +46,9 @@ pub(crate) struct Entry {
     pub(crate) text: String,
     /// The first 4 bytes of each leaf hash, the closing one left out.
     pub(crate) leaves: String,
-    /// BLAKE3 of these leaf hashes.
+    /// Root over the keys and values of all positions.
+    pub(crate) kv_root: String,
+    /// BLAKE3 of these leaf hashes and that root.
     pub(crate) digest: String,
     /// Root of the transcript, the closing leaf included.
     pub(crate) root: String,
@@ -127,14 +129,15 @@ impl Entry {
             answer: vec![],
             text: String::new(),
             leaves: String::new(),
+            kv_root: String::new(),
             digest: String::new(),
             root: String::new(),
             reported: vec![],
         }
     }
 
-    /// Takes the leaves of its answer.
-    pub(crate) fn settle(&mut self, steps: Vec<Step>) {
+    /// Takes the leaves of its answer, and the root over its keys and values.
+    pub(crate) fn settle(&mut self, steps: Vec<Step>, kv_root: Digest) {
         let mut transcript = Transcript::new();
         let leaves: Vec<Digest> = steps.iter().map(|s| leaf_hash(&s.clone().into())).collect();
         self.reported = steps.iter().filter_map(reported).collect();
@@ -142,8 +145,10 @@ impl Entry {
             transcript.push(&step.into()).expect("leaves in their order");
         }
         let count = self.answer.len() as u32;
-        let tree = transcript.close(Stop::Length, count, &self.text).expect("a whole answer");
-        (self.leaves, self.digest) = (short(&leaves), digest(&leaves));
+        let tree = transcript.close(Stop::Length, count, &self.text, &kv_root);
+        let tree = tree.expect("a whole answer");
+        (self.leaves, self.digest) = (short(&leaves), of_run(&leaves, &kv_root));
+        self.kv_root = kv_root.to_string();
         self.root = tree.commitment().root.to_string();
     }
 }
@@ -202,6 +207,11 @@ pub(crate) fn write(name: &str, head: &serde_json::Value, lists: &[(&str, Vec<St
 pub(crate) fn of_entries<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> String {
     let own = |entry: &Entry| entry.digest.parse().expect("a digest");
     digest(&entries.into_iter().map(own).collect::<Vec<Digest>>())
+}
+
+/// BLAKE3 of a run's leaf hashes and of the root over its keys and values.
+pub(crate) fn of_run(leaves: &[Digest], kv_root: &Digest) -> String {
+    digest(&[leaves, &[*kv_root]].concat())
 }
 
 /// BLAKE3 of digests, one after the other, in hex.

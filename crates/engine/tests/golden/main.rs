@@ -139,7 +139,7 @@ fn answer(service: &Service, golden: &Golden, cut: &prompts::Cut, number: usize)
         return None;
     }
     (entry.answer, entry.text) = (answer.tokens, answer.text);
-    entry.settle(answer.steps);
+    entry.settle(answer.steps, answer.kv_root);
     Some(entry)
 }
 
@@ -231,7 +231,7 @@ fn explain() {
     for layer in 0..shape.layers {
         println!("keys of layer {layer} {}", keys(&kv, layer, shape.kv_heads, position));
     }
-    println!("state {}", step.state);
+    println!("layers {}\nstate {}", step.layers, step.state);
     if let Some(drawn) = step.drawn {
         println!("logits {}\nnumber {}\nnext token {}", drawn.logits, drawn.draw, drawn.next);
     }

@@ -54,7 +54,7 @@ impl Run {
         }
     }
 
-    fn compare(&self, number: usize, entry: &Entry, steps: &[Step]) {
+    fn compare(&self, number: usize, entry: &Entry, (steps, kv_root): &(Vec<Step>, Digest)) {
         let leaves: Vec<Digest> =
             steps.iter().map(|step| leaf_hash(&step.clone().into())).collect();
         assert_eq!(leaves.len(), entry.prompt.len() + self.tokens - 1);
@@ -65,7 +65,8 @@ impl Run {
         let expected = &entry.reported[..reported.len()];
         assert_eq!(reported, expected, "prompt {number}, {self:?}");
         if self.tokens == entry.answer.len() {
-            assert_eq!(file::digest(&leaves), entry.digest, "prompt {number}, {self:?}");
+            assert_eq!(kv_root.to_string(), entry.kv_root, "prompt {number}, {self:?}");
+            assert_eq!(file::of_run(&leaves, kv_root), entry.digest, "prompt {number}, {self:?}");
             assert_eq!(reported.len(), entry.reported.len(), "prompt {number}, {self:?}");
         }
     }
@@ -91,13 +92,13 @@ impl Run {
         let mut runner = Runner::new(Arc::clone(model), self.threads, self.path).expect("a runner");
         let key = offer.parse().expect("the id of an offer");
         for (number, entry) in entries.iter().enumerate() {
-            for steps in self.read(&mut runner, &key, entry) {
-                self.compare(number, entry, &steps);
+            for run in self.read(&mut runner, &key, entry) {
+                self.compare(number, entry, &run);
             }
         }
     }
 
-    fn read(&self, runner: &mut Runner, key: &Digest, entry: &Entry) -> Vec<Vec<Step>> {
+    fn read(&self, runner: &mut Runner, key: &Digest, entry: &Entry) -> Vec<(Vec<Step>, Digest)> {
         let tokens = [&entry.prompt, &entry.answer[..self.tokens - 1]].concat();
         let paces = match self.feed {
             Feed::Chunks(size) => vec![size],
@@ -123,7 +124,8 @@ impl Run {
             };
             runner.forward(&mut kvs, &items, &mut sink).expect("items that fit");
         }
-        readers.into_iter().map(|reader| reader.steps).collect()
+        let roots = caches.iter().map(|cache| cache.kv_root(tokens.len()));
+        readers.into_iter().map(|reader| reader.steps).zip(roots).collect()
     }
 }
 
@@ -159,8 +161,8 @@ impl Reader {
         }
         let drawing = output.logits.filter(|_| position + 1 >= self.prompt);
         let drawn = drawing.map(|logits| self.draw(position + 1 - self.prompt, logits));
-        let state = state_digest(&self.key, output.state);
-        self.steps.push(Step { position: position as u32, token, state, drawn });
+        let (state, layers) = (state_digest(&self.key, output.state), output.layers);
+        self.steps.push(Step { position: position as u32, token, state, layers, drawn });
     }
 
     fn draw(&mut self, step: usize, logits: &[i32]) -> DrawnStep {
@@ -203,15 +205,18 @@ fn submit(service: &Service, job: Job) -> mpsc::Receiver<Event> {
     receiver
 }
 
-fn steps(events: mpsc::Receiver<Event>) -> Vec<Step> {
-    let mut steps = Vec::new();
+fn steps(events: mpsc::Receiver<Event>) -> (Vec<Step>, Digest) {
+    let (mut steps, mut root) = (Vec::new(), None);
     for event in events {
         match event {
             Event::Started => {}
             Event::Prompt { step } | Event::Token { step, .. } => steps.push(step),
-            Event::Finished { stop, .. } => assert_eq!(stop, Stop::Length),
+            Event::Finished { stop, kv_root, .. } => {
+                assert_eq!(stop, Stop::Length);
+                root = Some(kv_root);
+            }
             other => panic!("{other:?}"),
         }
     }
-    steps
+    (steps, root.expect("an end"))
 }

@@ -149,7 +149,7 @@ fn answer(at: usize, model: &Arc<Transformer>, offer: &str) -> Entry {
         next = vec![drawn.next];
         entry.answer.push(drawn.next);
     }
-    entry.settle(reader.steps);
+    entry.settle(reader.steps, kv.kv_root(kv.position()));
     entry
 }
 

@@ -41,6 +41,7 @@ pub struct Draft {
     stop: Stop,
     output_hash: Digest,
     text_hash: Digest,
+    kv_root: Digest,
     transcript_root: Digest,
     leaves: u32,
 }
@@ -71,6 +72,7 @@ impl Draft {
             stop: self.stop,
             output_hash: self.output_hash,
             text_hash: self.text_hash,
+            kv_root: self.kv_root,
             transcript_root: self.transcript_root,
             leaves: self.leaves,
             issued_unix_ms,
@@ -123,6 +125,7 @@ impl ReceiptBook {
             stop: ended.stop,
             output_hash: ended.output_hash,
             text_hash: ended.text_hash,
+            kv_root: ended.kv_root,
             transcript_root: ended.transcript_root,
             leaves: ended.leaves,
         }

@@ -39,6 +39,8 @@ pub struct Ended {
     pub output_hash: Digest,
     /// Hash of its text and of what is reported beside it.
     pub text_hash: Digest,
+    /// Root over the keys and values.
+    pub kv_root: Digest,
     /// Root of the transcript.
     pub transcript_root: Digest,
     /// Leaves under the root: one for each token of prompt and answer.

@@ -85,6 +85,7 @@ mod tests {
             stop: Stop::Length,
             output_hash: zero,
             text_hash: zero,
+            kv_root: zero,
             transcript_root: zero,
             leaves: 2,
             issued_unix_ms: 0,

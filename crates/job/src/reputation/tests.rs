@@ -52,6 +52,7 @@ fn receipt(seed: u8, leaves: u32) -> Signed<Receipt> {
         stop: Stop::Length,
         output_hash: zero,
         text_hash: zero,
+        kv_root: zero,
         transcript_root: zero,
         leaves,
         issued_unix_ms: 0,

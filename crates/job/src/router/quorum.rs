@@ -41,6 +41,7 @@ struct Copy<'a> {
     tokens: &'a [u32],
     root: Digest,
     text_hash: Digest,
+    kv_root: Digest,
     stop: Stop,
 }
 
@@ -204,6 +205,7 @@ fn copy(lane: &Lane) -> Option<Copy<'_>> {
         tokens: &lane.tokens,
         root: receipt.transcript_root,
         text_hash: receipt.text_hash,
+        kv_root: receipt.kv_root,
         stop: receipt.stop,
     })
 }

@@ -21,6 +21,7 @@ pub(crate) fn case(number: u64) -> Box<Case> {
         stop: Stop::Length,
         output_hash: Digest::from_bytes([1; 32]),
         text_hash: Digest::from_bytes([1; 32]),
+        kv_root: Digest::from_bytes([9; 32]),
         transcript_root: Digest::from_bytes([1; 32]),
         leaves: 5,
         issued_unix_ms: 1,

@@ -19,6 +19,7 @@ const ENDED: Ended = Ended {
     stop: Stop::EndOfText,
     output_hash: Digest::from_bytes([1; 32]),
     text_hash: Digest::from_bytes([2; 32]),
+    kv_root: Digest::from_bytes([9; 32]),
     transcript_root: Digest::from_bytes([3; 32]),
     leaves: 20,
 };

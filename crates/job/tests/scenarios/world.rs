@@ -475,7 +475,7 @@ impl World {
                 );
                 let position = u32::from(self.providers[index].script == Script::FalseOpenings);
                 let state = Digest::from_bytes([0; 32]);
-                let leaf = Leaf { position, token: 0, state, drawn: None };
+                let leaf = Leaf { position, token: 0, state, layers: state, drawn: None };
                 let openings = Openings {
                     openings: vec![Opening { leaf, path: vec![] }],
                     leaf_hashes: vec![],
@@ -511,6 +511,7 @@ impl World {
                 stop: Stop::Length,
                 output_hash: hash_tokens(&tokens),
                 text_hash: hash_shown(&text_of(&tokens, all, all), &logprobs),
+                kv_root: Digest::from_bytes([9; 32]),
                 transcript_root: hash("root", hash_tokens(&tokens).as_bytes()),
                 leaves: PROMPT_TOKENS + all as u32,
             };

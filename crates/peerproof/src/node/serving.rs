@@ -435,7 +435,7 @@ fn embed(
         }
     };
     let replayer = lease.replayer.until(&cancel.told);
-    let vector = match replayer.embed(offer, &offer.id(), &prompt, &mut on_step) {
+    let (vector, kv_root) = match replayer.embed(offer, &offer.id(), &prompt, &mut on_step) {
         Err(ReplayError::Stopped { .. }) => return Ok(()),
         embedded => embedded.map_err(|e| internal(&e.to_string()))?,
     };
@@ -456,7 +456,7 @@ fn embed(
     }
     sink.tokens = vector;
     let (tokens, text) = (sink.tokens.len() as u32, embedding::text(&sink.tokens));
-    let end = Event::Finished { stop: Stop::EndOfText, tokens, text };
+    let end = Event::Finished { stop: Stop::EndOfText, tokens, text, kv_root };
     if let Some(ended) = sink.convert(end, model)? {
         let _ = sink.events.try_send(ended);
     }
@@ -548,17 +548,18 @@ impl Sink {
                 let steps = vec![Step { token, text, commitment, logprobs }];
                 Ok(Some(In::Steps { stream, start: index, steps }))
             }
-            Event::Finished { stop, tokens, text } => {
+            Event::Finished { stop, tokens, text, kv_root } => {
                 let transcript = std::mem::take(&mut self.transcript);
                 let shown = shown_hash(&text, &self.logprobs);
                 let tree = transcript
-                    .close_with(stop, tokens, &shown)
+                    .close_with(stop, tokens, &shown, &kv_root)
                     .map_err(|e| internal(&e.to_string()))?;
                 let ended = Ended {
                     tokens,
                     stop,
                     output_hash: output_hash(&self.tokens),
                     text_hash: shown,
+                    kv_root,
                     transcript_root: tree.root(),
                     leaves: tree.leaves(),
                 };

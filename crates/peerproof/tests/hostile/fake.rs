@@ -155,7 +155,7 @@ pub(super) fn compute(
     };
     service.submit(job, Box::new(sink)).unwrap();
     let (mut transcript, mut frames, mut ids) = (Transcript::new(), Vec::new(), Vec::new());
-    let mut end: Option<(Stop, String)> = None;
+    let mut end: Option<(Stop, String, Digest)> = None;
     for event in gathered {
         match event {
             Event::Prompt { step } => transcript.push(&step.into()).unwrap(),
@@ -176,17 +176,18 @@ pub(super) fn compute(
                     logprobs: logprobs.into_iter().collect(),
                 });
             }
-            Event::Finished { stop, text, .. } => end = Some((stop, text)),
+            Event::Finished { stop, text, kv_root, .. } => end = Some((stop, text, kv_root)),
             Event::Started => {}
             other => panic!("{other:?}"),
         }
     }
-    let (stop, text) = end.unwrap();
+    let (stop, text, kv_root) = end.unwrap();
     let logprobs: Vec<_> = frames.iter().flat_map(|frame| frame.logprobs.clone()).collect();
     let shown = peerproof_proof::receipt::shown_hash(&text, &logprobs);
-    let tree = transcript.close_with(stop, ids.len() as u32, &shown).unwrap();
+    let tree = transcript.close_with(stop, ids.len() as u32, &shown, &kv_root).unwrap();
     let answer = Answer { tokens: &ids, text: &text, logprobs: &logprobs };
-    let receipt = build(offer, answer, stop, &tree, Place::FIRST, 1_700_000_000_000).unwrap();
+    let receipt =
+        build(offer, answer, stop, (&tree, kv_root), Place::FIRST, 1_700_000_000_000).unwrap();
     Honest {
         key: Arc::clone(key),
         offer: offer.clone(),

@@ -2,8 +2,8 @@
 //!
 //! Several things may be wrong at once. What is reported is the one at the
 //! lowest position, because everything after it may be its consequence; at one
-//! position, what comes first in the order of computing: the token read, the
-//! state, the logits, the random number, the token drawn, the ending.
+//! position, what comes first in the order of a leaf: the token read, the
+//! state, the rows between layers, the logits, the random number, the token drawn, the ending.
 
 use peerproof_wire::limits::MAX_MISMATCH_VALUE_BYTES;
 use peerproof_wire::{Commitment, Difference, Digest, Leaf, Mismatch, Openings, Receipt};
@@ -24,6 +24,7 @@ pub(super) fn compare(
         wrong_component(ours),
         wrong_ending(ours, receipt),
         wrong_leaves(ours, receipt),
+        wrong_keys_and_values(ours, receipt),
     ];
     let found: Vec<Mismatch> = found.into_iter().flatten().collect();
     let root = tree.as_ref().map(Tree::root);
@@ -86,6 +87,13 @@ fn wrong_leaves(ours: &Recomputation, receipt: &Receipt) -> Option<Mismatch> {
     (expected != got).then(|| number(position, Difference::Length, expected, got))
 }
 
+/// Keys or values, at whatever position, where both sides read the same tokens.
+fn wrong_keys_and_values(ours: &Recomputation, receipt: &Receipt) -> Option<Mismatch> {
+    let (leaves, expected) = (ours.leaves.len() as u32 + 1, &ours.kv_root);
+    (receipt.leaves == leaves && receipt.kv_root != *expected)
+        .then(|| digest(leaves - 1, Difference::KeysValues, expected, &receipt.kv_root))
+}
+
 /// What the provider's own leaves add. Openings and hashes that do not lead to
 /// the signed root prove nothing and are passed over.
 fn narrow(
@@ -136,6 +144,9 @@ fn wrong_leaf(ours: &Recomputation, expected: &Leaf, got: &Leaf) -> Option<Misma
     }
     if expected.state != got.state {
         return Some(digest(position, Difference::State, &expected.state, &got.state));
+    }
+    if expected.layers != got.layers {
+        return Some(digest(position, Difference::Layers, &expected.layers, &got.layers));
     }
     let logits = |leaf: &Leaf| leaf.drawn.as_ref().map(|drawn| drawn.logits);
     if logits(expected) != logits(got) {
@@ -192,6 +203,8 @@ pub fn describe(mismatch: &Mismatch) -> String {
         Difference::Stop => "stop",
         Difference::Length => "length of the answer",
         Difference::Leaf => "leaf hash",
+        Difference::Layers => "rows between layers",
+        Difference::KeysValues => "keys and values",
     };
     let (expected, got) = (value(&mismatch.expected), value(&mismatch.got));
     let place = match mismatch.what {

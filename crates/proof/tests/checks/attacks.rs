@@ -66,6 +66,24 @@ fn recommit(served: &Served, leaves: Vec<Leaf>) -> Served {
 }
 
 #[test]
+fn a_layer_tampered_with_at_one_position_and_mended_before_the_end() {
+    for position in [0, 5, 20] {
+        let served = serve(&Toy::with(Quirk::NudgedLayer(position)), &sign(long_offer()));
+        bound(&served).unwrap();
+        let all = all_positions(&served);
+        assert_eq!(caught(&served, Some(&all)), (position, Difference::Layers));
+        assert_eq!(caught(&served, None).1, Difference::Root);
+    }
+}
+
+#[test]
+fn rounded_keys_and_values() {
+    let served = serve(&Toy::with(Quirk::RoundedKv), &sign(long_offer()));
+    bound(&served).unwrap();
+    assert_eq!(caught(&served, None), (served.receipt.leaves - 1, Difference::KeysValues));
+}
+
+#[test]
 fn another_model_or_a_harsher_quantisation() {
     let served = serve(&Toy::with(Quirk::OtherWeights), &sign(long_offer()));
     assert_eq!(bound(&served), Ok(()));

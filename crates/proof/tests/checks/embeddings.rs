@@ -25,7 +25,7 @@ fn serve(meddle: impl FnOnce(&mut Vec<Leaf>, &mut Vec<u32>)) -> Served {
     let (toy, offer) = (Toy::default(), asked());
     let prompt = toy.prompt_tokens(&offer).unwrap();
     let mut leaves = Vec::new();
-    let mut vector =
+    let (mut vector, _) =
         toy.embed(&offer, &offer.id(), &prompt, &mut |step| leaves.push(Leaf::from(step))).unwrap();
     meddle(&mut leaves, &mut vector);
     let text = embedding::text(&vector);

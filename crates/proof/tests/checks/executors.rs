@@ -50,13 +50,13 @@ impl Execute for Broken {
         prompt: &[u32],
         answer: &[u32],
         on_step: &mut dyn FnMut(Step),
-    ) -> Result<(), OutOfMemory> {
+    ) -> Result<Digest, OutOfMemory> {
         if prompt.is_empty() {
             return Err(OutOfMemory);
         }
         let mut meddled = |step| (self.meddle)(step).into_iter().for_each(&mut *on_step);
-        let Ok(()) = Toy::default().replay(offer, key, seed, prompt, answer, &mut meddled);
-        Ok(())
+        let Ok(kv_root) = Toy::default().replay(offer, key, seed, prompt, answer, &mut meddled);
+        Ok(kv_root)
     }
 
     fn embed(
@@ -65,7 +65,7 @@ impl Execute for Broken {
         key: &Digest,
         prompt: &[u32],
         on_step: &mut dyn FnMut(Step),
-    ) -> Result<Vec<u32>, OutOfMemory> {
+    ) -> Result<(Vec<u32>, Digest), OutOfMemory> {
         let mut meddled = |step| (self.meddle)(step).into_iter().for_each(&mut *on_step);
         let Ok(vector) = Toy::default().embed(offer, key, prompt, &mut meddled);
         Ok(vector)

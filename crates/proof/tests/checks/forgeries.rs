@@ -206,6 +206,7 @@ fn a_transcript_too_long_for_its_hashes_is_opened_by_position() {
         position,
         token: 1,
         state: Digest::from_bytes([0; 32]),
+        layers: Digest::from_bytes([0; 32]),
         drawn: None,
     };
     let offer = sign(Offer { max_tokens: 1, ..long_offer() });

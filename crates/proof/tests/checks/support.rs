@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 
 use peerproof_identity::Keypair;
+use peerproof_proof::cells::{KV_PAGE, kv_layer, kv_page, kv_root, layers_digest};
 use peerproof_proof::receipt::{Answer, Place};
 use peerproof_proof::transcript::COMMIT_EVERY;
 use peerproof_proof::{
@@ -39,6 +40,10 @@ pub(crate) enum Quirk {
     HiddenSystemPrompt,
     /// Every draw is replaced.
     BiasedDraws,
+    /// A row between two layers is off by one at this position, and mended before the end.
+    NudgedLayer(u32),
+    /// Keys and values are rounded.
+    RoundedKv,
     /// Draws come from a seed of the provider's own.
     OwnSeed,
     /// Greedy, whatever was asked.
@@ -126,7 +131,13 @@ impl Toy {
             let logprobs = top.map(|top| self.report(position, &logits, next, top as usize));
             DrawnStep { logits: logits_digest(key, &logits), draw, next, logprobs }
         });
-        Step { position, token: read[read.len() - 1], state: state_digest(key, &row), drawn }
+        let mut layers = [self.row(&read[..read.len() - 1]), row].concat();
+        if self.quirk == Quirk::NudgedLayer(position) {
+            layers[7] ^= 1;
+        }
+        let layers = layers_digest(&layers);
+        let (token, state) = (read[read.len() - 1], state_digest(key, &row));
+        Step { position, token, state, layers, drawn }
     }
 
     /// The toy's own rules: fewer and plainer than those of the arithmetic.
@@ -161,6 +172,16 @@ impl Toy {
         }
         let lie = u32::from(self.quirk == Quirk::NudgedReport(position));
         TokenLogprobs { chosen_q16: value(next) + lie, top, spellings: vec![] }
+    }
+
+    /// Root over what the toy has for keys and values: one layer of what each token alone makes.
+    pub(crate) fn kv_root(&self, read: &[u32]) -> Digest {
+        let mask = if self.quirk == Quirk::RoundedKv { 0xf0 } else { 0xff };
+        let row = |token: &u32| self.advance(&[1; 8], *token)[0].to_le_bytes();
+        let rows: Vec<[u8; 4]> =
+            read.iter().map(|token| row(token).map(|byte| byte & mask)).collect();
+        let pages: Vec<Digest> = rows.chunks(KV_PAGE).map(|page| kv_page(&page.concat())).collect();
+        kv_root(&[kv_layer(0, read.len() as u32, &pages)])
     }
 
     fn draw(&self, offer: &Offer, seed: &Digest, step: u32) -> u64 {
@@ -219,7 +240,7 @@ impl Execute for Toy {
         prompt: &[u32],
         answer: &[u32],
         on_step: &mut dyn FnMut(Step),
-    ) -> Result<(), Infallible> {
+    ) -> Result<Digest, Infallible> {
         let read: Vec<u32> = [prompt, answer].concat();
         // A real model has no row for such a token.
         assert!(read[..read.len() - 1].iter().all(|token| *token < VOCABULARY));
@@ -227,7 +248,7 @@ impl Execute for Toy {
             let drawn = (end as u32).checked_sub(prompt.len() as u32);
             on_step(self.step(offer, key, seed, &read[..end], drawn));
         }
-        Ok(())
+        Ok(self.kv_root(&read[..read.len() - 1]))
     }
 
     fn embed(
@@ -236,14 +257,15 @@ impl Execute for Toy {
         key: &Digest,
         prompt: &[u32],
         on_step: &mut dyn FnMut(Step),
-    ) -> Result<Vec<u32>, Infallible> {
+    ) -> Result<(Vec<u32>, Digest), Infallible> {
         for end in 1..=prompt.len() {
             on_step(self.step(offer, key, &Digest::from_bytes([0; 32]), &prompt[..end], None));
         }
         let other = i32::from(self.quirk == Quirk::NoTemperature);
         let sum: i32 = prompt.iter().map(|token| *token as i32).sum::<i32>() + other;
         let vector = (0..offer.max_tokens.min(12)).map(|at| sum * (at as i32 + 1) - 40);
-        Ok(vector.map(peerproof_proof::embedding::token).collect())
+        let vector = vector.map(peerproof_proof::embedding::token).collect();
+        Ok((vector, self.kv_root(prompt)))
     }
 
     fn ending(&self, offer: &Offer, answer: &[u32]) -> Result<Ending, Infallible> {
@@ -357,7 +379,8 @@ pub(crate) fn serve(toy: &Toy, offer: &Signed<Offer>) -> Served {
         read.push(next);
     };
     let stop = ending.stop.unwrap();
-    commit_with(&provider(), offer, leaves, tokens, &ending.text, logprobs, stop)
+    let kv_root = toy.kv_root(&read);
+    commit_with(&provider(), offer, (leaves, kv_root), tokens, &ending.text, logprobs, stop)
 }
 
 /// Commits to whatever it is given and signs it, true or not.
@@ -369,14 +392,16 @@ pub(crate) fn commit(
     text: &str,
     stop: Stop,
 ) -> Served {
-    commit_with(key, offer, leaves, tokens, text, vec![], stop)
+    let read: Vec<u32> = leaves.iter().map(|leaf| leaf.token).collect();
+    let kv_root = Toy::default().kv_root(&read);
+    commit_with(key, offer, (leaves, kv_root), tokens, text, vec![], stop)
 }
 
-/// The same with reported probabilities.
+/// The same with a root over keys and values, and with reported probabilities.
 pub(crate) fn commit_with(
     key: &Keypair,
     offer: &Signed<Offer>,
-    leaves: Vec<Leaf>,
+    (leaves, kv_root): (Vec<Leaf>, Digest),
     tokens: Vec<u32>,
     text: &str,
     logprobs: Vec<TokenLogprobs>,
@@ -392,7 +417,7 @@ pub(crate) fn commit_with(
         }
     }
     let shown = receipt::shown_hash(text, &logprobs);
-    let tree = transcript.close_with(stop, tokens.len() as u32, &shown).unwrap();
+    let tree = transcript.close_with(stop, tokens.len() as u32, &shown, &kv_root).unwrap();
     let receipt = Receipt {
         offer_id: offer.id(),
         model_id: offer.model_id,
@@ -408,6 +433,7 @@ pub(crate) fn commit_with(
         text_hash: shown,
         transcript_root: tree.root(),
         leaves: tree.leaves(),
+        kv_root,
         issued_unix_ms: 1_000,
     };
     Served {
@@ -471,7 +497,8 @@ impl Served {
 
     /// Builds the receipt as an honest provider does, to compare.
     pub(crate) fn built(&self) -> Receipt {
-        receipt::build(&self.offer, self.answer(), self.stop, &self.tree, Place::FIRST, 1_000)
+        let committed = (&self.tree, self.receipt.kv_root);
+        receipt::build(&self.offer, self.answer(), self.stop, committed, Place::FIRST, 1_000)
             .unwrap()
     }
 }

@@ -87,10 +87,11 @@ fn every_field_of_a_receipt() {
         text_hash: _,
         transcript_root: _,
         leaves: _,
+        kv_root: _,
         issued_unix_ms: _,
     } = second().receipt.statement().clone();
     type Row = (fn(&mut Receipt), Met);
-    let table: [Row; 13] = [
+    let table: [Row; 14] = [
         (|receipt| flip(&mut receipt.offer_id), Met::Digest(Field::OfferId)),
         (|receipt| receipt.model_id = ModelId::from_bytes([0; 32]), Met::Digest(Field::ModelId)),
         (|receipt| receipt.number += 1, Met::Chain),
@@ -104,6 +105,7 @@ fn every_field_of_a_receipt() {
         (|receipt| flip(&mut receipt.text_hash), Met::Digest(Field::TextHash)),
         (|receipt| flip(&mut receipt.transcript_root), Met::Audit),
         (|receipt| receipt.leaves += 1, Met::Number(Field::Leaves)),
+        (|receipt| flip(&mut receipt.kv_root), Met::Audit),
     ];
     assert_eq!(meets(&second()), Met::Nothing);
     for (row, (alter, expected)) in table.into_iter().enumerate() {
@@ -209,11 +211,12 @@ fn every_field_of_the_offer_behind_a_case() {
 
 #[test]
 fn every_field_of_a_leaf_and_its_path() {
-    let Leaf { position: _, token: _, state: _, drawn } = served().leaves.pop().unwrap();
+    let Leaf { position: _, token: _, state: _, layers: _, drawn } = served().leaves.pop().unwrap();
     let Drawn { logits: _, draw: _, next: _ } = drawn.unwrap();
-    let table: [fn(&mut Opening); 9] = [
+    let table: [fn(&mut Opening); 10] = [
         |opening| opening.leaf.token ^= 1,
         |opening| flip(&mut opening.leaf.state),
+        |opening| flip(&mut opening.leaf.layers),
         |opening| opening.leaf.drawn = None,
         |opening| flip(&mut opening.leaf.drawn.as_mut().unwrap().logits),
         |opening| opening.leaf.drawn.as_mut().unwrap().draw ^= 1,
@@ -250,13 +253,15 @@ fn every_field_of_a_leaf_is_in_its_hash() {
         position: 0,
         token: 0,
         state: Digest::from_bytes([0; 32]),
+        layers: Digest::from_bytes([0; 32]),
         drawn: Some(Drawn { logits: Digest::from_bytes([0; 32]), draw: 0, next: 0 }),
     };
     let mut hashes = vec![leaf_hash(&leaf)];
-    let alterations: [fn(&mut Leaf); 7] = [
+    let alterations: [fn(&mut Leaf); 8] = [
         |leaf| leaf.position = 1,
         |leaf| leaf.token = 1,
         |leaf| flip(&mut leaf.state),
+        |leaf| flip(&mut leaf.layers),
         |leaf| leaf.drawn = None,
         |leaf| flip(&mut leaf.drawn.as_mut().unwrap().logits),
         |leaf| leaf.drawn.as_mut().unwrap().draw = 1,
@@ -391,13 +396,14 @@ fn a_chain_of_receipts() {
 #[test]
 fn a_provider_does_not_sign_what_a_router_refuses() {
     let served = served();
+    let committed = (&served.tree, served.receipt.kv_root);
     let build =
-        |stop| receipt::build(&served.offer, served.answer(), stop, &served.tree, Place::FIRST, 1);
+        |stop| receipt::build(&served.offer, served.answer(), stop, committed, Place::FIRST, 1);
     assert!(build(served.stop).is_ok());
     assert_eq!(build(Stop::StopString), Err(BindingError::StopString));
     let long = receipt::Answer { tokens: &[1; 71], text: "", logprobs: &[] };
     assert!(matches!(
-        receipt::build(&served.offer, long, Stop::Length, &served.tree, Place::FIRST, 1),
+        receipt::build(&served.offer, long, Stop::Length, committed, Place::FIRST, 1),
         Err(BindingError::Range { field: Field::OutputTokens, .. })
     ));
 }

@@ -9,6 +9,7 @@
 use std::path::PathBuf;
 
 use peerproof_proof::audit::recompute;
+use peerproof_proof::cells::{kv_layer, kv_page, kv_root, layers_digest};
 use peerproof_proof::challenge::positions;
 use peerproof_proof::lottery::Ticket;
 use peerproof_proof::receipt::{output_hash, shown_hash, text_hash};
@@ -49,6 +50,19 @@ fn rows() -> Value {
         .into()
 }
 
+/// A model of two layers whose rows have 576 integers, after 100 positions of 780 bytes a row.
+fn cells() -> Value {
+    let bytes: Vec<u8> = row(100 * 195).iter().flat_map(|value| value.to_le_bytes()).collect();
+    let pages: Vec<Digest> = bytes.chunks(64 * 780).map(kv_page).collect();
+    let layers = [kv_layer(0, 100, &pages), kv_layer(1, 100, &pages)];
+    json!({
+        "layers": hex(&layers_digest(&row(2 * 576))),
+        "pages": pages.iter().map(hex).collect::<Vec<_>>(),
+        "kv_layers": layers.iter().map(hex).collect::<Vec<_>>(),
+        "kv_root": hex(&kv_root(&layers)),
+    })
+}
+
 fn leaf(position: u32, is_drawn: bool) -> Leaf {
     let drawn = Drawn {
         logits: Digest::from_bytes([position as u8 + 100; 32]),
@@ -59,6 +73,7 @@ fn leaf(position: u32, is_drawn: bool) -> Leaf {
         position,
         token: position * 1_000,
         state: Digest::from_bytes([position as u8; 32]),
+        layers: Digest::from_bytes([position as u8 + 50; 32]),
         drawn: is_drawn.then_some(drawn),
     }
 }
@@ -68,6 +83,7 @@ fn leaf_json(leaf: &Leaf) -> Value {
         "position": leaf.position,
         "token": leaf.token,
         "state": hex(&leaf.state),
+        "layers": hex(&leaf.layers),
         "drawn": leaf.drawn.as_ref().map(|drawn| json!({
             "logits": hex(&drawn.logits),
             "draw": drawn.draw.to_string(),
@@ -86,7 +102,7 @@ fn transcript() -> Value {
         transcript.push(leaf).unwrap();
         running.push(hex(&transcript.commitment().root));
     }
-    let tree = transcript.close(Stop::StopString, 3, "naïve ✓").unwrap();
+    let tree = transcript.close(Stop::StopString, 3, "naïve ✓", &key()).unwrap();
     let paths: Vec<Vec<String>> =
         (0..7).map(|index| tree.open(index).unwrap().iter().map(hex).collect()).collect();
     json!({
@@ -97,7 +113,8 @@ fn transcript() -> Value {
         "text": "naïve ✓",
         "text_hash": hex(&text_hash("naïve ✓")),
         "reported": reported(),
-        "closing": hex(&closing_hash(Stop::StopString, 3, &text_hash("naïve ✓"))),
+        "kv_root": hex(&key()),
+        "closing": hex(&closing_hash(Stop::StopString, 3, &text_hash("naïve ✓"), &key())),
         "root": hex(&tree.root()),
         "paths": paths,
     })
@@ -242,6 +259,7 @@ fn job() -> Value {
         "text": served.text,
         "stop": stop_code(served.stop),
         "leaves": served.leaves.iter().map(leaf_json).collect::<Vec<_>>(),
+        "kv_root": hex(&served.receipt.kv_root),
         "root": hex(&served.tree.root()),
         "receipt": encode(&served.receipt),
         "auditor": hex(&Digest::from_bytes(*key.as_bytes())),
@@ -259,6 +277,7 @@ fn digests_are_those_of_the_specification() {
     let computed = json!({
         "key": hex(&key()),
         "rows": rows(),
+        "cells": cells(),
         "transcript": transcript(),
         "roots_of_leaf_hashes_0_1_2": roots(),
         "seeds": seeds(),

@@ -28,6 +28,8 @@ pub struct Leaf {
     pub token: u32,
     /// Keyed digest of the residual stream after the last layer.
     pub state: Digest,
+    /// Digest of the residual rows that enter the layers, one after the other.
+    pub layers: Digest,
     /// How the next token was chosen, where the position yields one of the answer.
     pub drawn: Option<Drawn>,
 }
@@ -132,6 +134,7 @@ impl Codec for Leaf {
             position: self.position,
             token: self.token,
             state: self.state.as_bytes().to_vec(),
+            layers: self.layers.as_bytes().to_vec(),
             drawn: self.drawn.as_ref().map(|drawn| proto::Drawn {
                 logits: drawn.logits.as_bytes().to_vec(),
                 draw: drawn.draw,
@@ -152,6 +155,7 @@ impl Codec for Leaf {
             position: proto.position,
             token: proto.token,
             state: check::digest("leaf.state", &proto.state)?,
+            layers: check::digest("leaf.layers", &proto.layers)?,
             drawn: drawn.transpose()?,
         })
     }

@@ -34,6 +34,8 @@ pub struct Receipt {
     pub transcript_root: Digest,
     /// Leaves under that root, the closing one included.
     pub leaves: u32,
+    /// Root over the keys and values of every layer.
+    pub kv_root: Digest,
     /// When it was signed, by the provider's clock.
     pub issued_unix_ms: u64,
 }
@@ -75,6 +77,7 @@ impl Codec for Receipt {
             transcript_root: self.transcript_root.as_bytes().to_vec(),
             leaves: self.leaves,
             issued_unix_ms: self.issued_unix_ms,
+            kv_root: self.kv_root.as_bytes().to_vec(),
         }
     }
 
@@ -98,6 +101,7 @@ impl Codec for Receipt {
             text_hash: check::digest("receipt.text_hash", &proto.text_hash)?,
             transcript_root: check::digest("receipt.transcript_root", &proto.transcript_root)?,
             leaves: proto.leaves,
+            kv_root: check::digest("receipt.kv_root", &proto.kv_root)?,
             issued_unix_ms: proto.issued_unix_ms,
         })
     }

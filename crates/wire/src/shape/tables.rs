@@ -131,6 +131,7 @@ shapes! {
         12 "receipt.transcript_root" HASH,
         13 "receipt.leaves" Number,
         14 "receipt.issued_unix_ms" Number,
+        15 "receipt.kv_root" HASH,
     }
     LOG_PROOF "log proof" {
         1 "log_proof.index" Number,
@@ -151,6 +152,7 @@ shapes! {
         2 "leaf.token" Number,
         3 "leaf.state" HASH,
         4 "leaf.drawn" One(&DRAWN),
+        5 "leaf.layers" HASH,
     }
     OPENING "opening" {
         1 "opening.leaf" One(&LEAF),

@@ -122,6 +122,7 @@ pub(super) fn receipt() -> Receipt {
         output_hash: digest(0x61),
         text_hash: digest(0x62),
         transcript_root: digest(0x63),
+        kv_root: digest(0x6a),
         leaves: 34,
         issued_unix_ms: 1_790_000_000_123,
     }
@@ -210,6 +211,7 @@ pub(super) fn opening() -> Opening {
             position: 32,
             token: 504,
             state: digest(0x65),
+            layers: digest(0x6b),
             drawn: Some(Drawn { logits: digest(0x66), draw: u64::MAX, next: 70_000 }),
         },
         path: vec![digest(0x67), digest(0x68)],

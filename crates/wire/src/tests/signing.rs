@@ -56,7 +56,7 @@ fn a_changed_bit_anywhere_is_refused() {
 #[test]
 fn a_changed_field_of_a_receipt_is_refused() {
     type Change = fn(&mut Receipt);
-    let changes: [(&str, Change); 12] = [
+    let changes: [(&str, Change); 13] = [
         ("offer_id", |it| it.offer_id = samples::digest(1)),
         ("model_id", |it| it.model_id = ModelId::from_bytes([1; 32])),
         ("number", |it| it.number += 1),
@@ -67,6 +67,7 @@ fn a_changed_field_of_a_receipt_is_refused() {
         ("output_hash", |it| it.output_hash = samples::digest(1)),
         ("text_hash", |it| it.text_hash = samples::digest(1)),
         ("transcript_root", |it| it.transcript_root = samples::digest(1)),
+        ("kv_root", |it| it.kv_root = samples::digest(1)),
         ("leaves", |it| it.leaves += 1),
         ("issued_unix_ms", |it| it.issued_unix_ms += 1),
     ];

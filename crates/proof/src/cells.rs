@@ -1,0 +1,86 @@
+//! What a transcript commits to below the leaves: every layer at every position.
+//!
+//! A *cell* is one layer at one position. It reads the residual row that enters
+//! the layer and the keys and values of the positions before, and it gives the
+//! row that enters the next layer and a row of keys and values. A leaf's
+//! [`layers_digest`] covers the rows that enter all layers at its
+//! position; the [`kv_root`] in the receipt covers the keys and values of all
+//! layers at all positions. Both are plain BLAKE3 trees over the integers' bytes, so a
+//! provider opens any part of them with [`ranges`](crate::ranges), and one cell can
+//! be recomputed by whoever has one layer's weights.
+//!
+//! The keys of these digests are the same for every offer: what was computed of a
+//! beginning serves every offer that begins so. That it was computed at all is
+//! what the digests of state and logits beside them show, which are the offer's.
+//!
+//! Absent here: the integers themselves, and whether they are right.
+
+use peerproof_wire::Digest;
+
+use crate::hash::Tagged;
+use crate::transcript::hash_integers;
+
+/// Positions whose keys and values one digest covers.
+pub const KV_PAGE: usize = 64;
+
+/// Digest of the residual rows that enter the layers at one position, in the order of layers.
+#[must_use]
+pub fn layers_digest(rows: &[i32]) -> Digest {
+    hash_integers(&layers_key(), rows)
+}
+
+/// The BLAKE3 key behind [`layers_digest`], for opening parts of the rows.
+#[must_use]
+pub fn layers_key() -> Digest {
+    Tagged::new("peerproof layers v1").finish()
+}
+
+/// Digest of one layer's rows of keys and values at up to [`KV_PAGE`] positions
+/// in order. A row holds, for each key-value head, the key, its exponent, the
+/// value and its exponent, as little-endian 16-bit integers.
+#[must_use]
+pub fn kv_page(rows: &[u8]) -> Digest {
+    Digest::from_bytes(*blake3::keyed_hash(kv_key().as_bytes(), rows).as_bytes())
+}
+
+/// The BLAKE3 key behind [`kv_page`], for opening parts of a page.
+#[must_use]
+pub fn kv_key() -> Digest {
+    Tagged::new("peerproof keys and values v1").finish()
+}
+
+/// Digest of one layer's keys and values at `positions` positions, from those of its pages.
+#[must_use]
+pub fn kv_layer(layer: u32, positions: u32, pages: &[Digest]) -> Digest {
+    let hash = Tagged::new("peerproof kv layer v1").u32(layer).u32(positions);
+    pages.iter().fold(hash, |hash, page| hash.fixed(page.as_bytes())).finish()
+}
+
+/// Root over the keys and values of all layers, from [`kv_layer`] of each.
+#[must_use]
+pub fn kv_root(layers: &[Digest]) -> Digest {
+    let hash = Tagged::new("peerproof kv root v1").u32(layers.len() as u32);
+    layers.iter().fold(hash, |hash, layer| hash.fixed(layer.as_bytes())).finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_told_apart_by_kind_layer_length_and_content() {
+        let (rows, bytes) = ([1, -2, 3], [1_u8, 0, 0, 0, 254, 255, 255, 255, 3, 0, 0, 0]);
+        assert_ne!(layers_digest(&rows), kv_page(&bytes));
+        let (a, b) = (kv_page(&bytes), kv_page(&bytes[1..]));
+        let base = kv_layer(0, 128, &[a, b]);
+        let others = [
+            kv_layer(1, 128, &[a, b]),
+            kv_layer(0, 127, &[a, b]),
+            kv_layer(0, 128, &[b, a]),
+            kv_layer(0, 128, &[a]),
+        ];
+        assert!(others.iter().all(|other| *other != base));
+        assert_ne!(kv_root(&[base, others[0]]), kv_root(&[others[0], base]));
+        assert_ne!(kv_root(&[base]), kv_root(&[base, base]));
+    }
+}
