@@ -8,7 +8,8 @@ use serde_json::Value;
 /// What the table says of one crate.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Row {
-    floor: u8,
+    /// `None` beside the house.
+    floor: Option<u8>,
     imports: BTreeSet<String>,
 }
 
@@ -30,7 +31,8 @@ const PURE_DEPENDENCIES: [&str; 13] = [
     "zeroize",
 ];
 
-/// Reads rows of the form ``| 1 | `log` | … | identity, wire |`` (floor, crate, …, imports).
+/// Reads rows of the form ``| 1 | `log` | … | identity, wire |`` (floor, crate, …, imports);
+/// the floor of a crate beside the house is `beside`.
 pub(crate) fn parse_table(page: &str) -> Result<BTreeMap<String, Row>> {
     let mut rows = BTreeMap::new();
     for line in page.lines().filter(|line| line.starts_with("| ")) {
@@ -39,7 +41,11 @@ pub(crate) fn parse_table(page: &str) -> Result<BTreeMap<String, Row>> {
         else {
             continue;
         };
-        let Ok(floor) = floor.parse() else { continue };
+        let floor = match (*floor, floor.parse()) {
+            ("beside", _) => None,
+            (_, Ok(floor)) => Some(floor),
+            (_, Err(_)) => continue,
+        };
         let imports = imports.split(',').map(str::trim).filter(|i| !i.is_empty() && *i != "–");
         let row = Row { floor, imports: imports.map(str::to_owned).collect() };
         if rows.insert(name.trim_matches('`').to_owned(), row).is_some() {
@@ -88,7 +94,9 @@ fn check_package(name: &str, row: &Row, package: &Value) -> Result<Vec<String>> 
                     short(full)
                 ));
             }
-        } else if PURE_FLOORS.contains(&row.floor) && !PURE_DEPENDENCIES.contains(&full) {
+        } else if row.floor.is_some_and(|floor| PURE_FLOORS.contains(&floor))
+            && !PURE_DEPENDENCIES.contains(&full)
+        {
             faults.push(format!("{name} is pure and may not depend on {full}"));
         }
     }
@@ -135,6 +143,18 @@ mod tests {
         let edge = json!([{ "name": "tokio", "kind": null }]);
         assert_eq!(faults("peerproof-log", edge), ["log is pure and may not depend on tokio"]);
         assert_eq!(faults("peerproof-stray", json!([])).len(), 1);
+    }
+
+    #[test]
+    fn a_crate_beside_the_house_keeps_to_its_row() {
+        let page = format!("{PAGE}| beside | `sim` | a world | log |\n");
+        let edges = |name: &str| json!([{ "name": name, "kind": null, "path": "x" }]);
+        let check = |name| {
+            let table = parse_table(&page).unwrap();
+            let all = check(&table, &package("peerproof-sim", edges(name))).unwrap();
+            all.into_iter().filter(|fault| !fault.contains("which is no crate")).count()
+        };
+        assert_eq!((check("peerproof-log"), check("peerproof-identity")), (0, 1));
     }
 
     #[test]

@@ -1,0 +1,138 @@
+//! Runs simulated worlds from the command line: `--scenario NAME --seed N [--trace]`,
+//! `--seeds N` for many, `cheats [--trials N] [--json]` for the report of the cheat suite.
+
+use std::process::ExitCode;
+
+use peerproof_sim::{CheatRow, NAMES, Scenario, Words, conducts, measure_all, name_of, run};
+
+const USAGE: &str = "peerproof-sim [--scenario NAME] [--seed N] [--seeds COUNT] [--trace]
+peerproof-sim cheats [--trials COUNT] [--json]
+peerproof-sim list";
+
+/// What was asked for.
+#[derive(Debug)]
+struct Asked {
+    command: Option<String>,
+    scenario: String,
+    seed: u64,
+    seeds: u64,
+    trials: u64,
+    trace: bool,
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let asked = match parse(std::env::args().skip(1)) {
+        Ok(asked) => asked,
+        Err(why) => {
+            eprintln!("{why}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match asked.command.as_deref() {
+        None => play(&asked),
+        Some("cheats") => cheats(&asked),
+        Some("list") => {
+            let cheats =
+                conducts().into_iter().map(|conduct| format!("cheat:{}", name_of(conduct)));
+            NAMES.into_iter().map(String::from).chain(cheats).for_each(|name| println!("{name}"));
+            ExitCode::SUCCESS
+        }
+        Some(other) => {
+            eprintln!("{other:?} is no command\n\n{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn parse(mut words: impl Iterator<Item = String>) -> Result<Asked, String> {
+    let mut asked = Asked {
+        command: None,
+        scenario: "soup".into(),
+        seed: 0,
+        seeds: 1,
+        trials: 20,
+        trace: false,
+        json: false,
+    };
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or(format!("{word} takes a value"));
+        let number = |value: String| value.parse().map_err(|_| format!("{value:?} is no number"));
+        match word.as_str() {
+            "--scenario" => asked.scenario = value()?,
+            "--seed" => asked.seed = number(value()?)?,
+            "--seeds" => asked.seeds = number(value()?)?,
+            "--trials" => asked.trials = number(value()?)?,
+            "--trace" => asked.trace = true,
+            "--json" => asked.json = true,
+            _ if asked.command.is_none() && !word.starts_with('-') => asked.command = Some(word),
+            _ => return Err(format!("{word:?} is no option")),
+        }
+    }
+    Ok(asked)
+}
+
+fn play(asked: &Asked) -> ExitCode {
+    let mut failed = 0_u64;
+    for seed in asked.seed..asked.seed.saturating_add(asked.seeds) {
+        let Some(scenario) = Scenario::named(&asked.scenario, seed) else {
+            eprintln!("{:?} is no scenario; `peerproof-sim list` shows all", asked.scenario);
+            return ExitCode::from(2);
+        };
+        let words = if asked.trace { Words::Kept } else { Words::Hashed };
+        let run = run(&scenario, seed, words);
+        run.lines.iter().for_each(|line| println!("{line}"));
+        let trace: String = run.trace[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        println!("{} seed {seed}: trace {trace}, {:?}", scenario.name, run.figures);
+        for violation in &run.violations {
+            println!("  BROKEN: {violation}");
+        }
+        failed += u64::from(!run.violations.is_empty());
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn cheats(asked: &Asked) -> ExitCode {
+    let rows = measure_all(asked.trials);
+    if asked.json {
+        let rows: Vec<String> = rows.iter().map(json).collect();
+        println!("[\n{}\n]", rows.join(",\n"));
+    } else {
+        println!(
+            "{:<40} {:<9} {:>7} {:>7} {:>6} {:>10} {:>10} {:>8}",
+            "cheat", "role", "trials", "caught", "false", "bytes/job", "steps/job", "ms/job"
+        );
+        for row in &rows {
+            println!(
+                "{:<40} {:<9} {:>7} {:>7} {:>6} {:>10} {:>10} {:>8}",
+                row.cheat,
+                row.role,
+                row.trials,
+                row.caught,
+                row.false_accusations,
+                row.checker_bytes,
+                row.checker_positions,
+                row.checker_ms
+            );
+        }
+    }
+    let good = rows.iter().all(|row| row.caught == row.trials && row.false_accusations == 0);
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A row of the report; no field needs escaping.
+fn json(row: &CheatRow) -> String {
+    format!(
+        "  {{\"cheat\": \"{}\", \"role\": \"{}\", \"trials\": {}, \"caught\": {}, \
+         \"false_accusations\": {}, \"checker_bytes\": {}, \"checker_positions\": {}, \
+         \"checker_ms\": {}}}",
+        row.cheat,
+        row.role,
+        row.trials,
+        row.caught,
+        row.false_accusations,
+        row.checker_bytes,
+        row.checker_positions,
+        row.checker_ms
+    )
+}
