@@ -65,6 +65,8 @@ pub struct Config {
     pub network: Network,
     /// What this node serves.
     pub provide: Provide,
+    /// Model files for others.
+    pub share: Share,
     /// The HTTP API.
     pub api: Api,
     /// This node's log, and those it witnesses.
@@ -128,6 +130,17 @@ impl Provide {
             ),
         })
     }
+}
+
+/// Model files for others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// Send pieces of the models that this node serves or audits with to peers that ask.
+    pub enabled: bool,
+    /// Most MiB a second to all of them together; 0 is no limit.
+    pub max_rate_mib: u32,
+    /// Requests worked on at once.
+    pub max_requests: u32,
 }
 
 /// The HTTP API.
@@ -207,6 +220,7 @@ impl Default for Config {
                 kv_mib: 1024,
                 memory: String::new(),
             },
+            share: Share { enabled: true, max_rate_mib: 64, max_requests: 8 },
             api: Api {
                 listen: "127.0.0.1:8311".into(),
                 key_file: String::new(),
@@ -294,6 +308,8 @@ impl Config {
         in_range("provide.max_queued", self.provide.max_queued.into(), 0, 4096)?;
         in_range("provide.kv_mib", self.provide.kv_mib.into(), 16, 1 << 20)?;
         self.provide.memory_bytes()?;
+        in_range("share.max_rate_mib", self.share.max_rate_mib.into(), 0, 1 << 20)?;
+        in_range("share.max_requests", self.share.max_requests.into(), 1, 1024)?;
         in_range("api.max_in_flight", self.api.max_in_flight.into(), 1, 10_000)?;
         in_range("log.witnesses", self.log.witnesses.into(), 0, 16)?;
         in_range("log.witness_every_s", self.log.witness_every_s.into(), 1, 86_400)?;

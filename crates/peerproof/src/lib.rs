@@ -26,6 +26,7 @@ pub mod bench;
 pub mod client;
 pub mod config;
 pub mod evidence;
+pub mod fetch;
 pub mod home;
 mod lock;
 pub mod log;
@@ -34,7 +35,7 @@ mod node;
 pub mod store;
 pub mod verify;
 
-pub use node::{Client, Node, NodeError, Settings};
+pub use node::{Client, FetchWatch, Node, NodeError, Settings};
 /// What [`Client::diagnose`] says.
 pub mod net {
     pub use peerproof_net::{Diagnosis, Interface, Listener, Mdns, Seed};

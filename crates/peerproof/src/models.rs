@@ -11,6 +11,8 @@ mod card;
 mod claim;
 mod hub;
 mod known;
+mod partial;
+pub(crate) mod tree;
 mod wheel;
 
 use std::fs::{self, File};
@@ -27,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use card::{Card, card, chat_trouble};
 pub use known::{DEFAULT_MODEL, KNOWN, Known, Piece};
+pub use partial::{InsertError, Partial};
 
 /// Why a model could not be fetched, found or trusted.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +64,28 @@ pub enum ModelError {
         expected: String,
         /// Of the bytes that are there.
         got: String,
+    },
+    /// The file is not the one it was.
+    #[error(
+        "{path}: has changed since it was pulled: expected BLAKE3 {expected}, got {got}; pull the model again"
+    )]
+    Changed {
+        /// Which.
+        path: PathBuf,
+        /// Recorded.
+        expected: String,
+        /// Of the bytes that are there.
+        got: String,
+    },
+    /// The name stands for another model.
+    #[error(
+        "model {name} is installed with the id {id}; choose another name with --name, or run: peerproof models rm {name}"
+    )]
+    Taken {
+        /// The name.
+        name: String,
+        /// The id of what has it.
+        id: String,
     },
     /// The file is shorter or longer than announced.
     #[error("{what}: expected {expected} bytes, got {got}; run the command again to continue")]
@@ -322,7 +347,7 @@ impl Store {
             && here.name == name
             && hash_file(&here.path, watch)? == expected
         {
-            return self.record(&here.path, &name, expected, source);
+            return self.record(&here.path, &name, expected, source.describe());
         }
         fs::create_dir_all(&self.dir).map_err(|source| self.io(source))?;
         let _claim = Claim::take(&self.dir, &name)?;
@@ -341,7 +366,64 @@ impl Store {
         check_header(&part, source)?;
         let path = self.dir.join(format!("{name}.gguf"));
         fs::rename(&part, &path).map_err(|source| ModelError::Io { path: part, source })?;
+        self.record(&path, &name, id, source.describe())
+    }
+
+    /// What is here of a model that was begun in pieces.
+    ///
+    /// # Errors
+    /// Another process has it, or its files can't be read.
+    pub fn partial(&self, id: ModelId) -> Result<Option<Partial>, ModelError> {
+        Partial::open(&self.dir, id)
+    }
+
+    /// Begins a model in pieces, or goes on; the length must be proven.
+    ///
+    /// # Errors
+    /// Another process has it, or its files can't be written.
+    pub fn begin(&self, id: ModelId, length: u64) -> Result<Partial, ModelError> {
+        Partial::create(&self.dir, id, length)
+    }
+
+    /// Installs a model whose groups are all here.
+    ///
+    /// # Errors
+    /// The name stands for another model, the bytes are not the model's or no GGUF file; what
+    /// was fetched is kept.
+    pub fn adopt(
+        &self,
+        partial: Partial,
+        name: &str,
+        source: String,
+        watch: Watch<'_>,
+    ) -> Result<Installed, ModelError> {
+        let name = checked_name(name.to_owned())?;
+        let id = partial.id();
+        self.check_free(&name, id)?;
+        let _claim = Claim::take(&self.dir, &name)?;
+        let path = self.dir.join(format!("{name}.gguf"));
+        let header = |file: &Path| {
+            Gguf::open(file).map(drop).map_err(|error| ModelError::Gguf {
+                path: file.to_owned(),
+                message: error.to_string(),
+            })
+        };
+        partial.finish(&path, header, watch)?;
         self.record(&path, &name, id, source)
+    }
+
+    /// Whether a model may get a name: nobody has it, or the same model.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn check_free(&self, name: &str, id: ModelId) -> Result<(), ModelError> {
+        let name = checked_name(name.to_owned())?;
+        match self.list()?.into_iter().find(|model| model.name == name) {
+            Some(other) if other.id != id.to_string() => {
+                Err(ModelError::Taken { name, id: other.id })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Hashes the file again and compares it with the id recorded at its pull.
@@ -371,6 +453,7 @@ impl Store {
         fs::remove_file(&model.path)
             .map_err(|source| ModelError::Io { path: model.path.clone(), source })?;
         let _ = fs::remove_file(model.path.with_extension("json"));
+        let _ = fs::remove_file(tree::path_of(&model.path));
         Ok(model)
     }
 
@@ -396,14 +479,14 @@ impl Store {
         path: &Path,
         name: &str,
         id: ModelId,
-        source: &Source,
+        source: String,
     ) -> Result<Installed, ModelError> {
         let io = |source| ModelError::Io { path: path.to_owned(), source };
         let installed = Installed {
             name: name.to_owned(),
             id: id.to_string(),
             bytes: fs::metadata(path).map_err(io)?.len(),
-            source: source.describe(),
+            source,
             path: path.to_owned(),
         };
         let json = serde_json::to_vec_pretty(&installed).map_err(|e| io(e.into()))?;

@@ -9,7 +9,8 @@
 //! down in the opposite one.
 //!
 //! The state machines are in `peerproof-job`, the checks in `peerproof-proof`;
-//! here are the tasks around them: `serving`, `judging`, `asking`.
+//! here are the tasks around them: `serving`, `judging`, `asking`. `sharing` and
+//! `fetching` move model files.
 
 mod announcing;
 mod archive;
@@ -17,12 +18,15 @@ mod asking;
 mod auditing;
 mod clock;
 mod directory;
+mod fetching;
 mod handle;
 mod holdings;
 mod judging;
 mod ledger;
+mod pace;
 mod roles;
 mod serving;
+mod sharing;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -40,7 +44,7 @@ use tokio::task::JoinHandle;
 use crate::client::{AskError, HeldModel, NodeStatus, ServedModel};
 use crate::config::Config;
 use crate::home::{Home, HomeError, session_key};
-use crate::models::{Installed, KNOWN};
+use crate::models::{Installed, KNOWN, Store};
 use crate::store::{LogWriter, StoreError, WitnessStore};
 use archive::Archive;
 use clock::Clock;
@@ -49,6 +53,7 @@ use holdings::Holdings;
 use ledger::Ledger;
 use roles::{Models, Opening};
 
+pub use fetching::FetchWatch;
 pub use handle::Client;
 
 /// Why a node does not start.
@@ -165,6 +170,7 @@ pub(crate) struct Inner {
     public_net: Option<Handle>,
     directory: Directory,
     holdings: Arc<Holdings>,
+    fetcher: fetching::Fetcher,
     audits: auditing::Audits,
     ledger: Arc<Ledger>,
     archive: Arc<Archive>,
@@ -236,8 +242,12 @@ impl Node {
             tasks.extend(start.roles(&public, &models, &replays).await?);
             public_net = Some(public);
         }
+        let store = Store::new(settings.home.models(), &settings.config.models.hub);
+        let fetcher =
+            fetching::Fetcher::new(net.clone(), directory.clone(), Arc::clone(&ledger), store);
         let inner = Arc::new(Inner {
             clock,
+            fetcher,
             net: net.clone(),
             audits: auditing::Audits {
                 replays,

@@ -11,6 +11,7 @@ use super::ModelError;
 use crate::lock::LockedFile;
 
 /// The right to make the files of one name.
+#[derive(Debug)]
 pub(super) struct Claim {
     path: PathBuf,
     /// Holds the lock until the file is deleted.

@@ -1,6 +1,7 @@
 //! The handle that programs ask a running node with.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,8 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::archive::Asker;
 use super::directory::{Known, Wanted};
+use super::fetching::FetchWatch;
 use super::{Inner, asking};
 use crate::client::{Answer, AskError, Counters, JobSpec, NodeStatus, PeerStatus, ServedModel};
+use crate::fetch::{FetchError, PullSpec, Pulled};
 use crate::log::{Declined, Piece, Unreadable};
 
 /// A handle to ask with. Cheap to clone.
@@ -133,6 +136,40 @@ impl Client {
         let mut found = self.inner.directory.search(Wanted::Served(id), deadline, true);
         while found.recv().await.is_some() {}
         Ok(id.to_string())
+    }
+
+    /// Makes an installed model of what peers hold of it. Stopped by `watch`, or by an error,
+    /// it keeps what came, and the next pull goes on from there.
+    ///
+    /// # Errors
+    /// Nobody has it, everybody who has it was given up, or the disk is in the way.
+    pub async fn pull(&self, spec: &PullSpec, watch: FetchWatch<'_>) -> Result<Pulled, FetchError> {
+        let (id, _) = self.inner.resolve(&spec.model).await?;
+        self.inner.fetcher.pull(id, spec, watch).await
+    }
+
+    /// Verified bytes of a model's file, by its id or name: of the installed file if there is
+    /// one; else what is missing comes from peers, and is kept for the next time.
+    ///
+    /// # Errors
+    /// As [`Client::pull`]; or a range is empty or behind the file's end.
+    pub async fn ranges(
+        &self,
+        model: &str,
+        ranges: &[Range<u64>],
+        watch: FetchWatch<'_>,
+    ) -> Result<Vec<Vec<u8>>, FetchError> {
+        let (id, _) = self.inner.resolve(model).await?;
+        self.inner.fetcher.read(id, ranges, watch).await
+    }
+
+    /// How many bytes of a model's file are here and how many it has; `None` if none are here.
+    ///
+    /// # Errors
+    /// Another process has the file in the making, or it can't be read.
+    pub async fn held(&self, model: &str) -> Result<Option<(u64, u64)>, FetchError> {
+        let (id, _) = self.inner.resolve(model).await?;
+        self.inner.fetcher.held(id).await
     }
 
     /// What is known about this node's connection to the network.

@@ -9,14 +9,14 @@ use peerproof_job::auditor::{self, Bench};
 use peerproof_job::provider::{self, Desk, Served};
 use peerproof_net::{FrameLimits, Handle};
 use peerproof_wire::evidence::LogEntry;
-use peerproof_wire::{AUDIT_PROTOCOL, JOB_PROTOCOL, ModelId};
+use peerproof_wire::{AUDIT_PROTOCOL, JOB_PROTOCOL, ModelId, RANGE_PROTOCOL};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::clock::Clock;
 use super::holdings::{Held, Holdings, Terms};
 use super::ledger::Ledger;
-use super::{NodeError, Settings, announcing, auditing, judging, serving, threads};
+use super::{NodeError, Settings, announcing, auditing, judging, serving, sharing, threads};
 use crate::config::Config;
 use crate::home::random_seed;
 use crate::store::LogWriter;
@@ -93,6 +93,9 @@ impl Opening<'_> {
         if !models.audit.is_empty() {
             tasks.push(self.auditor(net, models, replays)?);
         }
+        if self.settings.config.share.enabled {
+            tasks.push(self.sharer(net, models)?);
+        }
         let card = announcing::Card::new(self.key, self.clock, self.load, self.settings, models)?;
         for key in card.keys() {
             net.provide(key).await?;
@@ -128,6 +131,14 @@ impl Opening<'_> {
         let limits = FrameLimits { read_timeout: serving::READ_TIMEOUT, ..FrameLimits::default() };
         let incoming = net.accept(JOB_PROTOCOL, limits)?;
         Ok(tokio::spawn(serving::run(shop, desk, incoming, self.stopped.clone())))
+    }
+
+    fn sharer(&self, net: &Handle, models: &Models) -> Result<JoinHandle<()>, NodeError> {
+        let announced = models.serve.iter().chain(&models.audit).cloned();
+        let library = sharing::Library::new(announced, &self.settings.config.share);
+        let limits = FrameLimits { read_timeout: sharing::READ_TIMEOUT, ..FrameLimits::default() };
+        let incoming = net.accept(RANGE_PROTOCOL, limits)?;
+        Ok(tokio::spawn(sharing::run(library, incoming, self.stopped.clone())))
     }
 
     fn auditor(
