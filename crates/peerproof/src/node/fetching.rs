@@ -42,9 +42,11 @@ pub type FetchWatch<'a> = &'a mut (dyn FnMut(Progress) -> ControlFlow<()> + Send
 const MAX_SOURCES: usize = 8;
 /// One search of the network.
 const SEARCH: Duration = Duration::from_secs(3);
-/// Between two searches while somebody sends.
+/// A search that found somebody ends when nobody else was found for so long.
+const SETTLE: Duration = Duration::from_millis(1_000);
+/// Longest pause between two searches while somebody sends.
 const SEARCH_AGAIN: Duration = Duration::from_secs(10);
-/// Between two searches while nobody does.
+/// The first such pause, and every one while nobody sends.
 const SEARCH_SOON: Duration = Duration::from_secs(1);
 /// Searches in a row that may bring nothing before a fetch ends.
 const MAX_FRUITLESS: u32 = 3;
@@ -52,6 +54,8 @@ const MAX_FRUITLESS: u32 = 3;
 const MAX_ATTEMPTS: u32 = 3;
 /// How often whoever watches is told.
 const TICK: Duration = Duration::from_millis(100);
+/// How long others may go on to use a file that is complete.
+const ADOPT: Duration = Duration::from_secs(5);
 /// Events of sources that wait.
 const EVENTS: usize = 64;
 
@@ -329,14 +333,14 @@ impl Fetcher {
         let mut active: HashSet<PeerId> = HashSet::new();
         let mut found = self.search(id);
         let mut again: Option<tokio::time::Instant> = None;
-        let mut fruitless = 0;
+        let (mut fruitless, mut pause) = (0, SEARCH_SOON);
         let mut tick = tokio::time::interval(TICK);
         while !(fetch.queue.is_done() && active.is_empty()) {
             tokio::select! {
                 next = found.recv(), if again.is_none() && active.len() < MAX_SOURCES => {
                     let Some(source) = next else {
-                        let pause = if active.is_empty() { SEARCH_SOON } else { SEARCH_AGAIN };
                         again = Some(tokio::time::Instant::now() + pause);
+                        pause = (pause * 2).min(SEARCH_AGAIN);
                         continue;
                     };
                     if book.may_try(&source.peer) && self.suits(&source, length, book)
@@ -374,6 +378,8 @@ impl Fetcher {
                 }
             }
         }
+        // Nobody else uses the file from here on.
+        while tasks.join_next().await.is_some() {}
         tell(watch, Stage::Fetching, fetch.partial.have_bytes(), Some(length))
     }
 
@@ -424,22 +430,36 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Those who announce the model, as they are found.
+    /// Those who announce the model, as they are found; once somebody is, the others must
+    /// follow soon.
     fn search(&self, id: ModelId) -> mpsc::Receiver<Found> {
         let (sink, sources) = mpsc::channel(EVENTS);
-        for wanted in [Wanted::Served(id), Wanted::Audited(id)] {
-            let mut found = self.directory.search(wanted, SEARCH, true);
-            let sink = sink.clone();
-            tokio::spawn(async move {
-                while let Some((peer, known)) = found.recv().await {
-                    if let Some(source) = announced(peer, &known.announcement, id)
-                        && sink.send(source).await.is_err()
-                    {
-                        return;
+        let search = |wanted| self.directory.search(wanted, SEARCH, true);
+        let (mut served, mut audited) = (search(Wanted::Served(id)), search(Wanted::Audited(id)));
+        tokio::spawn(async move {
+            let mut settled = None;
+            let (mut more, mut more_audited) = (true, true);
+            while more || more_audited {
+                let found = tokio::select! {
+                    found = served.recv(), if more => {
+                        more = found.is_some();
+                        found
                     }
+                    found = audited.recv(), if more_audited => {
+                        more_audited = found.is_some();
+                        found
+                    }
+                    () = super::sleep_until(settled) => return,
+                };
+                let Some((peer, known)) = found else { continue };
+                settled = Some(tokio::time::Instant::now() + SETTLE);
+                if let Some(source) = announced(peer, &known.announcement, id)
+                    && sink.send(source).await.is_err()
+                {
+                    return;
                 }
-            });
-        }
+            }
+        });
         sources
     }
 
@@ -460,6 +480,11 @@ impl Fetcher {
         watch: FetchWatch<'_>,
     ) -> Result<Installed, FetchError> {
         self.open.lock().await.remove(&partial.id());
+        let since = Instant::now();
+        // A slow source's last piece may be being written, or another fetch reads a range.
+        while Arc::strong_count(&partial) > 1 && since.elapsed() < ADOPT {
+            tokio::time::sleep(TICK).await;
+        }
         let busy = || ModelError::Busy { name: name.clone() };
         let partial = Arc::try_unwrap(partial).map_err(|_| busy())?;
         let (store, name) = (self.store.clone(), name.clone());

@@ -144,7 +144,11 @@ impl Client {
     /// # Errors
     /// Nobody has it, everybody who has it was given up, or the disk is in the way.
     pub async fn pull(&self, spec: &PullSpec, watch: FetchWatch<'_>) -> Result<Pulled, FetchError> {
-        let (id, _) = self.inner.resolve(&spec.model).await?;
+        // A node that has just started hears of some peers only while it searches.
+        let (id, _) = match self.inner.resolve(&spec.model).await {
+            Err(AskError::UnknownModel { .. }) => self.inner.resolve(&spec.model).await?,
+            resolved => resolved?,
+        };
         self.inner.fetcher.pull(id, spec, watch).await
     }
 

@@ -69,14 +69,22 @@ pub(super) async fn run(fetch: Arc<Fetch>, peer: PeerId) {
         streams.spawn(pull(Arc::clone(&fetch), peer));
     }
     let mut ended = None;
-    while let Some(stream) = streams.join_next().await {
-        if let Ok(Err(trouble)) = stream {
-            ended = Some(trouble);
-            // What one stream has met, the others meet too.
-            break;
+    loop {
+        tokio::select! {
+            stream = streams.join_next() => match stream {
+                Some(Ok(Err(trouble))) => {
+                    // What one stream has met, the others meet too.
+                    ended = Some(trouble);
+                    break;
+                }
+                Some(_) => {}
+                None => break,
+            },
+            // Whoever is slow need not be waited for.
+            () = fetch.queue.ended() => break,
         }
     }
-    drop(streams);
+    streams.shutdown().await;
     let _ = fetch.events.send(Event::Ended(peer, ended)).await;
 }
 
@@ -103,17 +111,14 @@ async fn pull_on_one_stream(
     peer: PeerId,
     setbacks: &mut u32,
 ) -> Result<(), Trouble> {
-    let mut stream: Option<FrameStream> = None;
+    // Nobody waits for a piece while a connection is made.
+    let mut stream = open(&fetch.net, peer).await?;
     while let Some(piece) = fetch.queue.next().await {
         let range = piece.range.clone();
         fetch.pace.take(range.end - range.start).await;
-        let stream = match &mut stream {
-            Some(stream) => stream,
-            None => stream.insert(open(&fetch.net, peer).await?),
-        };
         let length = range.end - range.start;
         let request = RangeRequest { model_id: fetch.partial.id(), start: range.start, length };
-        let slice = exchange(stream, &request).await?;
+        let slice = exchange(&mut stream, &request).await?;
         check_length(fetch.partial.length(), &slice)?;
         let partial = Arc::clone(&fetch.partial);
         let slice = Slice { bytes: slice.bytes, hashes: slice.hashes };
