@@ -4,6 +4,8 @@
 //! is enough for whoever only moves it; one test has a real provider with the
 //! real model. Everything is on 127.0.0.1.
 
+#![allow(clippy::single_range_in_vec_init, reason = "a list of one range is meant")]
+
 mod support;
 
 use std::ops::{ControlFlow, Range};

@@ -1,3 +1,6 @@
+//! Partial files that are filled, killed, damaged and full.
+#![allow(clippy::single_range_in_vec_init, reason = "a list of one range is meant")]
+
 use std::ops::ControlFlow;
 
 use peerproof_proof::ranges::open_bytes;
