@@ -87,6 +87,10 @@ fn check_package(name: &str, row: &Row, package: &Value) -> Result<Vec<String>> 
         if dependency["kind"] == "dev" {
             continue;
         }
+        let mut features = dependency["features"].as_array().into_iter().flatten();
+        if features.any(|feature| feature == "planted-bugs") {
+            faults.push(format!("{name} enables planted bugs of {full} outside its tests"));
+        }
         if dependency["path"].is_string() {
             if !row.imports.contains(short(full)) {
                 faults.push(format!(
@@ -143,6 +147,18 @@ mod tests {
         let edge = json!([{ "name": "tokio", "kind": null }]);
         assert_eq!(faults("peerproof-log", edge), ["log is pure and may not depend on tokio"]);
         assert_eq!(faults("peerproof-stray", json!([])).len(), 1);
+    }
+
+    #[test]
+    fn planted_bugs_stay_in_tests() {
+        let edge = |kind: Value| {
+            json!([{
+                "name": "peerproof-identity", "kind": kind, "path": "x",
+                "features": ["planted-bugs"],
+            }])
+        };
+        assert_eq!(faults("peerproof-log", edge(Value::Null)).len(), 1);
+        assert!(faults("peerproof-log", edge(json!("dev"))).is_empty());
     }
 
     #[test]

@@ -17,6 +17,10 @@
 pub mod auditor;
 mod entropy;
 pub mod limits;
+#[cfg(all(feature = "planted-bugs", debug_assertions))]
+pub mod planted;
+#[cfg(not(all(feature = "planted-bugs", debug_assertions)))]
+mod planted;
 pub mod provider;
 pub mod reputation;
 pub mod router;

@@ -42,6 +42,10 @@ pub mod limits;
 pub mod log;
 pub mod memory;
 pub mod note;
+#[cfg(all(feature = "planted-bugs", debug_assertions))]
+pub mod planted;
+#[cfg(not(all(feature = "planted-bugs", debug_assertions)))]
+mod planted;
 pub mod reader;
 pub mod record;
 pub mod storage;

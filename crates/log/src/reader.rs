@@ -10,6 +10,7 @@ use peerproof_identity::PublicKey;
 use crate::checkpoint::{SignedCheckpoint, origin};
 use crate::damage::{Damage, DamageKind};
 use crate::error::{LogError, ProofError};
+use crate::planted::planted;
 use crate::record::{self, chain_start, record_bytes};
 use crate::storage::{Segment, Storage, StorageError};
 use crate::tiles::{Resource, bundle};
@@ -139,7 +140,8 @@ impl<S: Storage> Reader<S> {
     /// # Errors
     /// [`ProofError`] if there is no such entry or size.
     pub fn inclusion(&self, index: u64, size: u64) -> Result<Vec<Hash>, ProofError> {
-        self.tree.inclusion(index, size)
+        let other = u64::from(planted("a path of another entry") && index > 0);
+        self.tree.inclusion(index - other, size)
     }
 
     /// The proof that the first `from` entries are the beginning of the first `to`.

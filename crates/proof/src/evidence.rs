@@ -14,6 +14,7 @@ use peerproof_wire::{
 use crate::audit::{self, AuditError, Findings};
 use crate::challenge::{self, ChallengeError};
 use crate::execute::Execute;
+use crate::planted::planted;
 use crate::receipt::{self, BindingError};
 use crate::verdict::{self, VerdictError};
 
@@ -227,6 +228,9 @@ fn recompute_wrong_answer<E: Execute>(
         Openings { openings: wrong.opening.iter().cloned().collect(), leaf_hashes: Vec::new() };
     let proven = match recomputation.compare(receipt, Some(&openings)) {
         Some(mismatch) => Some(Proven::WrongAnswer(mismatch)),
+        None if planted("accusations are believed unseen") => {
+            Some(Proven::WrongAnswer(wrong.mismatch.clone()))
+        }
         None => finding.proven,
     };
     if proven.is_none() {

@@ -19,6 +19,10 @@ pub mod evidence;
 pub mod execute;
 mod hash;
 pub mod lottery;
+#[cfg(all(feature = "planted-bugs", debug_assertions))]
+pub mod planted;
+#[cfg(not(all(feature = "planted-bugs", debug_assertions)))]
+mod planted;
 pub mod ranges;
 pub mod receipt;
 pub mod seed;

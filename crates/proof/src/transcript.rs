@@ -24,6 +24,7 @@ pub use tree::{PathError, Tree, verify_path};
 
 use crate::execute::{DrawnStep, Step};
 use crate::hash::Tagged;
+use crate::planted::planted;
 
 /// A running commitment is due after this many tokens of the answer.
 pub const COMMIT_EVERY: u32 = 32;
@@ -67,6 +68,8 @@ pub fn logits_digest(key: &Digest, logits: &[i32]) -> Digest {
 /// The tag and the length go into a key of their own, so that the integers
 /// start on a chunk boundary and hash at full width.
 fn integers_digest(key: &Digest, tag: &str, values: &[i32]) -> Digest {
+    let none = Digest::from_bytes([0; 32]);
+    let key = if planted("digests without the offer") { &none } else { key };
     let subkey = Tagged::keyed(key.as_bytes(), tag).u64(values.len() as u64).finish();
     hash_integers(&subkey, values)
 }

@@ -12,6 +12,7 @@ use peerproof_wire::{Case, Digest, Offer, Outcome, Receipt, Signed, Verdict, Vrf
 
 use crate::audit::{Findings, Recomputation};
 use crate::lottery::{Rate, Ticket};
+use crate::planted::planted;
 
 /// What is wrong with a verdict. The auditor is at fault, unless said otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -124,6 +125,9 @@ pub fn verify(
     }
     if verdict.key() == receipt.key() {
         return Err(VerdictError::OwnReceipt { got: verdict.key() });
+    }
+    if planted("a verdict on another receipt will do") {
+        return Ok(());
     }
     about("receipt id", receipt.id(), verdict.receipt_id)?;
     about("offer id", offer.id(), verdict.offer_id)?;

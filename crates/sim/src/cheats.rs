@@ -1,6 +1,6 @@
 //! The cheat suite: each liar in worlds of its own, and how often it got away.
 
-use crate::check::{self};
+use crate::check::{self, Violation};
 use crate::conduct::{AuditorLie, Conduct, Consequence, ProviderLie};
 use crate::scenario::{Scenario, conducts, name_of};
 use crate::trace::Words;
@@ -59,8 +59,7 @@ pub fn measure(conduct: Conduct, trials: u64) -> CheatRow {
             .filter(|violation| {
                 matches!(
                     violation,
-                    check::Violation::HonestBarred { .. }
-                        | check::Violation::FalseAccusation { .. }
+                    Violation::HonestBarred { .. } | Violation::FalseAccusation { .. }
                 )
             })
             .count() as u64;
@@ -78,6 +77,15 @@ pub fn measure(conduct: Conduct, trials: u64) -> CheatRow {
         *cost = cost.checked_div(jobs).unwrap_or(0);
     }
     row
+}
+
+/// Whether a world's only liar got away with it.
+pub(crate) fn got_away(world: &World) -> Option<Violation> {
+    let scenario = &world.context.scenario;
+    let conduct = scenario.nodes.last().map(|node| node.conduct).unwrap_or_default();
+    let alone = scenario.name.starts_with("cheat:");
+    (alone && caught(world, conduct) == Some(false))
+        .then(|| Violation::GotAway { cheat: name_of(conduct) })
 }
 
 /// Whether the cheat came to what it must; `None` if it was not committed.

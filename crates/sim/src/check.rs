@@ -205,6 +205,32 @@ pub enum Violation {
         /// Who checked.
         by: usize,
     },
+    /// A cheat that a world was made for did not come to what it must.
+    GotAway {
+        /// The cheat.
+        cheat: &'static str,
+    },
+    /// An honest router asks an honest auditor no more.
+    HonestDistrusted {
+        /// Whose.
+        by: usize,
+        /// Whom.
+        auditor: usize,
+    },
+    /// A verdict was taken for one on another receipt.
+    OtherVerdict {
+        /// By whom.
+        by: usize,
+        /// Whose verdict.
+        auditor: usize,
+    },
+    /// A router opened a stream to a provider it bars.
+    AskedBarred {
+        /// The router.
+        router: usize,
+        /// The provider.
+        provider: usize,
+    },
     /// The records of a node are not those that its log gives.
     Record {
         /// Whose.
@@ -425,6 +451,7 @@ fn nobody_lies(world: &World) -> bool {
 fn is_calm(world: &World) -> bool {
     let faults = &world.context.scenario.faults;
     faults.crashes == 0
+        && faults.power_cuts == 0
         && faults.partitions == 0
         && world.context.scenario.weather == crate::net::Weather::CALM
 }
@@ -440,6 +467,11 @@ fn verify_bars(world: &World) -> Vec<Violation> {
             if world.nodes[barred].conduct.is_honest() {
                 found.push(Violation::HonestBarred { by: node.index, barred });
             }
+        }
+    }
+    for (by, auditor) in &world.context.facts.distrusted {
+        if world.nodes[*auditor].conduct.is_honest() {
+            found.push(Violation::HonestDistrusted { by: *by, auditor: *auditor });
         }
     }
     for liar in world.context.facts.convictions.keys() {

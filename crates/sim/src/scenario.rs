@@ -70,6 +70,8 @@ pub struct NodePlan {
 pub struct Faults {
     /// Deaths of nodes, half of them in the middle of a write.
     pub crashes: u32,
+    /// Power cuts of nodes, each in the middle of a write.
+    pub power_cuts: u32,
     /// Times at which a part of the nodes is cut off.
     pub partitions: u32,
     /// After this nothing breaks any more.
@@ -90,7 +92,7 @@ pub struct Scenario {
 }
 
 /// The scenarios that a name stands for.
-pub const NAMES: [&str; 4] = ["calm", "storm", "liars", "soup"];
+pub const NAMES: [&str; 5] = ["calm", "storm", "cuts", "liars", "soup"];
 
 impl Scenario {
     /// The scenario of this name, as the seed fills it in; `None` for a name that is none.
@@ -103,6 +105,10 @@ impl Scenario {
         let scenario = match name {
             "calm" => Self::mixed("calm", &mut random, 0, Weather::CALM, Faults::default()),
             "storm" => Self::mixed("storm", &mut random, 0, rough, faults()),
+            "cuts" => {
+                let faults = Faults { power_cuts: 20, until_ms: 20_000, ..Faults::default() };
+                Self::mixed("cuts", &mut random, 0, Weather::CALM, faults)
+            }
             "liars" => Self::mixed("liars", &mut random, 3, Weather::CALM, Faults::default()),
             "soup" => Self::mixed("soup", &mut random, 3, rough, faults()),
             _ => {
@@ -207,7 +213,7 @@ fn storm(random: &mut Random) -> Weather {
 }
 
 fn faults() -> Faults {
-    Faults { crashes: 4, partitions: 2, until_ms: 20_000 }
+    Faults { crashes: 4, partitions: 2, until_ms: 20_000, ..Faults::default() }
 }
 
 fn random_job(random: &mut Random, at_ms: u64) -> JobPlan {

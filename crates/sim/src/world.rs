@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use peerproof_identity::PeerId;
 use peerproof_job::{provider, router};
 
+use crate::cheats;
 use crate::check::{self, Violation};
 use crate::facts::Facts;
 use crate::net::{Arrival, End, Net, Piece, Protocol, StreamNo, Weather};
@@ -207,6 +208,7 @@ pub struct Figures {
 pub fn run(scenario: &Scenario, seed: u64, words: Words) -> Run {
     let (world, mut violations) = World::play(scenario, seed, words);
     violations.extend(check::verify(&world));
+    violations.extend(cheats::got_away(&world));
     let mut figures = world.context.facts.figures();
     figures.events = world.context.trace.events();
     figures.resets = world.context.net.resets;
@@ -272,6 +274,13 @@ impl World {
             let crash = Fault::Crash { node, power_cut: !random.one_in(3), fuse };
             self.context.at(at, Event::Fault(crash));
             self.context.at(at + down_ms, Event::Fault(Fault::Restart { node }));
+        }
+        for _ in 0..faults.power_cuts {
+            let node = random.below(count) as usize;
+            let at = random.below(faults.until_ms);
+            let fuse = Some(random.below(6));
+            let crash = Fault::Crash { node, power_cut: true, fuse };
+            self.context.at(at, Event::Fault(crash));
         }
         for _ in 0..faults.partitions {
             let at = random.below(faults.until_ms);
@@ -365,8 +374,10 @@ impl World {
     fn fault(&mut self, fault: Fault) {
         self.context.trace.note(self.context.now, format_args!("{fault:?}"));
         match fault {
-            Fault::Crash { node, fuse: Some(operations), .. } if self.nodes[node].is_up() => {
-                self.nodes[node].light_fuse(operations);
+            Fault::Crash { node, fuse: Some(operations), .. } => {
+                if self.nodes[node].is_up() {
+                    self.nodes[node].light_fuse(operations);
+                }
             }
             Fault::Crash { node, power_cut, .. } => self.crash(node, power_cut, false),
             Fault::Restart { node } => self.restart(node),

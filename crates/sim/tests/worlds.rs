@@ -59,6 +59,11 @@ fn storms_lose_nothing_and_blame_nobody() {
 }
 
 #[test]
+fn power_cuts_in_the_middle_of_writes_lose_nothing() {
+    check_scenario("cuts");
+}
+
+#[test]
 fn liars_are_barred_and_nobody_else() {
     check_scenario("liars");
 }

@@ -6,6 +6,7 @@ use peerproof_wire::{Accepted, Failure, FailureCode, Offer, ProviderFrame, Signe
 use super::stream::{Job, State};
 use super::{Desk, Out, StreamId};
 use crate::limits::MIN_DEADLINE_MS;
+use crate::planted::planted;
 
 /// Shortest wait that is asked of a router.
 const MIN_RETRY_AFTER_MS: u64 = 100;
@@ -47,7 +48,7 @@ impl Desk {
     ) -> Result<(), Failure> {
         let peer = self.streams.get(&stream).map(|known| known.peer);
         let signer = offer.key().peer_id();
-        if peer != Some(signer) {
+        if peer != Some(signer) && !planted("an offer is answered for a stranger") {
             let message = format!("signed by {signer}, which is not this connection's key");
             return Err(Failure::new(FailureCode::BadOffer, message));
         }
@@ -56,7 +57,7 @@ impl Desk {
                 format!("{} tokens to resume, {} asked for", resume.len(), offer.max_tokens);
             return Err(Failure::new(FailureCode::BadOffer, message));
         }
-        if self.seen.contains(&offer.id()) {
+        if self.seen.contains(&offer.id()) && !planted("an offer is answered twice") {
             return Err(Failure::new(FailureCode::Replayed, "this offer was seen before"));
         }
         if !self.served.iter().any(|served| served.model_id == offer.model_id) {
@@ -80,7 +81,9 @@ impl Desk {
             ));
         }
         let jobs = self.streams.values().filter(|known| known.is_job());
-        if jobs.filter(|known| known.peer == signer).count() >= self.config.max_per_peer {
+        if jobs.filter(|known| known.peer == signer).count() >= self.config.max_per_peer
+            && !planted("one peer takes every place")
+        {
             return Err(self.busy("too many jobs of this peer"));
         }
         if self.jobs() >= self.config.max_running.saturating_add(self.config.max_queued) {

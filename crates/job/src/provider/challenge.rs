@@ -6,6 +6,7 @@ use peerproof_wire::{Challenge, Failure, FailureCode, Openings, ProviderFrame};
 use super::stream::State;
 use super::{Desk, LeavesQuestion, Out, StreamId};
 use crate::limits::{MAX_CHALLENGES_PER_RECEIPT, MAX_RUNNING_CHALLENGES};
+use crate::planted::planted;
 
 /// Advice to a router whose challenge has to wait.
 const RETRY_AFTER_MS: u64 = 1_000;
@@ -30,7 +31,9 @@ impl Desk {
             let message = format!("receipt {} is not kept here", challenge.receipt_id);
             return Err(Failure::new(FailureCode::UnknownReceipt, message));
         };
-        if client_nonce_hash(&challenge.client_nonce) != job.offer.client_nonce_hash {
+        if client_nonce_hash(&challenge.client_nonce) != job.offer.client_nonce_hash
+            && !planted("leaves are opened without the nonce")
+        {
             return Err(Failure::new(FailureCode::BadOffer, "the nonce is not the offer's"));
         }
         if let Some(position) =

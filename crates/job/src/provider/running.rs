@@ -12,6 +12,7 @@ use super::event::Step;
 use super::finished::FinishedJob;
 use super::stream::State;
 use super::{Desk, Ended, Out, StreamId};
+use crate::planted::planted;
 
 /// A receipt on its way into the log.
 #[derive(Debug)]
@@ -108,7 +109,9 @@ impl Desk {
                 writing.number, receipt.number
             ));
         }
-        self.book.advance(&receipt);
+        if !planted("a number is given twice") {
+            self.book.advance(&receipt);
+        }
         self.finished.insert(FinishedJob::new(writing.offer, receipt.clone(), writing.tokens));
         let Some(known) = self.streams.get_mut(&stream) else { return };
         known.state = State::Delivered;

@@ -5,6 +5,7 @@ use peerproof_wire::TokenLogprobs;
 
 use super::lane::Lane;
 use super::{Out, Segment};
+use crate::planted::planted;
 use crate::time::Millis;
 
 /// INVARIANT: grows only at its end, so no token is passed on twice or left out.
@@ -21,13 +22,15 @@ impl Answer {
     /// Grows to what `lane` has, which continues it. Returns what is new, to be passed on.
     pub(super) fn grow(&mut self, lane: &Lane, now: Millis) -> Out {
         let from = lane.candidate.peer;
-        let start = self.tokens.len() as u32;
+        let switched = self.segments.last().is_some_and(|last| last.provider != from);
+        let again = usize::from(switched && planted("a token is passed on twice"));
+        let start = self.tokens.len().saturating_sub(again) as u32;
         if self.segments.last().is_none_or(|last| last.provider != from) {
             self.segments.push(Segment { provider: from, start });
         }
         self.first_token_at.get_or_insert(now);
         let text = lane.text.as_deref().unwrap_or_default();
-        let tokens = lane.tokens.get(self.tokens.len()..).unwrap_or_default().to_vec();
+        let tokens = lane.tokens.get(start as usize..).unwrap_or_default().to_vec();
         let text = text.get(self.text.len()..).unwrap_or_default().to_owned();
         let logprobs = lane.logprobs.get(self.logprobs.len()..).unwrap_or_default().to_vec();
         self.tokens.extend_from_slice(&tokens);

@@ -13,6 +13,7 @@ use peerproof_wire::{
 use super::lane::Breach;
 use super::roster::Again;
 use super::{Audited, Blame, Broken, Checked, End, Half, Job, LaneId, Out, Reason};
+use crate::planted::planted;
 use crate::reputation::Fault;
 use crate::time::Millis;
 
@@ -77,6 +78,7 @@ impl Job {
         }
         match result {
             Ok(()) => self.on_half(id, Half::Log),
+            Err(_) if planted("any place in the log will do") => self.on_half(id, Half::Log),
             Err(detail) => self.on_false_receipt(id, Fault::LogProof, &detail),
         }
     }
@@ -226,6 +228,9 @@ impl Job {
         match audited {
             Audited::Passed { by } => self.succeed(id, Checked::Audited { by }),
             Audited::Unavailable(why) => self.settle_unaudited(id, Checked::NotAudited { why }),
+            Audited::Failed { by, .. } if planted("a failed audit passes") => {
+                self.succeed(id, Checked::Audited { by });
+            }
             Audited::Failed { .. } => {
                 let Some(peer) = self.lane(id).map(|lane| lane.candidate.peer) else { return };
                 let detail = self.convict(id, audited);
@@ -247,6 +252,9 @@ impl Job {
                     authors.first().map_or(Blame::Unknown, |author| Blame::Provider(*author));
                 authors.sort_unstable();
                 authors.dedup();
+                if planted("whoever disputes is blamed") {
+                    authors = vec![peer];
+                }
                 for author in authors {
                     let case = self.case(id);
                     self.observe(Fault::FalsePrefix, author, &detail, case);

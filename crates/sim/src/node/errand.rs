@@ -17,6 +17,7 @@ use peerproof_wire::{
     Offer, Outcome, Prompt, Receipt, Sampling, Signed, Verdict, WrongAnswer,
 };
 
+use crate::check::Violation;
 use crate::conduct::ProviderLie;
 use crate::net::{End, Piece, Protocol, StreamNo};
 use crate::toy::{MODEL, Toy};
@@ -186,6 +187,9 @@ impl Node {
         if held.is_err() {
             self.distrust(context, auditor, "a verdict on something else");
             return self.ask_next(context, id);
+        }
+        if signed.receipt_id != receipt.id() {
+            context.facts.violate(Violation::OtherVerdict { by: self.index, auditor });
         }
         let by = Auditor::Peer(peer);
         match (&signed.outcome, errand.against.is_empty()) {
