@@ -56,6 +56,8 @@ pub struct Output<'a> {
     pub state: &'a [i32],
     /// Digest of the residual rows that entered the layers.
     pub layers: Digest,
+    /// These rows, one after the other, where the pass that computed them gives the output.
+    pub entered: &'a [i32],
     /// One logit per token of the vocabulary at 2^-10, if asked for.
     pub logits: Option<&'a [i32]>,
 }
@@ -141,6 +143,8 @@ struct Outputs<'a> {
     scratch: &'a Scratch,
     width: usize,
     vocabulary: usize,
+    /// Length of the rows that entered all layers.
+    entered: usize,
     /// Each item's row of logits.
     rows: Vec<Option<usize>>,
 }
@@ -148,16 +152,18 @@ struct Outputs<'a> {
 impl<'a> Outputs<'a> {
     fn new(model: &Transformer, scratch: &'a Scratch, items: &[Item]) -> Self {
         let (width, vocabulary) = (model.shape().width, model.shape().vocabulary);
+        let entered = model.shape().layers * width;
         let mut next = 0..;
         let row = |item: &Item| if item.logits { next.next() } else { None };
-        Self { scratch, width, vocabulary, rows: items.iter().map(row).collect() }
+        Self { scratch, width, vocabulary, entered, rows: items.iter().map(row).collect() }
     }
 
     fn of(&self, at: usize) -> Output<'a> {
-        let Self { scratch, width, vocabulary, ref rows } = *self;
+        let Self { scratch, width, vocabulary, ref rows, .. } = *self;
         Output {
             state: &scratch.residual[at * width..][..width],
             layers: scratch.layers[at],
+            entered: &scratch.entered[at * self.entered..][..self.entered],
             logits: rows[at].map(|row| &scratch.logits[row * vocabulary..][..vocabulary]),
         }
     }
@@ -297,6 +303,36 @@ impl Runner {
         let model = Arc::clone(&self.model);
         self.place(kvs, items);
         self.embed(items);
+        self.run_layers(&model, kvs, items);
+        self.digest_layers(items.len());
+    }
+
+    /// Computes one layer at one position: the runner's model must be that layer
+    /// ([`Part::Layer`](crate::transformer::Part)), and `kv` hold its keys and values of
+    /// the positions before. Takes the row that enters it, gives the row that leaves it; its
+    /// keys and values are in `kv` then.
+    ///
+    /// # Errors
+    /// The cache is another model's or full; nothing has changed then.
+    ///
+    /// # Panics
+    /// `entering` has another length than the model's rows.
+    pub fn cell(&mut self, kv: &mut Kv, entering: &[i32]) -> Result<Vec<i32>, ForwardError> {
+        let items = [Item { sequence: 0, token: 0, logits: false }];
+        self.check(&[&mut *kv], &items)?;
+        kv.grow(kv.position() + 1);
+        let model = Arc::clone(&self.model);
+        let kvs = &mut [&mut *kv];
+        self.place(kvs, &items);
+        self.scratch.residual[..entering.len()].copy_from_slice(entering);
+        self.run_layers(&model, kvs, &items);
+        let leaving = self.scratch.residual[..model.shape().width].to_vec();
+        kv.advance(&leaving, Digest::from_bytes([0; 32]));
+        Ok(leaving)
+    }
+
+    /// Brings the residual rows through all layers.
+    fn run_layers(&mut self, model: &Transformer, kvs: &mut [&mut Kv], items: &[Item]) {
         for (at, layer) in model.layers.iter().enumerate() {
             self.enter(items.len(), at, &layer.attention_norm);
             self.project(items.len(), layer);
@@ -308,7 +344,6 @@ impl Runner {
             self.normalise(items.len(), &layer.feed_norm);
             self.feed(items.len(), layer);
         }
-        self.digest_layers(items.len());
     }
 
     /// Digests the keys and values of pages that have become full.

@@ -308,6 +308,18 @@ impl Gguf {
         self.source.release(start.saturating_sub(MAPPED_AROUND)..end.min(self.source.len()));
     }
 
+    /// Where a tensor's bytes lie in the file.
+    pub(crate) fn range_of(&self, tensor: &Tensor<'_>) -> Range<u64> {
+        let start = tensor.data.as_ptr().addr() - self.source.as_ptr().addr();
+        start as u64..(start + tensor.data.len()) as u64
+    }
+
+    /// Bytes before the first tensor's: all that keys and tensors' names and shapes take.
+    #[must_use]
+    pub fn header_bytes(&self) -> u64 {
+        self.data_start as u64
+    }
+
     fn resolve<'a>(&'a self, info: &'a Info) -> Tensor<'a> {
         let span = Span { start: self.data_start + info.offset as usize, len: info.bytes as usize };
         Tensor {

@@ -287,6 +287,34 @@ impl Kv {
         out.iter().flat_map(|value| value.to_le_bytes()).collect()
     }
 
+    /// Takes rows of keys and values of a model's only layer at the next positions,
+    /// as [`Self::kv_rows`] gives them; whole rows that fit.
+    pub(crate) fn extend(&mut self, rows: &[u8]) {
+        let Layout { heads, dims, .. } = self.layout;
+        let len = 2 * dims + 2;
+        let numbers: Vec<i16> =
+            rows.as_chunks().0.iter().map(|bytes| i16::from_le_bytes(*bytes)).collect();
+        for row in numbers.chunks_exact(heads * len) {
+            self.grow(self.position + 1);
+            let at = self.position % PAGE;
+            if let Slot::Own(page) = &mut self.slots[self.position / PAGE] {
+                let parts = page.rows.chunks_exact_mut(head_len(dims));
+                for (to, from) in parts.zip(row.chunks_exact(len)) {
+                    let (key, value) = from.split_at(dims + 1);
+                    scatter(to, at, dims, true, key);
+                    scatter(to, at, dims, false, value);
+                }
+            }
+            self.position += 1;
+        }
+    }
+
+    /// Leaves out the next positions, which nothing will read.
+    pub(crate) fn skip(&mut self, positions: usize) {
+        self.grow(self.position + positions);
+        self.position += positions;
+    }
+
     /// Root over the keys and values of the first `positions` positions.
     ///
     /// Every full page of them must be sealed, as a pass leaves it.
@@ -395,6 +423,16 @@ fn gather(from: &[i16], position: usize, dims: usize, key: bool, to: &mut [i16])
         *value = from[start + offset(dims, position, d)];
     }
     to[dims] = from[exponent];
+}
+
+/// Puts a position's key or value and its exponent into a head's part of a page.
+fn scatter(to: &mut [i16], position: usize, dims: usize, key: bool, from: &[i16]) {
+    let (start, exponent) = row_places(dims, position, key);
+    let offset = if key { key_offset } else { value_offset };
+    for (d, value) in from[..dims].iter().enumerate() {
+        to[start + offset(dims, position, d)] = *value;
+    }
+    to[exponent] = from[dims];
 }
 
 /// Where a head's keys or values begin in its part of a page, and where a

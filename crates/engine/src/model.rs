@@ -17,7 +17,7 @@ use crate::embed::Pooling;
 use crate::gguf::{GgmlType, Gguf, GgufError};
 use crate::template::{ChatMessage, ChatTemplate, TemplateError};
 use crate::tokenizer::{Special, Tokenizer, TokenizerError};
-use crate::transformer::{LoadOptions, Transformer};
+use crate::transformer::{LoadOptions, Part, Transformer};
 use crate::weights::LoadError;
 
 /// The architectures that can be served, as files name them.
@@ -190,9 +190,17 @@ impl Model {
     /// # Errors
     /// As [`Model::open`].
     pub fn from_gguf(file: &Gguf, options: &LoadOptions) -> Result<Arc<Self>, ModelError> {
+        Self::build(file, options, || file.id())
+    }
+
+    fn build(
+        file: &Gguf,
+        options: &LoadOptions,
+        id: impl FnOnce() -> [u8; 32] + Send,
+    ) -> Result<Arc<Self>, ModelError> {
         let architecture = architecture(file)?;
         let (id, text, transformer) = thread::scope(|scope| {
-            let id = scope.spawn(|| file.id());
+            let id = scope.spawn(id);
             let text = scope.spawn(|| text_side(file));
             let transformer = Transformer::load(file, options);
             (joined(id), joined(text), transformer)
@@ -213,6 +221,17 @@ impl Model {
             masking: OnceLock::new(),
             pooling: pooling(file, architecture)?,
         }))
+    }
+
+    /// Builds the part of a model that makes prompts, embeddings and logits, from a
+    /// file of which only that part need be there. `id` is taken on trust: whoever
+    /// puts such a file together has checked every stretch of it.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn ends(file: &Gguf, id: ModelId) -> Result<Arc<Self>, ModelError> {
+        let options = LoadOptions { part: Part::Ends, ..LoadOptions::default() };
+        Self::build(file, &options, || *id.as_bytes())
     }
 
     /// BLAKE3 of the file.

@@ -13,6 +13,8 @@ mod header;
 mod plan;
 mod rope;
 
+use std::ops::Range;
+
 use crate::architecture::{Activation, Architecture};
 use crate::arith::cap::Cap;
 use crate::arith::fixed;
@@ -32,12 +34,26 @@ pub struct LoadOptions {
     /// Compute the first so many layers only. What comes out is not the file's
     /// model any more, and any audit says so: it is what a cheat would do.
     pub only_layers: Option<usize>,
+    /// What of the model to load.
+    pub part: Part,
+}
+
+/// What of a model is loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// All of it.
+    #[default]
+    Whole,
+    /// One layer, for [`Runner::cell`](crate::forward::Runner::cell). Nothing else can be computed.
+    Layer(usize),
+    /// What makes embeddings and logits, without any layer.
+    Ends,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { threads, only_layers: None }
+        Self { threads, only_layers: None, part: Part::Whole }
     }
 }
 
@@ -135,9 +151,10 @@ impl Transformer {
     pub fn load(gguf: &Gguf, options: &LoadOptions) -> Result<Self, LoadError> {
         let keys = Keys::read(gguf)?;
         let Keys { shape, ropes, .. } = &keys;
-        let packed = pack_all(gguf, &keys.plan.pieces, options.threads)?;
-        let (embedding, output, mut layers) = keys.plan.layers(gguf, packed)?;
-        for (at, layer) in layers.iter_mut().enumerate() {
+        let packed = pack_all(gguf, keys.plan.pieces(options.part), options.threads)?;
+        let (embedding, output, mut layers) = keys.plan.layers(gguf, packed, options.part)?;
+        let first = if let Part::Layer(layer) = options.part { layer } else { 0 };
+        for (at, layer) in (first..).zip(&mut layers) {
             let local = |&(_, period): &(usize, usize)| period == 0 || at % period + 1 < period;
             layer.window = keys.windows.filter(local).map(|(length, _)| length);
             layer.rope = if layer.window.is_some() { ropes.len() - 1 } else { 0 };
@@ -161,13 +178,42 @@ impl Transformer {
         })
     }
 
+    /// The stretches of the file that loading a part reads, beside its header.
+    /// In the order of the file; neighbours are joined.
+    ///
+    /// # Errors
+    /// As [`Transformer::load`], as far as keys and shapes tell.
+    pub fn part_ranges(gguf: &Gguf, part: Part) -> Result<Vec<Range<u64>>, LoadError> {
+        let header = Header::read(gguf)?;
+        let plan = Plan::new(&header, &Shape::read(&header)?)?;
+        let tensors = gguf.tensors().filter(|tensor| plan.is_of(part, tensor.name));
+        let mut ranges: Vec<Range<u64>> = tensors.map(|tensor| gguf.range_of(&tensor)).collect();
+        ranges.sort_by_key(|range| range.start);
+        let mut joined: Vec<Range<u64>> = Vec::new();
+        for range in ranges {
+            match joined.last_mut().filter(|last| last.end == range.start) {
+                Some(last) => last.end = range.end,
+                None => joined.push(range),
+            }
+        }
+        Ok(joined)
+    }
+
+    /// The sizes of the model in a file, from its header alone.
+    ///
+    /// # Errors
+    /// As [`Transformer::load`], as far as keys tell.
+    pub fn shape_of(gguf: &Gguf) -> Result<Shape, LoadError> {
+        Shape::read(&Header::read(gguf)?)
+    }
+
     /// The memory a file's model would take, found without loading it.
     ///
     /// # Errors
     /// As [`Transformer::load`], as far as keys and shapes tell.
     pub fn estimate(gguf: &Gguf) -> Result<Footprint, LoadError> {
         let Keys { shape, plan, ropes, .. } = Keys::read(gguf)?;
-        let weights = packed_bytes(gguf, &plan.pieces)?;
+        let weights = packed_bytes(gguf, plan.pieces(Part::Whole))?;
         Ok(Footprint { weights, ..shape.footprint(ropes.len()) })
     }
 

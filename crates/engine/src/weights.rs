@@ -157,6 +157,12 @@ impl Matrix {
         Self { packing, rows, cols, exponent, arena: Arc::clone(arena), start, len: packed.bytes() }
     }
 
+    /// A matrix of nothing, where a part of a model leaves one out.
+    pub(crate) fn none() -> Result<Self, LoadError> {
+        let (packing, arena) = (Packing::Dense, Arena::seal(Arena::reserve(0)?)?);
+        Ok(Self { packing, rows: 0, cols: 0, exponent: 0, arena, start: 0, len: 0 })
+    }
+
     /// A matrix with memory of its own.
     pub(crate) fn pack(tensor: &Tensor<'_>, cols: usize, rows: usize) -> Result<Self, LoadError> {
         let packed = Packed::plan(tensor, cols, rows)?;

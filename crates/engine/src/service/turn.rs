@@ -236,7 +236,11 @@ impl Loop {
                 self.reused += PAGE as u64;
                 for position in at * PAGE..(at + 1) * PAGE {
                     let (state, layers) = (kv.state(position), kv.layers(position));
-                    run.take(tokenizer, position, &Output { state, layers, logits: None });
+                    run.take(
+                        tokenizer,
+                        position,
+                        &Output { state, layers, entered: &[], logits: None },
+                    );
                 }
                 run.flush();
             }

@@ -12,7 +12,7 @@ use crate::gguf::Gguf;
 use crate::weights::{LoadError, Matrix, Piece, Vector};
 
 use super::header::Header;
-use super::{Layer, Shape};
+use super::{Layer, Part, Shape};
 
 /// Matrices of a layer.
 const LAYER_MATRICES: usize = 7;
@@ -21,6 +21,7 @@ const ENDS: [&str; 3] = ["token_embd.weight", "output.weight", "output_norm.weig
 /// What frequencies are divided by: one tensor, or a pair of which one is used.
 const FREQUENCIES: [&str; 1] = ["rope_freqs.weight"];
 const LONG_FREQUENCIES: [&str; 2] = ["rope_factors_long.weight", "rope_factors_short.weight"];
+const ALL_FREQUENCIES: [&str; 3] = [FREQUENCIES[0], LONG_FREQUENCIES[0], LONG_FREQUENCIES[1]];
 
 /// Everything a file of this shape must hold.
 pub(super) struct Plan {
@@ -28,7 +29,7 @@ pub(super) struct Plan {
     shape: Shape,
     tied: bool,
     /// All matrices: embedding, head, then the layers'.
-    pub(super) pieces: Vec<Piece>,
+    pieces: Vec<Piece>,
 }
 
 impl Plan {
@@ -56,11 +57,36 @@ impl Plan {
         Ok(Self { family, shape: *shape, tied, pieces })
     }
 
-    /// Embedding, head where there is one, and layers, from the packed matrices.
+    /// The matrices of a part, in the order in which [`Plan::layers`] takes them.
+    pub(super) fn pieces(&self, part: Part) -> &[Piece] {
+        let ends = if self.tied { 1 } else { 2 };
+        match part {
+            Part::Whole => &self.pieces,
+            Part::Ends => &self.pieces[..ends],
+            // None for a layer that the model doesn't have.
+            Part::Layer(layer) => {
+                let mut layers = self.pieces[ends..].chunks(LAYER_MATRICES);
+                layers.nth(layer).unwrap_or_default()
+            }
+        }
+    }
+
+    /// Whether loading a part reads a tensor.
+    pub(super) fn is_of(&self, part: Part, name: &str) -> bool {
+        let frequencies = ALL_FREQUENCIES.contains(&name);
+        match part {
+            Part::Whole => true,
+            Part::Layer(layer) => name.starts_with(&format!("blk.{layer}.")) || frequencies,
+            Part::Ends => ENDS.contains(&name) || frequencies,
+        }
+    }
+
+    /// Embedding, head where there is one, and layers, from a part's packed matrices.
     pub(super) fn layers(
         &self,
         gguf: &Gguf,
         packed: Vec<Matrix>,
+        part: Part,
     ) -> Result<(Matrix, Option<Matrix>, Vec<Layer>), LoadError> {
         let mut packed = packed.into_iter();
         let mut next = || {
@@ -71,13 +97,14 @@ impl Plan {
                 got: "fewer matrices".to_owned(),
             })
         };
+        if let Part::Layer(layer) = part {
+            return Ok((Matrix::none()?, None, vec![self.layer(gguf, layer, &mut next)?]));
+        }
         let embedding = next()?;
         let output = if self.tied { None } else { Some(next()?) };
-        let mut layers = Vec::with_capacity(self.shape.layers);
-        for layer in 0..self.shape.layers {
-            layers.push(self.layer(gguf, layer, &mut next)?);
-        }
-        Ok((embedding, output, layers))
+        let count = if part == Part::Ends { 0 } else { self.shape.layers };
+        let layers = (0..count).map(|layer| self.layer(gguf, layer, &mut next));
+        Ok((embedding, output, layers.collect::<Result<_, _>>()?))
     }
 
     fn layer(
