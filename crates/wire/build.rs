@@ -2,13 +2,14 @@
 
 use std::error::Error;
 
-const SCHEMAS: [&str; 6] = [
+const SCHEMAS: [&str; 7] = [
     "statement.proto",
     "job.proto",
     "audit.proto",
     "announce.proto",
     "evidence.proto",
     "range.proto",
+    "cells.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -118,6 +118,13 @@ impl Draws {
         }
     }
 
+    /// Takes the first tokens of the answer, whose steps nobody asks for.
+    pub(crate) fn follow_answer(&mut self, answer: &[u32]) {
+        for (index, &token) in answer.iter().enumerate() {
+            self.read(index, token);
+        }
+    }
+
     fn follow(&mut self, token: u32) {
         if sample::has_penalties(&self.sampling) {
             self.history.push(token);

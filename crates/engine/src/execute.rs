@@ -17,7 +17,7 @@ use peerproof_wire::{Digest, ModelId, Offer};
 use crate::constraint::ConstraintError;
 use crate::draws::Draws;
 use crate::embed::Embedder;
-use crate::forward::{ForwardError, Item, Runner};
+use crate::forward::{ForwardError, Item, Output, Runner};
 use crate::kernels::KernelPath;
 use crate::kv::Kv;
 use crate::model::{Model, PromptError};
@@ -154,6 +154,51 @@ pub struct Until<'a> {
     stop: &'a AtomicBool,
 }
 
+/// Told each position and what came out there.
+pub(crate) type Watch<'a> = &'a mut dyn FnMut(u32, &Output<'_>);
+
+impl Until<'_> {
+    /// Replays prompt and answer; the cache comes back with the keys and values of all positions.
+    pub(crate) fn replay_watched(
+        &self,
+        offer: &Offer,
+        (key, seed): (&Digest, &Digest),
+        (prompt, answer): (&[u32], &[u32]),
+        watch: Watch<'_>,
+        on_step: &mut dyn FnMut(Step),
+    ) -> Result<Kv, ReplayError> {
+        let Replayer { model, runner } = self.replayer;
+        self.replayer.check_model(offer)?;
+        let read = answer.len().saturating_sub(1);
+        model.check_fit(prompt, read as u32)?;
+        let masks = model.masks(&offer.sampling)?;
+        let end = model.first_end();
+        let mut draws = Draws::new(*key, *seed, &offer.sampling, prompt, masks, end);
+        let tokens: Vec<u32> = prompt.iter().chain(&answer[..read]).copied().collect();
+        let item = |(position, &token): (usize, &u32)| Item {
+            sequence: 0,
+            token,
+            logits: position + 1 >= prompt.len(),
+        };
+        let items: Vec<Item> = tokens.iter().enumerate().map(item).collect();
+        // A panic elsewhere leaves only scratch memory behind, which every pass overwrites; whoever
+        // waits for the runner holds no cache.
+        let mut runner = runner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kv = Kv::new(model.transformer(), items.len());
+        for (at, batch) in items.chunks(BATCH).enumerate() {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(ReplayError::Stopped { read: at * BATCH, tokens: items.len() });
+            }
+            runner.forward(&mut [&mut kv], batch, &mut |index, output| {
+                let position = at * BATCH + index;
+                watch(position as u32, &output);
+                on_step(draws.step(position, tokens[position], &output));
+            })?;
+        }
+        Ok(kv)
+    }
+}
+
 impl Execute for Until<'_> {
     type Error = ReplayError;
 
@@ -182,34 +227,9 @@ impl Execute for Until<'_> {
         answer: &[u32],
         on_step: &mut dyn FnMut(Step),
     ) -> Result<Digest, ReplayError> {
-        let Replayer { model, runner } = self.replayer;
-        self.replayer.check_model(offer)?;
-        let read = answer.len().saturating_sub(1);
-        model.check_fit(prompt, read as u32)?;
-        let masks = model.masks(&offer.sampling)?;
-        let end = model.first_end();
-        let mut draws = Draws::new(*key, *seed, &offer.sampling, prompt, masks, end);
-        let tokens: Vec<u32> = prompt.iter().chain(&answer[..read]).copied().collect();
-        let item = |(position, &token): (usize, &u32)| Item {
-            sequence: 0,
-            token,
-            logits: position + 1 >= prompt.len(),
-        };
-        let items: Vec<Item> = tokens.iter().enumerate().map(item).collect();
-        // A panic elsewhere leaves only scratch memory behind, which every pass overwrites; whoever
-        // waits for the runner holds no cache.
-        let mut runner = runner.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut kv = Kv::new(model.transformer(), items.len());
-        for (at, batch) in items.chunks(BATCH).enumerate() {
-            if self.stop.load(Ordering::Relaxed) {
-                return Err(ReplayError::Stopped { read: at * BATCH, tokens: items.len() });
-            }
-            runner.forward(&mut [&mut kv], batch, &mut |index, output| {
-                let position = at * BATCH + index;
-                on_step(draws.step(position, tokens[position], &output));
-            })?;
-        }
-        Ok(kv.kv_root(items.len()))
+        let watch = &mut |_: u32, _: &Output<'_>| ();
+        let kv = self.replay_watched(offer, (key, seed), (prompt, answer), watch, on_step)?;
+        Ok(kv.kv_root(kv.position()))
     }
 
     fn embed(

@@ -331,6 +331,13 @@ impl Runner {
         Ok(leaving)
     }
 
+    /// The logits of one state, which must have the model's width.
+    pub(crate) fn head(&mut self, state: &[i32]) -> Vec<i32> {
+        self.scratch.residual[..state.len()].copy_from_slice(state);
+        self.make_logits(&[Item { sequence: 0, token: 0, logits: true }]);
+        self.scratch.logits[..self.model.shape().vocabulary].to_vec()
+    }
+
     /// Brings the residual rows through all layers.
     fn run_layers(&mut self, model: &Transformer, kvs: &mut [&mut Kv], items: &[Item]) {
         for (at, layer) in model.layers.iter().enumerate() {

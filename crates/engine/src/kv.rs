@@ -320,14 +320,17 @@ impl Kv {
     /// Every full page of them must be sealed, as a pass leaves it.
     #[must_use]
     pub fn kv_root(&self, positions: usize) -> Digest {
-        let (full, rest) = (positions / PAGE, positions % PAGE);
         let layer = |layer: usize| {
-            let sealed = self.slots[..full].iter().map(|slot| slot.page().kv[layer]);
-            let last = (rest > 0).then(|| self.kv_digest(full, layer, rest));
-            let pages: Vec<Digest> = sealed.chain(last).collect();
-            kv_layer(layer as u32, positions as u32, &pages)
+            kv_layer(layer as u32, positions as u32, &self.page_digests(layer, positions))
         };
         kv_root(&(0..self.layout.layers).map(layer).collect::<Vec<_>>())
+    }
+
+    /// Digests of the pages of one layer's keys and values at the first `positions` positions.
+    pub(crate) fn page_digests(&self, layer: usize, positions: usize) -> Vec<Digest> {
+        let (full, rest) = (positions / PAGE, positions % PAGE);
+        let sealed = self.slots[..full].iter().map(|slot| slot.page().kv[layer]);
+        sealed.chain((rest > 0).then(|| self.kv_digest(full, layer, rest))).collect()
     }
 
     /// Digest of the rows that entered the layers at a position that was written.

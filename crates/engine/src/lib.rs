@@ -48,6 +48,7 @@ mod pool;
 pub mod reference;
 pub mod sample;
 pub mod service;
+pub mod spot;
 pub mod stop;
 pub mod template;
 pub mod tokenizer;

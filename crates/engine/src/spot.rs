@@ -15,12 +15,12 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use peerproof_proof::cells::{Cell, Exposed, Exposure, KV_PAGE};
+use peerproof_proof::cells::{Exposed, Exposure, KV_PAGE, kv_layer};
 use peerproof_proof::{DrawnStep, Step, sampling_seed};
-use peerproof_wire::{Digest, ModelId, Offer, Signed};
+use peerproof_wire::{Cell, Digest, ModelId, Offer, Signed};
 
 use crate::draws::Draws;
 use crate::execute::{ReplayError, Replayer};
@@ -167,9 +167,7 @@ impl Checker {
     /// There is no such layer.
     pub fn first_read(&self, cell: Cell) -> Result<u32, SpotError> {
         let layer = self.layer(cell.layer)?;
-        let window = layer.layers.first().and_then(|layer| layer.window);
-        let before = |window| (cell.position + 1).saturating_sub(window);
-        Ok(window.and_then(|window| u32::try_from(window).ok()).map_or(0, before))
+        Ok(first_read(cell.position, layer.layers.first().and_then(|layer| layer.window)))
     }
 
     /// Recomputes a layer at a position, from the row that enters it and the rows
@@ -277,6 +275,12 @@ impl Checker {
     }
 }
 
+/// The first position that one reads keys and values of, in a layer with or without a window.
+fn first_read(position: u32, window: Option<usize>) -> u32 {
+    let before = |window| (position + 1).saturating_sub(window);
+    window.and_then(|window| u32::try_from(window).ok()).map_or(0, before)
+}
+
 /// Computes an answer again and takes out what the cells read and gave. Gives
 /// every step to `on_step`, and what is exposed at the end.
 ///
@@ -302,19 +306,29 @@ pub fn expose(
             one.state = output.state.to_vec();
         }
     };
-    let stopped = || stop.load(Ordering::Relaxed);
-    let kv = replayer.watched(offer, answer, &stopped, &mut watch, on_step)?;
+    let prompt = model.prompt_tokens(&offer.prompt).map_err(ReplayError::from)?;
+    let (key, seed) = (offer.id(), sampling_seed(offer));
+    let kv = replayer.until(stop).replay_watched(
+        offer,
+        (&key, &seed),
+        (&prompt, answer),
+        &mut watch,
+        on_step,
+    )?;
     let positions = kv.position();
     for one in &mut exposed {
         let Cell { position, layer } = one.cell;
-        if (layer as usize) < shape.layers {
-            let pages = 0..=position as usize / KV_PAGE;
-            let count = |page: usize| (positions - page * KV_PAGE).min(KV_PAGE);
-            one.kv_pages =
-                pages.map(|page| kv.kv_rows(page, layer as usize, count(page))).collect();
-            one.page_digests = kv.page_digests(layer as usize, positions);
-        }
+        let Some(window) = model.transformer().layers.get(layer as usize).map(|it| it.window)
+        else {
+            continue;
+        };
+        one.first = first_read(position, window);
+        let pages = one.first as usize / KV_PAGE..=position as usize / KV_PAGE;
+        let count = |page: usize| (positions - page * KV_PAGE).min(KV_PAGE);
+        one.pages = pages.map(|page| kv.kv_rows(page, layer as usize, count(page))).collect();
+        one.page_digests = kv.page_digests(layer as usize, positions);
     }
-    let kv_layers = (0..shape.layers).map(|layer| kv.kv_layer(layer, positions)).collect();
-    Ok(Exposure { positions: positions as u32, kv_layers, exposed })
+    let layer =
+        |layer: usize| kv_layer(layer as u32, positions as u32, &kv.page_digests(layer, positions));
+    Ok(Exposure { kv_layers: (0..shape.layers).map(layer).collect(), exposed })
 }

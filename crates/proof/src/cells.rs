@@ -15,10 +15,16 @@
 //!
 //! Absent here: the integers themselves, and whether they are right.
 
-use peerproof_wire::Digest;
+use std::collections::BTreeSet;
+
+use peerproof_wire::{Cell, Digest, Offer, Receipt};
+
+mod opening;
 
 use crate::hash::Tagged;
 use crate::transcript::hash_integers;
+
+pub use opening::{CellError, Dimensions, Exposed, Exposure, Opened, open, verify};
 
 /// Positions whose keys and values one digest covers.
 pub const KV_PAGE: usize = 64;
@@ -61,6 +67,50 @@ pub fn kv_layer(layer: u32, positions: u32, pages: &[Digest]) -> Digest {
 pub fn kv_root(layers: &[Digest]) -> Digest {
     let hash = Tagged::new("peerproof kv root v1").u32(layers.len() as u32);
     layers.iter().fold(hash, |hash, layer| hash.fixed(layer.as_bytes())).finish()
+}
+
+/// The cells that a client nonce draws of an answer, ascending: `count` of them, or all
+/// if there are fewer. The head counts as a layer behind the last at the positions that
+/// draw a token.
+///
+/// `receipt` must have passed [`verify_terms`](crate::receipt::verify_terms).
+#[must_use]
+pub fn drawn(
+    nonce: &[u8; 32],
+    offer: &Offer,
+    receipt: &Receipt,
+    layers: u32,
+    count: u32,
+) -> BTreeSet<Cell> {
+    let positions = receipt.leaves.saturating_sub(1);
+    // The answer's last token is drawn by the position before it.
+    let tokens = if offer.pooling.is_some() { 0 } else { receipt.output_tokens };
+    let heads = tokens.min(positions);
+    let all = u64::from(positions) * u64::from(layers) + u64::from(heads);
+    let seed = Tagged::new("peerproof cells v1")
+        .fixed(nonce)
+        .fixed(receipt.transcript_root.as_bytes())
+        .u32(receipt.leaves)
+        .u32(layers);
+    let mut stream = seed.stream();
+    let mut drawn = BTreeSet::new();
+    for highest in all.saturating_sub(count.into())..all {
+        let mut word = [0; 8];
+        stream.fill(&mut word);
+        let product = u128::from(u64::from_le_bytes(word)) * (u128::from(highest) + 1);
+        let candidate = (product >> 64) as u64;
+        if !drawn.insert(candidate) {
+            drawn.insert(highest);
+        }
+    }
+    let cell = |index: u64| match index.checked_sub(u64::from(positions) * u64::from(layers)) {
+        Some(head) => Cell { position: positions - heads + head as u32, layer: layers },
+        None => Cell {
+            position: (index / u64::from(layers)) as u32,
+            layer: (index % u64::from(layers)) as u32,
+        },
+    };
+    drawn.into_iter().map(cell).collect()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! and its encoding is the only one it has. Domain types become bytes through
 //! [`Message::encode`] and [`Signed::sign`], which refuse what a peer would.
 //!
-//! One module a conversation: [`job`], [`audit`], [`announce`], [`range`]; [`evidence`]
+//! One module a conversation: [`job`], [`audit`], [`announce`], [`range`], [`cells`]; [`evidence`]
 //! for what is kept; [`frame`] for how messages follow each other on a stream.
 //! The schemas are in `proto/`; the types generated from them stay inside.
 //!
@@ -42,6 +42,7 @@
 
 pub mod announce;
 pub mod audit;
+pub mod cells;
 mod check;
 mod codec;
 mod digest;
@@ -63,6 +64,7 @@ pub use audit::{
     AuditFailure, AuditReply, AuditRequest, Case, Difference, DrawRequest, Mismatch, Outcome,
     Verdict, VrfDraw,
 };
+pub use cells::{Cell, CellOpening, CellsPart, CellsReply, CellsRequest, FraudProof, WeightRange};
 pub use codec::Message;
 pub use digest::{Digest, ModelId};
 pub use error::{Fault, WireError};
@@ -94,6 +96,8 @@ pub const AUDIT_PROTOCOL: &str = "/peerproof/audit/1";
 pub const INFO_PROTOCOL: &str = "/peerproof/info/1";
 /// Stream protocol of requests for pieces of model files.
 pub const RANGE_PROTOCOL: &str = "/peerproof/range/1";
+/// One request for openings of cells and its replies.
+pub const CELLS_PROTOCOL: &str = "/peerproof/cells/1";
 /// Name of the distributed hash table.
 pub const KAD_PROTOCOL: &str = "/peerproof/kad/1";
 /// Protocol version that a node reports in libp2p identify.

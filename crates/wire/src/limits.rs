@@ -90,6 +90,25 @@ limits! {
     /// Longest advice to wait: one hour.
     MAX_RETRY_AFTER_MS: u64 = 3_600_000;
 
+    /// Layers of a model.
+    MAX_LAYERS: usize = 1024;
+    /// Cells opened for one request.
+    MAX_CELLS: usize = 64;
+    /// Bytes of the rows around a cell, with the groups they lie in; and of a state.
+    MAX_CELL_ROWS_BYTES: usize = 520 << 10;
+    /// Pages of one layer's keys and values.
+    MAX_KV_PAGES: usize = MAX_LEAVES as usize / 64;
+    /// One page of them.
+    MAX_KV_PAGE_BYTES: usize = 16 << 20;
+    /// One opening of a cell.
+    MAX_CELL_BYTES: usize = 64 << 20;
+    /// A part of an opening in one frame.
+    MAX_CELLS_PART_BYTES: usize = 512 << 10;
+    /// Stretches of a model file in a fraud proof.
+    MAX_WEIGHT_RANGES: usize = 512;
+    /// A fraud proof.
+    MAX_FRAUD_PROOF_BYTES: usize = 128 << 20;
+
     /// Models that an announcement lists as served, and as audited.
     MAX_ANNOUNCED_MODELS: usize = 64;
     /// Name of a model.

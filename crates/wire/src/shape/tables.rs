@@ -260,6 +260,46 @@ shapes! {
         1 "range_reply.slice" One(&RANGE_SLICE),
         2 "range_reply.failure" One(&RANGE_FAILURE),
     }
+    CELL "cell" {
+        1 "cell.position" Number,
+        2 "cell.layer" Number,
+    }
+    CELLS_REQUEST "cells request" {
+        1 "cells_request.case" One(&CASE),
+        2 "cells_request.client_nonce" HASH,
+        3 "cells_request.cells" Many(limits::MAX_CELLS, &CELL),
+    }
+    CELL_OPENING "cell opening" {
+        1 "cell_opening.cell" One(&CELL),
+        2 "cell_opening.leaf" One(&LEAF),
+        3 "cell_opening.path" PATH,
+        4 "cell_opening.rows" Bytes(limits::MAX_CELL_ROWS_BYTES),
+        5 "cell_opening.rows_hashes" Hashes(limits::MAX_RANGE_HASHES),
+        6 "cell_opening.state" Bytes(limits::MAX_CELL_ROWS_BYTES),
+        7 "cell_opening.kv_layers" Hashes(limits::MAX_LAYERS),
+        8 "cell_opening.kv_pages" Hashes(limits::MAX_KV_PAGES),
+        9 "cell_opening.pages" Strings(limits::MAX_KV_PAGES, limits::MAX_KV_PAGE_BYTES),
+        10 "cell_opening.last" Bytes(limits::MAX_KV_PAGE_BYTES),
+        11 "cell_opening.last_hashes" Hashes(limits::MAX_RANGE_HASHES),
+    }
+    CELLS_PART "cells part" {
+        1 "cells_part.left" Number,
+        2 "cells_part.bytes" Bytes(limits::MAX_CELLS_PART_BYTES),
+    }
+    CELLS_REPLY "cells reply" {
+        1 "cells_reply.part" One(&CELLS_PART),
+        2 "cells_reply.failure" One(&AUDIT_FAILURE),
+    }
+    WEIGHT_RANGE "weight range" {
+        1 "weight_range.start" Number,
+        2 "weight_range.length" Number,
+        3 "weight_range.slice" One(&RANGE_SLICE),
+    }
+    FRAUD_PROOF "fraud proof" {
+        1 "fraud_proof.case" One(&CASE),
+        2 "fraud_proof.opening" One(&CELL_OPENING),
+        3 "fraud_proof.weights" Many(limits::MAX_WEIGHT_RANGES, &WEIGHT_RANGE),
+    }
     INFO_REQUEST "info request" {
         1 "info_request.nonce" HASH,
     }
@@ -375,7 +415,7 @@ mod tests {
     #[test]
     fn tables_equal_the_schemas() {
         const REPEATED: i32 = 3;
-        let names = ["statement", "job", "audit", "announce", "evidence", "range"];
+        let names = ["statement", "job", "audit", "announce", "evidence", "range", "cells"];
         let schemas =
             protox::compile(names.map(|name| format!("{name}.proto")), ["proto"]).unwrap();
         let mut expected = BTreeMap::new();

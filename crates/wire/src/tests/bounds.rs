@@ -251,6 +251,55 @@ fn check_ranges(bounds: &mut Bounds) {
     bounds.check("MAX_RETRY_AFTER_MS", |n| RangeFailure { retry_after_ms: n, ..failure.clone() });
 }
 
+fn check_cells(bounds: &mut Bounds) {
+    let opening = samples::cell_opening();
+    let hashes = |n: u64| vec![samples::digest(1); n as usize];
+    bounds.check("MAX_LAYERS", |n| Cell { position: 0, layer: n as u32 });
+    bounds.check("MAX_LAYERS", |n| CellOpening { kv_layers: hashes(n), ..opening.clone() });
+    bounds.check("MAX_CELLS", |n| CellsRequest {
+        cells: (0..n as u32).map(|position| Cell { position, layer: 0 }).collect(),
+        ..samples::cells_request()
+    });
+    bounds.check("MAX_PATH_HASHES", |n| CellOpening { path: hashes(n), ..opening.clone() });
+    bounds.check("MAX_RANGE_HASHES", |n| CellOpening { rows_hashes: hashes(n), ..opening.clone() });
+    bounds.check("MAX_RANGE_HASHES", |n| CellOpening { last_hashes: hashes(n), ..opening.clone() });
+    bounds.check("MAX_CELL_ROWS_BYTES", |n| CellOpening {
+        rows: vec![1; n as usize],
+        ..opening.clone()
+    });
+    bounds.check("MAX_CELL_ROWS_BYTES", |n| CellOpening {
+        state: vec![1; n as usize],
+        ..opening.clone()
+    });
+    bounds.check("MAX_KV_PAGES", |n| CellOpening { kv_pages: hashes(n), ..opening.clone() });
+    bounds.check("MAX_KV_PAGES", |n| CellOpening {
+        pages: vec![vec![1]; n as usize],
+        ..opening.clone()
+    });
+    bounds.check("MAX_KV_PAGE_BYTES", |n| CellOpening {
+        pages: vec![vec![1; n as usize]],
+        ..opening.clone()
+    });
+    bounds.check("MAX_KV_PAGE_BYTES", |n| CellOpening {
+        last: vec![1; n as usize],
+        ..opening.clone()
+    });
+    bounds.check("MAX_CELL_BYTES", |n| CellsPart { left: n, bytes: vec![1] });
+    bounds.check("MAX_CELLS_PART_BYTES", |n| CellsPart { left: 0, bytes: vec![1; n as usize] });
+    bounds.check("MAX_FILE_BYTES", |n| WeightRange {
+        start: n,
+        ..samples::fraud_proof().weights[0].clone()
+    });
+    bounds.check("MAX_RANGE_BYTES", |n| WeightRange {
+        length: n,
+        ..samples::fraud_proof().weights[0].clone()
+    });
+    bounds.check("MAX_WEIGHT_RANGES", |n| FraudProof {
+        weights: vec![samples::fraud_proof().weights[0].clone(); n as usize],
+        ..samples::fraud_proof()
+    });
+}
+
 /// A range may be short and still touch more groups than a reply holds; its end may be
 /// where no number reaches.
 #[test]
@@ -273,6 +322,7 @@ fn every_limit_binds_both_sides() {
     check_job(&mut bounds);
     check_rest(&mut bounds);
     check_ranges(&mut bounds);
+    check_cells(&mut bounds);
     bounds.check_size::<RouterFrame>("MAX_FRAME_BYTES");
     bounds.check_size::<ProviderFrame>("MAX_FRAME_BYTES");
     bounds.check_size::<Offer>("MAX_OFFER_BYTES");
@@ -280,6 +330,7 @@ fn every_limit_binds_both_sides() {
     bounds.check_size::<Verdict>("MAX_VERDICT_BYTES");
     bounds.check_size::<Announcement>("MAX_ANNOUNCEMENT_BYTES");
     bounds.check_size::<Evidence>("MAX_EVIDENCE_BYTES");
+    bounds.check_size::<FraudProof>("MAX_FRAUD_PROOF_BYTES");
     let all = limits::ALL.iter().map(|(name, _)| *name).collect();
     assert_eq!(bounds.0, all, "a limit without a test");
 }

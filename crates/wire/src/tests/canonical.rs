@@ -183,7 +183,9 @@ fn every_truncation_is_another_value_or_an_error() {
                 assert_eq!(bytes, cut, "{} cut to {length}", sample.name);
             }
         }
-        assert!((sample.decode)(&[]).is_err(), "{}: empty", sample.name);
+        // The first layer at the first position is all zeros.
+        let may_be_empty = sample.name == "cell";
+        assert!(may_be_empty || (sample.decode)(&[]).is_err(), "{}: empty", sample.name);
     }
 }
 

@@ -329,7 +329,7 @@ pub(super) fn accepted() -> Accepted {
 /// Every message, every alternative of a choice.
 pub(super) fn all() -> &'static [Sample] {
     static ALL: LazyLock<Vec<Sample>> = LazyLock::new(|| {
-        let parts = [statements(), job(), audit_and_info(), ranges(), kept()];
+        let parts = [statements(), job(), audit_and_info(), ranges(), cells(), kept()];
         parts.into_iter().flatten().collect()
     });
     &ALL
@@ -444,6 +444,48 @@ fn ranges() -> Vec<Sample> {
         sample("range-failure", &range_failure()),
         sample("range-reply-slice", &RangeReply::Slice(range_slice())),
         sample("range-reply-failure", &RangeReply::Failure(range_failure())),
+    ]
+}
+
+pub(super) fn cells_request() -> CellsRequest {
+    let cells = vec![Cell { position: 3, layer: 29 }, Cell { position: 300, layer: 0 }];
+    CellsRequest { case: case(), client_nonce: [0x91; 32], cells }
+}
+
+pub(super) fn cell_opening() -> CellOpening {
+    let digests = |from: u8, count: u8| (from..from + count).map(digest).collect();
+    CellOpening {
+        cell: Cell { position: 70, layer: 2 },
+        leaf: opening().leaf,
+        path: digests(0x10, 3),
+        rows: vec![1; 9],
+        rows_hashes: digests(0x20, 2),
+        state: vec![2; 4],
+        kv_layers: digests(0x30, 3),
+        kv_pages: digests(0x40, 2),
+        pages: vec![vec![3; 8]],
+        last: vec![4; 6],
+        last_hashes: digests(0x50, 1),
+    }
+}
+
+pub(super) fn fraud_proof() -> FraudProof {
+    let weights = vec![WeightRange { start: 70_000, length: 40_000, slice: range_slice() }];
+    FraudProof { case: case(), opening: cell_opening(), weights }
+}
+
+fn cells() -> Vec<Sample> {
+    let part = CellsPart { left: 1_000, bytes: vec![5; 7] };
+    let proof = fraud_proof();
+    vec![
+        sample("cell", &Cell { position: 3, layer: 29 }),
+        sample("cells-request", &cells_request()),
+        sample("cell-opening", &cell_opening()),
+        sample("cells-part", &part),
+        sample("cells-reply-part", &CellsReply::Part(part.clone())),
+        sample("cells-reply-failure", &CellsReply::Failure(AuditFailure::new("too many at once"))),
+        sample("weight-range", &proof.weights[0]),
+        sample("fraud-proof", &proof),
     ]
 }
 
