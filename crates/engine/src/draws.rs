@@ -118,11 +118,13 @@ impl Draws {
         }
     }
 
-    /// Takes the first tokens of the answer, whose steps nobody asks for.
-    pub(crate) fn follow_answer(&mut self, answer: &[u32]) {
+    /// What is drawn from logits behind the first tokens of the answer, whose own
+    /// steps nobody asks for.
+    pub(crate) fn drawn_after(&mut self, answer: &[u32], logits: &[i32]) -> DrawnStep {
         for (index, &token) in answer.iter().enumerate() {
             self.read(index, token);
         }
+        self.drawn(answer.len() as u64, logits)
     }
 
     fn follow(&mut self, token: u32) {

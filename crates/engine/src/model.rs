@@ -223,14 +223,14 @@ impl Model {
         }))
     }
 
-    /// Builds the part of a model that makes prompts, embeddings and logits, from a
-    /// file of which only that part need be there. `id` is taken on trust: whoever
-    /// puts such a file together has checked every stretch of it.
+    /// Builds a part of a model, from a file of which only that part need be there.
+    /// `id` is taken on trust: whoever puts such a file together has checked every
+    /// stretch of it.
     ///
     /// # Errors
     /// As [`Model::open`].
-    pub fn ends(file: &Gguf, id: ModelId) -> Result<Arc<Self>, ModelError> {
-        let options = LoadOptions { part: Part::Ends, ..LoadOptions::default() };
+    pub fn part(file: &Gguf, id: ModelId, part: Part) -> Result<Arc<Self>, ModelError> {
+        let options = LoadOptions { part, ..LoadOptions::default() };
         Self::build(file, &options, || *id.as_bytes())
     }
 

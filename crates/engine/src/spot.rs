@@ -18,9 +18,12 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use peerproof_proof::cells::{Exposed, Exposure, KV_PAGE, kv_layer};
+use peerproof_proof::audit::{AuditError, verify_case};
+use peerproof_proof::cells::{
+    self, CellError, Dimensions, Exposed, Exposure, KV_PAGE, Opened, kv_layer,
+};
 use peerproof_proof::{DrawnStep, Step, sampling_seed};
-use peerproof_wire::{Cell, Digest, ModelId, Offer, Signed};
+use peerproof_wire::{Case, Cell, CellOpening, Difference, Mismatch, ModelId, Offer, Signed};
 
 use crate::draws::Draws;
 use crate::execute::{ReplayError, Replayer};
@@ -39,10 +42,13 @@ const LEAST: i16 = 1 << 14;
 /// The exponent of a row of zeros.
 const ZERO_EXPONENT: i16 = 127;
 
-/// Why a cell could not be recomputed.
+/// Why a cell could not be judged. It is never a verdict.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpotError {
+    /// The opening does not lead to the receipt.
+    #[error(transparent)]
+    Opening(#[from] CellError),
     /// The file's header or weights can't be used.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -55,6 +61,9 @@ pub enum SpotError {
     /// The offer or the prompt isn't one for this model.
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    /// Offer, receipt and tokens don't belong together.
+    #[error(transparent)]
+    Case(#[from] AuditError),
     /// The model has no such layer.
     #[error("cell of layer {got}: the model has {expected} layers")]
     Layer {
@@ -63,32 +72,27 @@ pub enum SpotError {
         /// The cell's.
         got: u32,
     },
-    /// What was opened for the cell has another length than the model's rows.
-    #[error("{what} of the cell: expected {expected} numbers, got {got}")]
-    Length {
-        /// What of it.
-        what: &'static str,
-        /// Numbers there must be.
-        expected: usize,
-        /// Numbers there are.
-        got: usize,
+    /// The answer is an embedding, which has no head, or is shorter than the position.
+    #[error("cell of position {position}: no token is drawn there")]
+    NotDrawn {
+        /// The cell's.
+        position: u32,
     },
 }
 
 /// What a cell must give.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recomputed {
+struct Recomputed {
     /// Its row of keys and values, as the transcript has it.
-    pub kv_row: Vec<u8>,
+    kv_row: Vec<u8>,
     /// The row that leaves the layer.
-    pub leaving: Vec<i32>,
+    leaving: Vec<i32>,
 }
 
 /// A model's file, as far as it is there, and the layers loaded of it.
 #[derive(Debug)]
 pub struct Checker {
     file: Gguf,
-    id: ModelId,
+    text: Arc<Model>,
     shape: Shape,
     layers: Mutex<HashMap<u32, Arc<Transformer>>>,
     ends: Mutex<Option<Arc<Model>>>,
@@ -103,7 +107,28 @@ impl Checker {
     pub fn open(path: &Path, id: ModelId) -> Result<Self, SpotError> {
         let file = Gguf::open(path).map_err(ModelError::from)?;
         let shape = Transformer::shape_of(&file)?;
-        Ok(Self { file, id, shape, layers: Mutex::default(), ends: Mutex::default() })
+        let text = Model::part(&file, id, Part::Header)?;
+        Ok(Self { file, text, shape, layers: Mutex::default(), ends: Mutex::default() })
+    }
+
+    /// The stretches of a file with this header that must be there before [`Checker::open`],
+    /// the header itself included.
+    ///
+    /// # Errors
+    /// The header can't be read or isn't of a model that this engine knows.
+    pub fn needed(path: &Path) -> Result<Vec<Range<u64>>, SpotError> {
+        let file = Gguf::open(path).map_err(ModelError::from)?;
+        let mut ranges = Transformer::part_ranges(&file, Part::Header)?;
+        ranges.insert(0, 0..file.header_bytes());
+        Ok(ranges)
+    }
+
+    /// The sizes that openings follow from.
+    #[must_use]
+    pub fn dimensions(&self) -> Dimensions {
+        let Shape { layers, width, kv_heads, head_dims, .. } = self.shape;
+        let kv_row_bytes = (kv_heads * (head_dims + 1) * 4) as u32;
+        Dimensions { layers: layers as u32, width: width as u32, kv_row_bytes }
     }
 
     /// The sizes of the model.
@@ -112,19 +137,18 @@ impl Checker {
         &self.shape
     }
 
-    /// Bytes of the file before its first tensor's.
-    #[must_use]
-    pub fn header_bytes(&self) -> u64 {
-        self.file.header_bytes()
-    }
-
     /// The stretches of the file that a cell of this layer takes; the head stands
     /// behind the last layer.
     ///
     /// # Errors
     /// There is no such layer.
     pub fn ranges(&self, layer: u32) -> Result<Vec<Range<u64>>, SpotError> {
-        Ok(Transformer::part_ranges(&self.file, self.part(layer)?)?)
+        let mut ranges = Transformer::part_ranges(&self.file, self.part(layer)?)?;
+        if layer == 0 {
+            // The row that enters the first layer is an embedding.
+            ranges.extend(Transformer::part_ranges(&self.file, Part::Ends)?);
+        }
+        Ok(ranges)
     }
 
     fn part(&self, layer: u32) -> Result<Part, SpotError> {
@@ -147,16 +171,13 @@ impl Checker {
         Ok(loaded)
     }
 
-    /// Tokenizer, embedding and head.
-    ///
-    /// # Errors
-    /// They can't be used.
-    pub fn ends(&self) -> Result<Arc<Model>, SpotError> {
+    /// Embedding and head.
+    fn ends(&self) -> Result<Arc<Model>, SpotError> {
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(loaded) = ends.as_ref() {
             return Ok(Arc::clone(loaded));
         }
-        let loaded = Model::ends(&self.file, self.id)?;
+        let loaded = Model::part(&self.file, self.text.id(), Part::Ends)?;
         *ends = Some(Arc::clone(&loaded));
         Ok(loaded)
     }
@@ -166,50 +187,130 @@ impl Checker {
     /// # Errors
     /// There is no such layer.
     pub fn first_read(&self, cell: Cell) -> Result<u32, SpotError> {
+        if cell.layer as usize == self.shape.layers {
+            return Ok(0);
+        }
         let layer = self.layer(cell.layer)?;
         Ok(first_read(cell.position, layer.layers.first().and_then(|layer| layer.window)))
     }
 
-    /// Recomputes a layer at a position, from the row that enters it and the rows
-    /// of keys and values of the positions before, those from `first` on.
-    ///
-    /// `None` if what is given is nothing that the arithmetic makes, so that
-    /// whoever committed to it has not followed it.
+    /// Judges one cell of a case by its opening: `None` if it follows from the
+    /// model, else what differs. The stretches of [`Checker::ranges`] must be there.
     ///
     /// # Errors
-    /// Lengths don't fit the model, or its weights can't be used.
-    pub fn cell(
+    /// Nothing can be judged: the papers don't belong together, the opening does not
+    /// lead to the receipt, or the weights can't be used.
+    pub fn judge(&self, case: &Case, opening: &CellOpening) -> Result<Option<Mismatch>, SpotError> {
+        let Case { offer, receipt, tokens } = case;
+        let cell = opening.cell;
+        verify_case(offer, receipt, tokens)?;
+        let first = self.first_read(cell)?;
+        let opened = cells::verify(receipt, &self.dimensions(), cell, first, opening)?;
+        let prompt = self.text.prompt_tokens(&offer.prompt).map_err(ReplayError::from)?;
+        let (expected, got) = (prompt.len() as u32, receipt.prompt_tokens);
+        if expected != got {
+            let position = expected.min(got).saturating_sub(1);
+            return Ok(Some(number(position, Difference::Prompt, expected, got)));
+        }
+        let position = cell.position;
+        let index = position as usize;
+        let read = prompt.get(index).or_else(|| tokens.get(index - prompt.len()));
+        if let Some(expected) = read.filter(|expected| **expected != opened.leaf.token) {
+            let what = if index < prompt.len() { Difference::Prompt } else { Difference::Token };
+            return Ok(Some(number(position, what, *expected, opened.leaf.token)));
+        }
+        if cell.layer as usize == self.shape.layers {
+            return self.judge_head(case, &prompt, &opened);
+        }
+        self.judge_layer(cell, first, &opened)
+    }
+
+    fn judge_layer(
+        &self,
+        cell: Cell,
+        first: u32,
+        opened: &Opened,
+    ) -> Result<Option<Mismatch>, SpotError> {
+        let differs = |what, expected: &[u8], got: &[u8]| {
+            let [expected, got] = [expected, got].map(|it| blake3::hash(it).as_bytes().to_vec());
+            Ok(Some(Mismatch { position: cell.position, what, expected, got }))
+        };
+        let bytes = |row: &[i32]| -> Vec<u8> { row.iter().flat_map(|v| v.to_le_bytes()).collect() };
+        if cell.layer == 0 {
+            let row = self.embedding(opened.leaf.token)?;
+            if row != opened.entering {
+                return differs(Difference::Layers, &bytes(&row), &bytes(&opened.entering));
+            }
+        }
+        let Some(right) = self.cell(cell, &opened.entering, first, &opened.before)? else {
+            let got = [bytes(&opened.entering), opened.before.clone()].concat();
+            return differs(Difference::Layers, &[], &got);
+        };
+        if right.kv_row != opened.own {
+            return differs(Difference::KeysValues, &right.kv_row, &opened.own);
+        }
+        if right.leaving != opened.leaving {
+            let last = cell.layer as usize + 1 == self.shape.layers;
+            let what = if last { Difference::State } else { Difference::Layers };
+            return differs(what, &bytes(&right.leaving), &bytes(&opened.leaving));
+        }
+        Ok(None)
+    }
+
+    fn judge_head(
+        &self,
+        case: &Case,
+        prompt: &[u32],
+        opened: &Opened,
+    ) -> Result<Option<Mismatch>, SpotError> {
+        let Case { offer, tokens, .. } = case;
+        let position = opened.leaf.position;
+        let index = (position as usize + 1).checked_sub(prompt.len());
+        let index = index.filter(|index| *index < tokens.len() && offer.pooling.is_none());
+        let index = index.ok_or(SpotError::NotDrawn { position })?;
+        let right = self.head(offer, prompt, &tokens[..index], &opened.leaving)?;
+        let Some(got) = &opened.leaf.drawn else {
+            let (expected, got) = (right.next.to_le_bytes().to_vec(), Vec::new());
+            return Ok(Some(Mismatch { position, what: Difference::Token, expected, got }));
+        };
+        let mismatch = |what, expected: &[u8], got: &[u8]| {
+            Some(Mismatch { position, what, expected: expected.to_vec(), got: got.to_vec() })
+        };
+        if right.logits != got.logits {
+            let (expected, got) = (right.logits.as_bytes(), got.logits.as_bytes());
+            return Ok(mismatch(Difference::Logits, expected, got));
+        }
+        if right.draw != got.draw {
+            let (expected, got) = (right.draw.to_le_bytes(), got.draw.to_le_bytes());
+            return Ok(mismatch(Difference::Draw, &expected, &got));
+        }
+        let wrong = [got.next, tokens[index]].into_iter().find(|next| *next != right.next);
+        Ok(wrong.map(|wrong| number(position, Difference::Token, right.next, wrong)))
+    }
+
+    /// Recomputes a layer at a position; `None` if what is given is nothing that the
+    /// arithmetic makes, so that whoever committed to it has not followed it. Lengths
+    /// are those that [`cells::verify`] has checked.
+    fn cell(
         &self,
         cell: Cell,
         entering: &[i32],
         first: u32,
-        rows: &[u8],
+        before: &[u8],
     ) -> Result<Option<Recomputed>, SpotError> {
         let model = self.layer(cell.layer)?;
-        let same = |what, expected, got| {
-            if expected == got { Ok(()) } else { Err(SpotError::Length { what, expected, got }) }
-        };
-        let (width, row) = (self.shape.width, self.kv_row_bytes());
-        same("entering row", width, entering.len())?;
-        let before = cell.position.saturating_sub(first) as usize;
-        same("keys and values", before * row, rows.len())?;
-        if entering.contains(&i32::MIN) || !rows.chunks_exact(row).all(|row| self.can_be(row)) {
+        let row = self.dimensions().kv_row_bytes as usize;
+        if entering.contains(&i32::MIN) || !before.chunks_exact(row).all(|row| self.can_be(row)) {
             return Ok(None);
         }
         let mut runner = Runner::new(Arc::clone(&model), 1, KernelPath::best())?;
         let mut kv = Kv::new(&model, cell.position as usize + 1);
-        kv.skip(first.min(cell.position) as usize);
-        kv.extend(rows);
+        kv.skip(first as usize);
+        kv.extend(before);
         let leaving = runner.cell(&mut kv, entering)?;
         let at = cell.position as usize;
         let page = kv.kv_rows(at / PAGE, 0, at % PAGE + 1);
         Ok(Some(Recomputed { kv_row: page[page.len() - row..].to_vec(), leaving }))
-    }
-
-    /// Bytes of a layer's keys and values at one position.
-    #[must_use]
-    pub fn kv_row_bytes(&self) -> usize {
-        self.shape.kv_heads * (self.shape.head_dims + 1) * 4
     }
 
     /// Whether a row of keys and values is canonical (section 1 of the arithmetic).
@@ -225,10 +326,7 @@ impl Checker {
     }
 
     /// The row that enters the first layer for a token.
-    ///
-    /// # Errors
-    /// The embedding can't be used, or has no such token.
-    pub fn embedding(&self, token: u32) -> Result<Vec<i32>, SpotError> {
+    fn embedding(&self, token: u32) -> Result<Vec<i32>, SpotError> {
         let transformer = Arc::clone(self.ends()?.transformer());
         let mut runner = Runner::new(Arc::clone(&transformer), 1, KernelPath::best())?;
         let mut kv = Kv::new(&transformer, 1);
@@ -238,11 +336,8 @@ impl Checker {
         Ok(row)
     }
 
-    /// What is drawn from the state at a position, by an offer's rules and the answer so far.
-    ///
-    /// # Errors
-    /// The head can't be used, or the offer isn't one for this model.
-    pub fn head(
+    /// What is drawn from the state behind prompt and answer so far, by an offer's rules.
+    fn head(
         &self,
         offer: &Signed<Offer>,
         prompt: &[u32],
@@ -254,25 +349,16 @@ impl Checker {
         let (key, seed) = (offer.id(), sampling_seed(offer));
         let end = model.first_end();
         let mut draws = Draws::new(key, seed, &offer.sampling, prompt, masks, end);
-        let same = self.shape.width == state.len();
-        if !same {
-            let (expected, got) = (self.shape.width, state.len());
-            return Err(SpotError::Length { what: "state", expected, got });
-        }
-        let mut runner = Runner::new(Arc::clone(model.transformer()), 2, KernelPath::best())?;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut runner = Runner::new(Arc::clone(model.transformer()), threads, KernelPath::best())?;
         let logits = runner.head(state);
-        let layers = Digest::from_bytes([0; 32]);
-        let (last, read) = match answer.split_last() {
-            Some((last, before)) => (*last, before),
-            None => (prompt.last().copied().unwrap_or_default(), answer),
-        };
-        draws.follow_answer(read);
-        let position = prompt.len() + answer.len() - 1;
-        let output = Output { state, layers, entered: &[], logits: Some(&logits) };
-        let Step { drawn, .. } = draws.step(position, last, &output);
-        // The last position of prompt and answer so far always draws.
-        drawn.ok_or(SpotError::Length { what: "prompt", expected: 1, got: 0 })
+        Ok(draws.drawn_after(answer, &logits))
     }
+}
+
+fn number(position: u32, what: Difference, expected: u32, got: u32) -> Mismatch {
+    let (expected, got) = (expected.to_le_bytes(), got.to_le_bytes());
+    Mismatch { position, what, expected: expected.into(), got: got.into() }
 }
 
 /// The first position that one reads keys and values of, in a layer with or without a window.

@@ -48,6 +48,8 @@ pub enum Part {
     Layer(usize),
     /// What makes embeddings and logits, without any layer.
     Ends,
+    /// No weights, only what the header says. Nothing can be computed.
+    Header,
 }
 
 impl Default for LoadOptions {

@@ -63,6 +63,7 @@ impl Plan {
         match part {
             Part::Whole => &self.pieces,
             Part::Ends => &self.pieces[..ends],
+            Part::Header => &[],
             // None for a layer that the model doesn't have.
             Part::Layer(layer) => {
                 let mut layers = self.pieces[ends..].chunks(LAYER_MATRICES);
@@ -78,6 +79,7 @@ impl Plan {
             Part::Whole => true,
             Part::Layer(layer) => name.starts_with(&format!("blk.{layer}.")) || frequencies,
             Part::Ends => ENDS.contains(&name) || frequencies,
+            Part::Header => frequencies,
         }
     }
 
@@ -99,6 +101,9 @@ impl Plan {
         };
         if let Part::Layer(layer) = part {
             return Ok((Matrix::none()?, None, vec![self.layer(gguf, layer, &mut next)?]));
+        }
+        if part == Part::Header {
+            return Ok((Matrix::none()?, None, Vec::new()));
         }
         let embedding = next()?;
         let output = if self.tied { None } else { Some(next()?) };

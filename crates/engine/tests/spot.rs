@@ -1,0 +1,372 @@
+//! Cells of real answers, opened and judged with a part of the model's file: honest
+//! ones hold, and what a cheat commits to is found in the cell that shows it.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use peerproof_engine::execute::Replayer;
+use peerproof_engine::model::Model;
+use peerproof_engine::service::{Job, Service, ServiceOptions};
+use peerproof_engine::spot::{Checker, SpotError, expose};
+use peerproof_engine::transformer::LoadOptions;
+use peerproof_identity::Keypair;
+use peerproof_proof::cells::{self, CellError, Exposure};
+use peerproof_proof::receipt::{Answer, Place, build};
+use peerproof_proof::{Step, Transcript, Tree, sampling_seed, state_digest};
+use peerproof_wire::job::client_nonce_hash;
+use peerproof_wire::{
+    Case, Cell, CellOpening, Difference, Digest, Leaf, Level, Offer, Prompt, Sampling, Signed, Stop,
+};
+
+const NONCE: [u8; 32] = [5; 32];
+const TOKENS: usize = 24;
+
+/// An answer with everything its provider needs to open cells.
+struct Served {
+    case: Case,
+    leaves: Vec<Leaf>,
+    tree: Tree,
+    exposure: Exposure,
+}
+
+fn offer(model: &Model, sampling: Sampling, prompt: &str) -> Signed<Offer> {
+    let offer = Offer {
+        model_id: model.id(),
+        prompt: Prompt::Text(prompt.into()),
+        sampling,
+        max_tokens: TOKENS as u32,
+        stop: vec![],
+        level: Level::Full,
+        public_nonce: [1; 32],
+        client_nonce_hash: client_nonce_hash(&NONCE),
+        deadline_ms: 60_000,
+        pooling: None,
+    };
+    Signed::sign(&Keypair::from_seed(&[3; 32]), offer).expect("an offer")
+}
+
+fn answer(replayer: &Replayer, offer: &Signed<Offer>) -> Vec<u32> {
+    let model = replayer.model();
+    let service = Service::start(Arc::clone(model), &ServiceOptions::default()).expect("a service");
+    let job = Job {
+        key: offer.id(),
+        seed: sampling_seed(offer),
+        prompt: model.prompt_tokens(&offer.prompt).expect("a prompt"),
+        resume: vec![],
+        sampling: offer.sampling.clone(),
+        max_tokens: offer.max_tokens,
+        stop: vec![],
+        salt: Digest::from_bytes([0; 32]),
+    };
+    service.generate(job).expect("an answer").tokens
+}
+
+fn serve(replayer: &Replayer, offer: &Signed<Offer>, tokens: &[u32], cells: &[Cell]) -> Served {
+    let mut leaves: Vec<Leaf> = Vec::new();
+    let mut take = |step: Step| leaves.push(step.into());
+    let stop = AtomicBool::new(false);
+    let exposure = expose(replayer, &stop, offer, tokens, cells, &mut take).expect("an exposure");
+    commit(offer, tokens, leaves, exposure)
+}
+
+/// Signs whatever it is given.
+fn commit(offer: &Signed<Offer>, tokens: &[u32], leaves: Vec<Leaf>, exposure: Exposure) -> Served {
+    let mut transcript = Transcript::new();
+    leaves.iter().for_each(|leaf| transcript.push(leaf).expect("a leaf"));
+    let kv_root = cells::kv_root(&exposure.kv_layers);
+    let tree =
+        transcript.close(Stop::Length, tokens.len() as u32, "text", &kv_root).expect("a tree");
+    let answer = Answer { tokens, text: "text", logprobs: &[] };
+    let receipt =
+        build(offer, answer, Stop::Length, (&tree, kv_root), Place::FIRST, 1).expect("a receipt");
+    let receipt = Signed::sign(&Keypair::from_seed(&[4; 32]), receipt).expect("a receipt");
+    let case = Case { offer: offer.clone(), receipt, tokens: tokens.to_vec() };
+    Served { case, leaves, tree, exposure }
+}
+
+impl Served {
+    fn open(&self, checker: &Checker, index: usize) -> CellOpening {
+        let exposed = &self.exposure.exposed[index];
+        cells::open(&self.tree, &self.leaves, &checker.dimensions(), &self.exposure, exposed)
+            .expect("an opening")
+    }
+
+    fn layers(&self) -> u32 {
+        self.exposure.kv_layers.len() as u32
+    }
+}
+
+/// A file of which only some stretches are there.
+fn part_of(whole: &Path, part: &Path, ranges: &[Range<u64>]) {
+    let mut from = File::open(whole).expect("a model");
+    let mut to =
+        File::options().create(true).write(true).truncate(false).open(part).expect("a file");
+    to.set_len(from.metadata().expect("its length").len()).expect("room");
+    for range in ranges {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        from.seek(SeekFrom::Start(range.start)).expect("a place");
+        from.read_exact(&mut bytes).expect("bytes");
+        to.seek(SeekFrom::Start(range.start)).expect("a place");
+        to.write_all(&bytes).expect("room");
+    }
+}
+
+fn replayer(path: &Path) -> Replayer {
+    let model = Model::open(path, &LoadOptions::default()).expect("a model");
+    Replayer::new(Arc::clone(&model), 2).expect("kernels")
+}
+
+/// A checker that has the header, and what `layers` take.
+fn checker(dir: &Path, whole: &Path, id: peerproof_wire::ModelId, layers: &[u32]) -> Checker {
+    let part = dir.join("part");
+    part_of(whole, &part, &Checker::needed(whole).expect("a header"));
+    let checker = Checker::open(&part, id).expect("a header");
+    for layer in layers {
+        part_of(whole, &part, &checker.ranges(*layer).expect("a layer"));
+    }
+    checker
+}
+
+fn check_model(path: &Path, prompt: &str, sampling: Sampling) {
+    let replayer = replayer(path);
+    let model = Arc::clone(replayer.model());
+    let offer = offer(&model, sampling, prompt);
+    let tokens = answer(&replayer, &offer);
+    let layers = model.transformer().shape().layers as u32;
+    let receipt = serve(&replayer, &offer, &tokens, &[]).case.receipt;
+    let mut cells = cells::drawn(&NONCE, &offer, &receipt, layers, 8);
+    let last = receipt.leaves - 2;
+    cells.extend([
+        Cell { position: 0, layer: 0 },
+        Cell { position: last, layer: 0 },
+        Cell { position: last, layer: layers - 1 },
+        Cell { position: last, layer: layers },
+    ]);
+    let cells: Vec<Cell> = cells.into_iter().collect();
+    let served = serve(&replayer, &offer, &tokens, &cells);
+    let dir = tempfile::tempdir().expect("a folder");
+    let wanted: BTreeSet<u32> = cells.iter().map(|cell| cell.layer).collect();
+    let checker = checker(dir.path(), path, model.id(), &Vec::from_iter(wanted));
+    for (index, cell) in cells.iter().enumerate() {
+        let opening = served.open(&checker, index);
+        let judged = checker.judge(&served.case, &opening).expect("a judgement");
+        assert_eq!(judged, None, "{cell:?}");
+    }
+}
+
+#[test]
+fn cells_of_an_honest_answer_hold() {
+    let hot = Sampling { temperature_q16: 1 << 16, ..Sampling::GREEDY };
+    check_model(&support::real_model(), &"Once upon a time, far away, ".repeat(12), hot);
+}
+
+#[test]
+fn cells_hold_in_a_model_with_windows() {
+    let rules = Sampling { presence_q16: 1 << 15, ..Sampling::GREEDY };
+    check_model(
+        &support::gemma(),
+        &"All work and no play makes Jack a dull boy. ".repeat(50),
+        rules,
+    );
+}
+
+/// What a cheat changes of an honest exposure and its leaves.
+type Cheat = fn(&mut [Leaf], &mut Exposure);
+
+/// A named part of an opening.
+type PartOf<T> = (&'static str, fn(&mut CellOpening) -> &mut Vec<T>);
+
+#[test]
+fn what_does_not_follow_is_found_where_it_is_opened() {
+    let path = support::real_model();
+    let replayer = replayer(&path);
+    let model = Arc::clone(replayer.model());
+    let offer = offer(&model, Sampling::GREEDY, "The capital of France is");
+    let tokens = answer(&replayer, &offer);
+    let cell = Cell { position: 9, layer: 7 };
+    let head = Cell { position: 9, layer: 30 };
+    let last = Cell { position: 9, layer: 29 };
+    let first = Cell { position: 9, layer: 0 };
+    let all = [first, cell, last, head];
+    let honest = serve(&replayer, &offer, &tokens, &all);
+    assert_eq!(honest.layers(), 30);
+    let dir = tempfile::tempdir().expect("a folder");
+    let checker = checker(dir.path(), &path, model.id(), &[0, 7, 29, 30]);
+    let width = 576;
+    let cheats: [(&str, usize, Cheat, Difference); 6] = [
+        ("leaving row", 1, |leaves, it| nudge_rows(leaves, it, 8 * 576), Difference::Layers),
+        ("entering row", 1, |leaves, it| nudge_rows(leaves, it, 7 * 576 + 3), Difference::Layers),
+        ("embedding", 0, |leaves, it| nudge_rows(leaves, it, 5), Difference::Layers),
+        ("own keys", 1, |_, it| nudge_kv(it, 1, 9 * 780 + 2), Difference::KeysValues),
+        ("keys before", 1, |_, it| nudge_kv(it, 1, 4 * 780 + 131), Difference::KeysValues),
+        ("state", 2, nudge_state, Difference::State),
+    ];
+    assert_eq!(checker.dimensions().width, width);
+    for (name, index, cheat, expected) in cheats {
+        let (mut leaves, mut exposure) = (honest.leaves.clone(), honest.exposure.clone());
+        cheat(&mut leaves, &mut exposure);
+        let served = commit(&offer, &tokens, leaves, exposure);
+        let judged = checker.judge(&served.case, &served.open(&checker, index));
+        let mismatch = judged.expect("a judgement").unwrap_or_else(|| panic!("{name} passed"));
+        // A key of another position changes what attention gives, not the cell's own keys.
+        let expected = if name == "keys before" { Difference::Layers } else { expected };
+        assert_eq!((mismatch.what, mismatch.position), (expected, 9), "{name}");
+    }
+    let mut drawn = honest.leaves.clone();
+    drawn[9].drawn.as_mut().expect("a draw").logits = Digest::from_bytes([8; 32]);
+    let served = commit(&offer, &tokens, drawn, honest.exposure.clone());
+    let judged = checker.judge(&served.case, &served.open(&checker, 3)).expect("a judgement");
+    assert_eq!(judged.expect("a mismatch").what, Difference::Logits);
+    let mut other = tokens.clone();
+    other[4] ^= 1;
+    let served = serve(&replayer, &offer, &other, &[Cell { position: 8, layer: 30 }]);
+    let judged = checker.judge(&served.case, &served.open(&checker, 0)).expect("a judgement");
+    assert_eq!(judged.expect("a mismatch").what, Difference::Token);
+}
+
+/// Rows that no honest engine makes are a cheat's, not an error.
+#[test]
+fn rows_that_the_arithmetic_never_makes_are_found() {
+    let path = support::real_model();
+    let replayer = replayer(&path);
+    let model = Arc::clone(replayer.model());
+    let offer = offer(&model, Sampling::GREEDY, "The capital of France is");
+    let tokens = answer(&replayer, &offer);
+    let honest = serve(&replayer, &offer, &tokens, &[Cell { position: 9, layer: 7 }]);
+    let dir = tempfile::tempdir().expect("a folder");
+    let checker = checker(dir.path(), &path, model.id(), &[7]);
+    let cheats: [Cheat; 4] = [
+        // i32::MIN in the entering row.
+        |leaves, it| {
+            it.exposed[0].entered[7 * 576] = i32::MIN;
+            leaves[9].layers = cells::layers_digest(&it.exposed[0].entered);
+        },
+        // -32768 in a key; a key that is all small; zeros with another exponent.
+        |_, it| set_kv(it, 3 * 780, &[0x00, 0x80]),
+        |_, it| set_kv(it, 3 * 780, &[1; 128]),
+        |_, it| set_kv(it, 3 * 780, &[0; 130]),
+    ];
+    for cheat in cheats {
+        let (mut leaves, mut exposure) = (honest.leaves.clone(), honest.exposure.clone());
+        cheat(&mut leaves, &mut exposure);
+        let served = commit(&offer, &tokens, leaves, exposure);
+        let judged = checker.judge(&served.case, &served.open(&checker, 0));
+        assert!(judged.expect("a judgement").is_some());
+    }
+    // Any exponent is one that a key may have: it is computed with, and nothing overflows.
+    for exponent in [i16::MIN, -300, 300, i16::MAX] {
+        let (leaves, mut exposure) = (honest.leaves.clone(), honest.exposure.clone());
+        set_kv(&mut exposure, 3 * 780 + 128, &exponent.to_le_bytes());
+        set_kv(&mut exposure, 4 * 780 + 258, &exponent.to_le_bytes());
+        let served = commit(&offer, &tokens, leaves, exposure);
+        checker.judge(&served.case, &served.open(&checker, 0)).expect("a judgement");
+    }
+}
+
+#[test]
+fn every_byte_of_an_opening_is_bound() {
+    let path = support::real_model();
+    let replayer = replayer(&path);
+    let model = Arc::clone(replayer.model());
+    let offer = offer(&model, Sampling::GREEDY, &"one two three ".repeat(24));
+    let tokens = answer(&replayer, &offer);
+    let cell = Cell { position: 70, layer: 29 };
+    let served = serve(&replayer, &offer, &tokens, &[cell]);
+    let dir = tempfile::tempdir().expect("a folder");
+    let checker = checker(dir.path(), &path, model.id(), &[29]);
+    let honest = served.open(&checker, 0);
+    assert!(!honest.pages.is_empty() && honest.kv_pages.len() > 1);
+    let refused = |change: &dyn Fn(&mut CellOpening)| {
+        let mut opening = honest.clone();
+        change(&mut opening);
+        matches!(checker.judge(&served.case, &opening), Err(SpotError::Opening(_)))
+    };
+    let parts: [PartOf<u8>; 4] = [
+        ("rows", |it| &mut it.rows),
+        ("state", |it| &mut it.state),
+        ("page", |it| &mut it.pages[0]),
+        ("last", |it| &mut it.last),
+    ];
+    for (name, part) in parts {
+        let length = part(&mut honest.clone()).len();
+        for at in (0..length).step_by(97).chain([length - 1]) {
+            assert!(refused(&|it| part(it)[at] ^= 1), "{name} {at}");
+        }
+        assert!(refused(&|it| part(it).push(0)), "{name} longer");
+        assert!(refused(&|it| part(it).truncate(length - 1)), "{name} shorter");
+        assert!(refused(&|it| part(it).clear()), "{name} empty");
+    }
+    let lists: [PartOf<Digest>; 5] = [
+        ("path", |it| &mut it.path),
+        ("rows_hashes", |it| &mut it.rows_hashes),
+        ("kv_layers", |it| &mut it.kv_layers),
+        ("kv_pages", |it| &mut it.kv_pages),
+        ("last_hashes", |it| &mut it.last_hashes),
+    ];
+    for (name, list) in lists {
+        for at in 0..list(&mut honest.clone()).len() {
+            assert!(refused(&|it| list(it)[at] = Digest::from_bytes([1; 32])), "{name} {at}");
+        }
+        assert!(refused(&|it| list(it).push(Digest::from_bytes([1; 32]))), "{name} longer");
+        if !list(&mut honest.clone()).is_empty() {
+            assert!(refused(&|it| drop(list(it).remove(0).to_string())), "{name} shorter");
+        }
+    }
+    assert!(refused(&|it| it.leaf.position += 1));
+    assert!(refused(&|it| it.leaf.token += 1));
+    assert!(refused(&|it| it.leaf.layers = Digest::from_bytes([1; 32])));
+    assert!(refused(&|it| it.cell.position -= 1));
+    assert!(refused(&|it| it.pages.push(Vec::new())));
+    assert!(refused(&|it| it.cell.layer = 30));
+    let beyond = CellOpening { cell: Cell { position: 70, layer: 31 }, ..honest.clone() };
+    assert!(matches!(checker.judge(&served.case, &beyond), Err(SpotError::Layer { .. })));
+    let late = CellOpening { cell: Cell { position: 10_000, layer: 29 }, ..honest.clone() };
+    let error = checker.judge(&served.case, &late).expect_err("no such position");
+    assert!(matches!(error, SpotError::Opening(CellError::Absent { .. })), "{error}");
+}
+
+fn nudge_rows(leaves: &mut [Leaf], exposure: &mut Exposure, at: usize) {
+    for exposed in &mut exposure.exposed {
+        exposed.entered[at] ^= 1;
+        leaves[9].layers = cells::layers_digest(&exposed.entered);
+    }
+}
+
+fn nudge_state(leaves: &mut [Leaf], exposure: &mut Exposure) {
+    for exposed in &mut exposure.exposed {
+        exposed.state[100] ^= 1;
+        let offer = offer_id();
+        leaves[9].state = state_digest(&offer, &exposed.state);
+    }
+}
+
+fn offer_id() -> Digest {
+    let model = Model::open(support::real_model(), &LoadOptions::default()).expect("a model");
+    offer(&model, Sampling::GREEDY, "The capital of France is").id()
+}
+
+fn nudge_kv(exposure: &mut Exposure, index: usize, at: usize) {
+    let old = exposure.exposed[index].pages[0][at];
+    set_kv_of(exposure, index, at, &[old ^ 1]);
+}
+
+fn set_kv(exposure: &mut Exposure, at: usize, bytes: &[u8]) {
+    set_kv_of(exposure, 0, at, bytes);
+}
+
+/// Changes keys and values on one page, and every digest above.
+fn set_kv_of(exposure: &mut Exposure, index: usize, at: usize, bytes: &[u8]) {
+    let exposed = &mut exposure.exposed[index];
+    exposed.pages[0][at..at + bytes.len()].copy_from_slice(bytes);
+    exposed.page_digests[0] = cells::kv_page(&exposed.pages[0]);
+    let (layer, positions) = (exposed.cell.layer, exposed.pages[0].len() / 780);
+    exposure.kv_layers[layer as usize] =
+        cells::kv_layer(layer, positions as u32, &exposed.page_digests);
+}
