@@ -371,6 +371,15 @@ pub(crate) enum BenchCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Every cheat that is about the protocol, played in simulated worlds: how often it was caught.
+    Cheats {
+        /// Worlds in which each cheat is tried.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+        trials: u64,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Open a model and answer one token: what `engine` starts to measure a cold start.
     #[command(hide = true)]
     Cold {

@@ -27,6 +27,41 @@ pub struct CheatRow {
     pub checker_ms: u64,
 }
 
+impl CheatRow {
+    /// Whether the cheat was caught each time and cost nobody honest anything.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.caught == self.trials && self.false_accusations == 0
+    }
+}
+
+/// Rows as a person reads them.
+#[must_use]
+pub fn table(rows: &[CheatRow]) -> String {
+    let line = |cells: [&str; 8]| {
+        let [cheat, role, trials, caught, accused, bytes, positions, ms] = cells;
+        format!(
+            "{cheat:<42} {role:<9} {trials:>7} {caught:>7} {accused:>6} {bytes:>10} {positions:>10} {ms:>7}\n"
+        )
+    };
+    let mut table =
+        line(["cheat", "role", "trials", "caught", "false", "bytes/job", "steps/job", "ms/job"]);
+    for row in rows {
+        let numbers = [
+            row.trials,
+            row.caught,
+            row.false_accusations,
+            row.checker_bytes,
+            row.checker_positions,
+            row.checker_ms,
+        ]
+        .map(|number| number.to_string());
+        let [trials, caught, accused, bytes, positions, ms] = &numbers;
+        table += &line([row.cheat, row.role, trials, caught, accused, bytes, positions, ms]);
+    }
+    table
+}
+
 /// Puts every cheat to the test in `trials` worlds each.
 #[must_use]
 pub fn measure_all(trials: u64) -> Vec<CheatRow> {

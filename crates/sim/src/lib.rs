@@ -35,7 +35,7 @@ mod trace;
 mod work;
 mod world;
 
-pub use cheats::{CheatRow, measure, measure_all};
+pub use cheats::{CheatRow, measure, measure_all, table};
 pub use check::Violation;
 pub use conduct::{AuditorLie, Conduct, Consequence, ProviderLie, RouterLie};
 pub use net::Weather;

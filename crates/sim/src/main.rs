@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use peerproof_sim::{CheatRow, NAMES, Scenario, Words, conducts, measure_all, name_of, run};
+use peerproof_sim::{CheatRow, NAMES, Scenario, Words, conducts, measure_all, name_of, run, table};
 
 const USAGE: &str = "peerproof-sim [--scenario NAME] [--seed N] [--seeds COUNT] [--trace]
 peerproof-sim cheats [--trials COUNT] [--json]
@@ -98,25 +98,9 @@ fn cheats(asked: &Asked) -> ExitCode {
         let rows: Vec<String> = rows.iter().map(json).collect();
         println!("[\n{}\n]", rows.join(",\n"));
     } else {
-        println!(
-            "{:<40} {:<9} {:>7} {:>7} {:>6} {:>10} {:>10} {:>8}",
-            "cheat", "role", "trials", "caught", "false", "bytes/job", "steps/job", "ms/job"
-        );
-        for row in &rows {
-            println!(
-                "{:<40} {:<9} {:>7} {:>7} {:>6} {:>10} {:>10} {:>8}",
-                row.cheat,
-                row.role,
-                row.trials,
-                row.caught,
-                row.false_accusations,
-                row.checker_bytes,
-                row.checker_positions,
-                row.checker_ms
-            );
-        }
+        print!("{}", table(&rows));
     }
-    let good = rows.iter().all(|row| row.caught == row.trials && row.false_accusations == 0);
+    let good = rows.iter().all(CheatRow::is_good);
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
