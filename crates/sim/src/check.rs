@@ -9,7 +9,7 @@ use std::fmt;
 
 use peerproof_identity::PeerId;
 use peerproof_job::Reputation;
-use peerproof_job::router::{Auditor, Blame, Checked, End};
+use peerproof_job::router::{Auditor, Blame, Checked, End, Reason};
 use peerproof_log::Log;
 use peerproof_wire::{Digest, Evidence, Level, LogBody, LogEntry, Message as _, Outcome};
 
@@ -498,10 +498,13 @@ fn verify_caught(world: &World) -> Vec<Violation> {
         let Some(liar) = world.context.peers.iter().position(|known| *known == signer) else {
             continue;
         };
-        let blamed = matches!(
-            outcome.end,
-            End::Failed { blame: Blame::Provider(peer), .. } if peer == signer
-        );
+        // What a network could have caused, or equality alone, bars nobody.
+        let blamed = match &outcome.end {
+            End::Failed { reason: Reason::Check { fault, .. }, blame: Blame::Provider(peer) } => {
+                *peer == signer && fault.bars() && fact.plan.level != Level::KOfN
+            }
+            _ => false,
+        };
         let refuted = blamed && facts.lies.contains(&(liar, fact.offer.id()));
         let marked = world.nodes[liar]
             .conduct

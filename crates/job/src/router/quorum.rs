@@ -171,16 +171,30 @@ impl Job {
             let equal = self.largest_group().len();
             let (answered, needed) = (self.lanes.len(), self.options.k);
             let reason = Reason::NoAgreement { equal, answered, needed };
-            return self.fail(reason, Blame::Unknown, Checked::Refuted);
+            // Answers that differ refute each other; too few of them say nothing.
+            let done = match (answered, equal) {
+                (0, _) => Checked::Nothing,
+                _ if answered == equal => Checked::Receipt,
+                _ => Checked::Refuted,
+            };
+            return self.fail(reason, Blame::Unknown, done);
         };
         let Some(lane) = self.lane(id) else { return };
         let (peer, stop) = (lane.candidate.peer, lane.receipt.as_ref().map(|receipt| receipt.stop));
         let Some(stop) = stop else { return };
         if !lane.continues(&self.answer) {
             let at = self.answer.departs_from(&lane.tokens);
-            let blame = self.answer.author(at).map_or(Blame::Unknown, Blame::Provider);
             let detail =
                 format!("what was passed on departs at token {at} from the answer of {peer}");
+            let author = self.answer.author(at);
+            let present = |peer| self.lanes.iter().any(|lane| lane.candidate.peer == peer);
+            // Whoever is still here was audited, or recorded for want of an audit.
+            if let Some(gone) = author.filter(|author| !present(*author)) {
+                let proven = matches!(done, Checked::Audited { .. });
+                let fault = if proven { Fault::FalsePrefix } else { Fault::Minority };
+                self.observe(fault, gone, &detail, None);
+            }
+            let blame = author.map_or(Blame::Unknown, Blame::Provider);
             return self.refute(Fault::FalsePrefix, &detail, blame);
         }
         let text = lane.text.as_ref().map_or(0, String::len);

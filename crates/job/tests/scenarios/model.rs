@@ -33,6 +33,8 @@ pub(crate) enum Script {
     Skips(u32),
     /// Computes another token from this index on.
     CheatsFrom(u32),
+    /// Computes other tokens, and dies at this index.
+    CheatsThenDies(u32),
     /// Goes on after the end of the answer.
     Pads,
     /// Changes text in flight, not what it signs.
@@ -144,7 +146,12 @@ pub(crate) fn text_of(tokens: &[u32], count: usize, all: usize) -> String {
 
 pub(crate) fn answer_of(script: Script, offer: &Offer) -> Vec<u32> {
     let mut tokens = if script == Script::Pads { longest(offer) } else { reference(offer) };
-    if let Script::CheatsFrom(from) = script {
+    let from = match script {
+        Script::CheatsFrom(from) => Some(from),
+        Script::CheatsThenDies(_) => Some(0),
+        _ => None,
+    };
+    if let Some(from) = from {
         tokens.iter_mut().skip(from as usize).for_each(|token| *token += 1);
     }
     tokens

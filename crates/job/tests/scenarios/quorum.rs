@@ -160,3 +160,42 @@ fn text_that_only_the_leader_gave_is_refused() {
     assert_eq!((fault, blame), (Fault::FalsePrefix, Blame::Provider(leader)));
     assert!(world.is_barred(0));
 }
+
+#[test]
+fn a_false_beginning_is_recorded_also_if_its_author_is_gone() {
+    let liar = Script::CheatsThenDies(4);
+    let mut world = quorum(&[liar, HONEST, HONEST, HONEST], AuditBy::Nobody);
+    for honest in 1..4 {
+        world.providers[honest].latency_ms = 3;
+    }
+    let outcome = world.run().clone();
+    assert!(matches!(outcome.end, End::Failed { blame: Blame::Provider(_), .. }));
+    let code = |fault: Fault| fault.code().to_owned();
+    assert_eq!(world.evidence(), [(0, code(Fault::Dropped)), (0, code(Fault::Minority))]);
+    assert!(!world.is_barred(0), "equality is no proof");
+
+    let others = Script::CheatsFrom(6);
+    let mut world = quorum(&[liar, HONEST, others, others], AuditBy::Here);
+    for later in 1..4 {
+        world.providers[later].latency_ms = 3;
+    }
+    world.run();
+    assert!(world.evidence().contains(&(0, code(Fault::FalsePrefix))), "{:?}", world.evidence());
+    assert!(world.is_barred(0) && !world.is_barred(1));
+}
+
+#[test]
+fn too_few_answers_refute_nothing() {
+    for (scripts, done) in [
+        ([Script::DiesAt(0); 2], Checked::Nothing),
+        ([HONEST, Script::DiesAt(11)], Checked::Receipt),
+    ] {
+        let mut world = quorum(&scripts, AuditBy::Nobody);
+        world.providers[1].step_ms = 20;
+        let outcome = world.run().clone();
+        let End::Failed { reason: Reason::NoAgreement { .. }, .. } = outcome.end else {
+            panic!("{:?}", outcome.end)
+        };
+        assert_eq!(outcome.verification.done, done);
+    }
+}

@@ -383,7 +383,9 @@ impl World {
             Script::Unreachable => {
                 self.later(ms, In::OpenFailed(lane, "connection refused".into()))
             }
-            Script::DiesAt(at) if self.providers[index].sent >= at && at > 0 => {
+            Script::DiesAt(at) | Script::CheatsThenDies(at)
+                if self.providers[index].sent >= at && at > 0 =>
+            {
                 self.later(ms, In::OpenFailed(lane, "connection refused".into()));
             }
             _ => {
@@ -563,7 +565,7 @@ impl World {
             Script::Mute => return,
             Script::AcceptsOnly if !matches!(frames[0], ProviderFrame::Accepted(_)) => return,
             Script::NoOpenings if is_openings => return,
-            Script::DiesAt(at) if reached(at) => {
+            Script::DiesAt(at) | Script::CheatsThenDies(at) if reached(at) => {
                 let gone = In::Closed(lane, Closed::Gone("connection lost".into()));
                 return self.push_ordered(false, lane, Event::ToJob(gone));
             }
