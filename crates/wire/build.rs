@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-const SCHEMAS: [&str; 7] = [
+const SCHEMAS: [&str; 8] = [
     "statement.proto",
     "job.proto",
     "audit.proto",
@@ -10,6 +10,7 @@ const SCHEMAS: [&str; 7] = [
     "evidence.proto",
     "range.proto",
     "cells.proto",
+    "log.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

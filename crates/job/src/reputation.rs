@@ -199,6 +199,7 @@ impl Reputation {
                 self.bar(PeerId::from(two.first.key()), Fault::Equivocation.code());
             }
             Evidence::FalseVerdict(_) => {}
+            Evidence::Fork(fork) => self.bar(PeerId::from(fork.key), Fault::Fork.code()),
             Evidence::Observation(seen) => {
                 let provider = PeerId::from(seen.provider);
                 let fault = Fault::of_reason(&seen.reason).unwrap_or(Fault::Garbage);

@@ -177,6 +177,18 @@ impl SignedCheckpoint {
         Self::open(format!("{}{lines}", self.note).as_bytes())
     }
 
+    /// The same with the log's own signature alone.
+    pub fn bare(&self) -> Self {
+        let text = self.note.split("\n\n").next().unwrap_or_default();
+        let own = Note::parse(self.note.as_bytes()).ok().and_then(|note| {
+            let hash = crate::note::key_hash_of(self.origin(), 1, &self.signer);
+            let mut lines = note.signatures().iter();
+            lines.find(|line| line.name == self.origin() && line.key_hash == hash).cloned()
+        });
+        let note = own.map_or_else(|| self.note.clone(), |line| format!("{text}\n\n{line}\n"));
+        Self { note, ..self.clone() }
+    }
+
     /// Checks that `payload` stands at `index` of this log.
     ///
     /// # Errors

@@ -128,6 +128,21 @@ pub enum DamageKind {
         /// Entries here.
         got: u64,
     },
+    /// Others hold a checkpoint over other entries: this is a second history.
+    #[error(
+        "the first {size} entries: expected root {}, as a checkpoint that others hold has it, \
+         got {}: this is a second history of the log",
+        hex(expected),
+        hex(got)
+    )]
+    Other {
+        /// Entries under the checkpoint of this log that others hold.
+        size: u64,
+        /// Its root.
+        expected: Hash,
+        /// The root here.
+        got: Hash,
+    },
     /// The entries are not those of the checkpoint.
     #[error("root: expected {} by the checkpoint, got {}", hex(expected), hex(got))]
     Root {
@@ -139,6 +154,11 @@ pub enum DamageKind {
 }
 
 impl DamageKind {
+    /// Whether the log is whole in itself, and not what others have seen of it.
+    pub fn is_behind(&self) -> bool {
+        matches!(self, Self::Older { .. } | Self::Other { .. })
+    }
+
     fn concerns_checkpoint(&self) -> bool {
         matches!(self, Self::CheckpointMissing | Self::Checkpoint(_))
     }

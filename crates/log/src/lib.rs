@@ -64,6 +64,7 @@ pub use reader::{Reader, Verified};
 pub use storage::{Segment, Storage, StorageError, StorageFault};
 pub use tiles::{Resource, Tile, TileError, Tiles};
 pub use tree::{
-    Hash, Nodes, Tree, entry_of, leaf_hash, payload_leaf, verify_consistency, verify_inclusion,
+    Hash, Nodes, Tree, entry_of, leaf_hash, payload_leaf, prefix_root, verify_consistency,
+    verify_inclusion,
 };
-pub use witness::{AddCheckpoint, Fork, Refusal, Witness};
+pub use witness::{AddCheckpoint, Fork, ForkError, Refusal, Witness};

@@ -185,7 +185,7 @@ impl<S: Storage> Log<S> {
         }
         let kind = match self.reader.root(held.size()) {
             Ok(root) if root == *held.root() => None,
-            Ok(got) => Some(DamageKind::Root { expected: *held.root(), got }),
+            Ok(got) => Some(DamageKind::Other { size: held.size(), expected: *held.root(), got }),
             Err(_) => Some(DamageKind::Older { expected: held.size(), got: self.len() }),
         };
         if let (Some(kind), None) = (kind, &self.reader.damage) {

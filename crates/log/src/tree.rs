@@ -292,11 +292,38 @@ pub fn verify_consistency(
         let expected = if from == 0 { empty_root() } else { *to_root };
         return check_root(&expected, from_root);
     }
-    let mut siblings = path.iter();
-    let first = if from.is_power_of_two() { Some(from_root) } else { siblings.next() };
-    let Some(first) = first else {
+    let (first, siblings) = match path.split_first() {
+        _ if from.is_power_of_two() => (from_root, path),
+        Some((first, siblings)) => (first, siblings),
+        None => return Err(ProofError::PathLength { got: path.len() }),
+    };
+    let (old, new) = climb(from, to, first, siblings)?;
+    check_root(&old, from_root)?;
+    check_root(&new, to_root)
+}
+
+/// The root over the first `from` leaves of the tree of `to` leaves with `to_root`,
+/// where `0 < from < to`. The path is that of [`verify_consistency`], with the root
+/// over `from` leaves in front of it if that number is a power of two.
+///
+/// # Errors
+/// [`ProofError`] if the path does not lead to `to_root`.
+pub fn prefix_root(from: u64, to: u64, to_root: &Hash, path: &[Hash]) -> Result<Hash, ProofError> {
+    if from == 0 || from >= to {
+        return Err(ProofError::Size { got: from, limit: to });
+    }
+    let Some((first, siblings)) = path.split_first() else {
         return Err(ProofError::PathLength { got: path.len() });
     };
+    let (old, new) = climb(from, to, first, siblings)?;
+    check_root(&new, to_root)?;
+    Ok(old)
+}
+
+/// Both roots that follow from the last whole subtree within the first `from`
+/// leaves and the hashes beside it.
+fn climb(from: u64, to: u64, first: &Hash, siblings: &[Hash]) -> Result<(Hash, Hash), ProofError> {
+    let length = ProofError::PathLength { got: siblings.len() };
     let (mut node, mut last) = (from - 1, to - 1);
     while node & 1 == 1 {
         node >>= 1;
@@ -305,7 +332,7 @@ pub fn verify_consistency(
     let (mut old, mut new) = (*first, *first);
     for sibling in siblings {
         if last == 0 {
-            return Err(ProofError::PathLength { got: path.len() });
+            return Err(length);
         }
         if node & 1 == 1 || node == last {
             old = node_hash(sibling, &old);
@@ -318,10 +345,9 @@ pub fn verify_consistency(
         last >>= 1;
     }
     if last != 0 {
-        return Err(ProofError::PathLength { got: path.len() });
+        return Err(length);
     }
-    check_root(&old, from_root)?;
-    check_root(&new, to_root)
+    Ok((old, new))
 }
 
 /// On the right edge a node without a sibling rises unchanged; climbs to the

@@ -20,7 +20,7 @@ use crate::checkpoint::{CheckpointError, SignedCheckpoint, decimal};
 use crate::error::{ProofError, hex};
 use crate::limits::{MAX_ADD_CHECKPOINT_BYTES, MAX_WITNESSED_LOGS};
 use crate::note::{NoteError, NoteSignature, key_hash_of};
-use crate::tree::{Hash, verify_consistency};
+use crate::tree::{Hash, prefix_root, verify_consistency};
 
 /// The kind of signature: an Ed25519 cosignature with a time.
 const COSIGNATURE: u8 = 0x04;
@@ -33,6 +33,12 @@ const NAME_PREFIX: &str = "peerproof.witness/";
 /// The key name under which a peer cosigns.
 pub fn name(peer: &PeerId) -> String {
     format!("{NAME_PREFIX}{peer}")
+}
+
+/// The peer whose cosignatures have this key name.
+pub fn peer_of(key_name: &str) -> Option<PeerId> {
+    let peer = key_name.strip_prefix(NAME_PREFIX)?.parse().ok()?;
+    (name(&peer) == key_name).then_some(peer)
 }
 
 /// What a cosignature signs.
@@ -229,20 +235,58 @@ impl Witness {
     }
 }
 
-/// Two checkpoints of one log and one size with different roots: proof, to
-/// anyone, that its key keeps two histories.
+/// Two checkpoints of one log that no single history has: proof, to anyone, that
+/// its key keeps two. Either they have one size and different roots; or a path from
+/// the second, larger one shows that it holds another beginning than the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fork {
     first: SignedCheckpoint,
     second: SignedCheckpoint,
+    path: Vec<Hash>,
 }
 
 impl Fork {
     /// The fork that two checkpoints prove, if they do.
     pub fn between(first: &SignedCheckpoint, second: &SignedCheckpoint) -> Option<Self> {
         let same = first.signer() == second.signer() && first.size() == second.size();
-        (same && first.root() != second.root())
-            .then(|| Self { first: first.clone(), second: second.clone() })
+        (same && first.root() != second.root()).then(|| Self {
+            first: first.clone(),
+            second: second.clone(),
+            path: Vec::new(),
+        })
+    }
+
+    /// The fork of two checkpoints, if `path` proves it: see [`prefix_root`], and none
+    /// if both have one size.
+    ///
+    /// # Errors
+    /// [`ForkError`] if they are of two logs, of one history, or the path is another's.
+    pub fn prove(
+        first: &SignedCheckpoint,
+        second: &SignedCheckpoint,
+        path: &[Hash],
+    ) -> Result<Self, ForkError> {
+        if first.signer() != second.signer() {
+            let (expected, got) = (first.signer().peer_id(), second.signer().peer_id());
+            return Err(CheckpointError::Key { expected, got }.into());
+        }
+        let (from, to) = (first.size(), second.size());
+        let held = match from.cmp(&to) {
+            std::cmp::Ordering::Equal if path.is_empty() => *second.root(),
+            std::cmp::Ordering::Equal => {
+                return Err(ProofError::PathLength { got: path.len() }.into());
+            }
+            _ => prefix_root(from, to, second.root(), path)?,
+        };
+        if held == *first.root() {
+            return Err(ForkError::OneHistory { first: from, second: to });
+        }
+        Ok(Self { first: first.clone(), second: second.clone(), path: path.to_vec() })
+    }
+
+    /// What the second checkpoint holds of the first; empty if both have one size.
+    pub fn path(&self) -> &[Hash] {
+        &self.path
     }
 
     /// Whose log it is.
@@ -254,6 +298,26 @@ impl Fork {
     pub fn checkpoints(&self) -> [&SignedCheckpoint; 2] {
         [&self.first, &self.second]
     }
+}
+
+/// Why two checkpoints are no fork.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForkError {
+    /// One of them is no checkpoint, is not signed, or is another log's.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The path does not belong to the second one.
+    #[error("path: {0}")]
+    Path(#[from] ProofError),
+    /// One history has both.
+    #[error("expected two histories, got one: {first} entries, continued to {second}")]
+    OneHistory {
+        /// Entries of the first.
+        first: u64,
+        /// Entries of the second.
+        second: u64,
+    },
 }
 
 /// Why a checkpoint is not cosigned.

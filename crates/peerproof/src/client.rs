@@ -471,8 +471,36 @@ pub struct NodeStatus {
     pub asking: u32,
     /// Entries of the log.
     pub log_entries: u64,
+    /// What others vouch for of it, and what this node vouches for of others.
+    #[serde(default)]
+    pub log: LogStatus,
     /// Seconds since start.
     pub uptime_s: u64,
+}
+
+/// What witnesses say of a node's log.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct LogStatus {
+    /// Entries in the newest checkpoint that others cosigned or showed; 0 if there is none.
+    pub cosigned_entries: u64,
+    /// Who cosigned it.
+    pub cosigners: Vec<Cosigner>,
+    /// How many peers could be asked before the first signature what they saw of this log; none
+    /// for a node that others take no receipts or verdicts from.
+    pub asked_at_start: Option<u32>,
+    /// Logs of others that this node follows as their witness.
+    pub witnessed: usize,
+    /// Why the log takes no more entries, if it does not.
+    pub fault: Option<String>,
+}
+
+/// A witness's signature under a checkpoint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Cosigner {
+    /// Who.
+    pub peer: String,
+    /// When, in seconds since 1970, by its own clock.
+    pub unix_s: u64,
 }
 
 /// Counters of a node since its start, for metrics.

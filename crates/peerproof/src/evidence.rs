@@ -72,6 +72,7 @@ pub fn write(dir: &Path, evidence: &Evidence) -> Result<PathBuf, EvidenceFileErr
         Evidence::Equivocation(_) => "equivocation",
         Evidence::Observation(_) => "observation",
         Evidence::FalseVerdict(_) => "false-verdict",
+        Evidence::Fork(_) => "fork",
     };
     let path = dir.join(format!("{name}-{kind}.evidence"));
     crate::home::make_private_dir(dir)

@@ -32,6 +32,7 @@ mod lock;
 pub mod log;
 pub mod models;
 mod node;
+pub mod portable;
 pub mod store;
 pub mod verify;
 

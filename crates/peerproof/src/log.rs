@@ -1,6 +1,8 @@
 //! The log as others read it: pieces of it, refusals, and entries in words and as JSON.
 
+use peerproof_identity::PeerId;
 pub use peerproof_log::MAX_ADD_CHECKPOINT_BYTES;
+use peerproof_log::{SignedCheckpoint, witness};
 use peerproof_wire::evidence::{Evidence, LogBody, LogEntry};
 use peerproof_wire::{AuditorFinding, Note, Outcome, Stop};
 use serde_json::{Value, json};
@@ -45,6 +47,18 @@ impl Declined {
     pub(crate) fn new(status: u16, message: impl Into<String>) -> Declined {
         Declined { status, message: message.into(), last: None }
     }
+}
+
+/// The witnesses whose cosignature on a checkpoint holds, with its time in seconds since 1970.
+#[must_use]
+pub fn cosigners(note: &SignedCheckpoint) -> Vec<(PeerId, u64)> {
+    let lines = note.signatures().unwrap_or_default();
+    let peers = lines.iter().filter_map(|line| witness::peer_of(&line.name));
+    let mut all: Vec<(PeerId, u64)> = peers
+        .filter_map(|peer| Some((peer, witness::cosigned(note, &peer.public_key()).ok()?)))
+        .collect();
+    all.dedup();
+    all
 }
 
 /// One entry for a reader.
@@ -103,6 +117,7 @@ pub fn describe(entry: &LogEntry) -> Line {
                     (both.first.key(), format!("two receipts with number {}", both.first.number))
                 }
                 Evidence::Observation(seen) => (seen.provider, seen.reason.clone()),
+                Evidence::Fork(fork) => (fork.key, "two histories of its log".to_owned()),
                 Evidence::FalseVerdict(said) => {
                     (said.verdict.key(), "a verdict that its case does not bear out".to_owned())
                 }

@@ -23,10 +23,12 @@ mod handle;
 mod holdings;
 mod judging;
 mod ledger;
+mod logs;
 mod pace;
 mod roles;
 mod serving;
 mod sharing;
+mod witnessing;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -103,6 +105,16 @@ pub enum NodeError {
         /// The log's folder.
         dir: PathBuf,
         /// Where and how.
+        message: String,
+    },
+    /// Others have seen more of the log than there is, or something else.
+    #[error(
+        "the log in {dir} is not the one that others have seen: {message}; nothing will be signed over it, since that would be a second history, which bars this key everywhere. Restore the newest copy of the folder, or begin anew under a new key with `peerproof keys rotate`"
+    )]
+    Behind {
+        /// The log's folder.
+        dir: PathBuf,
+        /// What was expected and what is here.
         message: String,
     },
     /// A file that tells other commands about this node.
@@ -227,8 +239,17 @@ impl Node {
         let load = Arc::new(serving::Load::default());
         let mut public_net = None;
         let mut addresses = Vec::new();
-        if let Some((public, _)) = public {
+        if let Some((public, public_events)) = public {
             addresses = full_addresses(&public).await?;
+            let (shown, stop) = (Arc::clone(&archive), stopped.clone());
+            tasks.push(tokio::spawn(logs::answer(public.clone(), shown, stop)));
+            let witnessing = witnessing(&settings.config, &public, &archive);
+            let seeds = crate::node::addresses("network.peers", &settings.config.network.peers)?;
+            // Nothing is signed before the log was held against what others saw of it.
+            let asked = witnessing.before_signing(seeds).await;
+            asked.map_err(|error| behind(&log, &error))?;
+            let run = witnessing::run(witnessing, public_events, stopped.clone());
+            tasks.push(tokio::spawn(run));
             let start = Opening {
                 settings: &settings,
                 key: &key,
@@ -353,6 +374,9 @@ async fn open_log(
         .await
         .map_err(|e| NodeError::Book { dir: named.clone(), message: e.to_string() })??;
     if let Some(damage) = log.damage() {
+        if damage.kind.is_behind() {
+            return Err(NodeError::Behind { dir: named, message: damage.to_string() });
+        }
         return Err(NodeError::Fenced { dir: named, message: damage.to_string() });
     }
     Ok((Arc::new(log), history))
@@ -375,6 +399,25 @@ async fn open_archive(
     let opened =
         opening.await.map_err(|e| NodeError::Book { dir: named, message: e.to_string() })??;
     Ok(Arc::new(opened))
+}
+
+fn witnessing(config: &Config, net: &Handle, archive: &Arc<Archive>) -> witnessing::Witnessing {
+    witnessing::Witnessing {
+        net: net.clone(),
+        archive: Arc::clone(archive),
+        wanted: config.log.witnesses as usize,
+        every: std::time::Duration::from_secs(config.log.witness_every_s.into()),
+        mdns: config.network.mdns && !config.network.loopback,
+    }
+}
+
+fn behind(log: &LogWriter, error: &StoreError) -> NodeError {
+    match log.damage() {
+        Some(damage) => {
+            NodeError::Behind { dir: log.dir().to_owned(), message: damage.to_string() }
+        }
+        None => NodeError::Store(error.clone()),
+    }
 }
 
 /// The configuration of one of the two networks.
@@ -456,6 +499,7 @@ impl Inner {
             queued_jobs: self.load.queued.load(Ordering::Relaxed),
             asking: u32::try_from(self.counts.asking.load(Ordering::Relaxed)).unwrap_or(u32::MAX),
             log_entries,
+            log: self.archive.status(),
             uptime_s: self.clock.now().0 / 1000,
         }
     }

@@ -9,14 +9,16 @@ use std::path::Path;
 use peerproof_engine::execute::Replayer;
 use peerproof_engine::model::Model;
 use peerproof_engine::transformer::LoadOptions;
+use peerproof_log::{ForkError, SignedCheckpoint};
 use peerproof_proof::audit::describe;
 use peerproof_proof::evidence::{self as proof, EvidenceError, Finding, Proven, Unchecked};
-use peerproof_wire::evidence::Evidence;
+use peerproof_wire::evidence::{Evidence, Fork};
 use peerproof_wire::{Case, ModelId};
 use serde::Serialize;
 
 use crate::evidence::{EvidenceFileError, read};
 use crate::models::{Installed, ModelError, Store};
+use crate::portable;
 
 /// Why a file could not be judged, or is worth nothing.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +37,14 @@ pub enum VerifyError {
         name: String,
         /// What is wrong.
         message: String,
+    },
+    /// The file is no fork of a log.
+    #[error("{path}: {source}")]
+    Fork {
+        /// The file.
+        path: String,
+        /// Why.
+        source: ForkError,
     },
     /// The file proves nothing, or accuses falsely.
     #[error("{path}: {source}")]
@@ -75,6 +85,9 @@ pub fn verify(
     model: Option<&Installed>,
 ) -> Result<Judgement, VerifyError> {
     let evidence = read(path)?;
+    if let Evidence::Fork(fork) = &evidence {
+        return forked(path, fork);
+    }
     let model_id = case(&evidence).map(|case| case.offer.model_id);
     let here = match (model, model_id) {
         (Some(model), _) => Some(model.clone()),
@@ -95,12 +108,36 @@ pub fn verify(
     Ok(judgement(&evidence, &finding, model_id, recomputed))
 }
 
+/// Two histories of one log: the checkpoints say it all.
+fn forked(path: &Path, fork: &Fork) -> Result<Judgement, VerifyError> {
+    let judged = portable::fork(fork);
+    let judged =
+        judged.map_err(|source| VerifyError::Fork { path: path.display().to_string(), source })?;
+    let [first, second] = judged.checkpoints().map(SignedCheckpoint::size);
+    let statement = match first == second {
+        true => format!("it signed two different histories of {first} entries as its log"),
+        false => format!(
+            "it signed a history of {second} entries as its log that does not continue the one of \
+             {first} entries it had signed"
+        ),
+    };
+    Ok(Judgement {
+        accused: judged.signer().peer_id().to_string(),
+        kind: "fork",
+        model_id: None,
+        proven: true,
+        statement,
+        unchecked: Vec::new(),
+        recomputed: false,
+    })
+}
+
 fn case(evidence: &Evidence) -> Option<&Case> {
     match evidence {
         Evidence::WrongAnswer(wrong) => Some(&wrong.case),
         Evidence::Observation(seen) => seen.case.as_ref(),
         Evidence::FalseVerdict(said) => Some(&said.case),
-        Evidence::Equivocation(_) => None,
+        Evidence::Equivocation(_) | Evidence::Fork(_) => None,
     }
 }
 
@@ -123,6 +160,7 @@ fn judgement(
         Evidence::Equivocation(_) => "equivocation",
         Evidence::Observation(_) => "observation",
         Evidence::FalseVerdict(_) => "false verdict",
+        Evidence::Fork(_) => "fork",
     };
     let mut unchecked: Vec<String> = finding
         .unchecked

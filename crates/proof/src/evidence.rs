@@ -58,6 +58,9 @@ pub enum Unchecked {
     Recomputation,
     /// What attached verdicts say: their signatures hold, their work takes the model.
     Verdicts,
+    /// The checkpoints of a fork: whether they are signed and exclude each other is for those
+    /// to say who judge logs.
+    Checkpoints,
     /// The observer's own account of what was not signed.
     Account,
 }
@@ -138,6 +141,7 @@ pub fn verify(evidence: &Evidence) -> Result<Finding, EvidenceError> {
         Evidence::WrongAnswer(wrong) => verify_wrong_answer(wrong),
         Evidence::Observation(seen) => verify_observation(seen),
         Evidence::FalseVerdict(said) => verify_false_verdict(said),
+        Evidence::Fork(fork) => Ok(Finding::new(fork.key, None, vec![Unchecked::Checkpoints])),
     }
 }
 

@@ -21,6 +21,8 @@ pub enum Evidence {
     WrongAnswer(WrongAnswer),
     /// Two receipts with one number under one key. Anyone can check it.
     Equivocation(Equivocation),
+    /// Two checkpoints of one log that no single history has. Anyone can check it.
+    Fork(Fork),
     /// What only this node saw. Nobody else can check it.
     Observation(Observation),
     /// A verdict that its case does not bear out. Anyone with the model can check it.
@@ -56,6 +58,20 @@ pub struct Equivocation {
     pub first: Signed<Receipt>,
     /// The other.
     pub second: Signed<Receipt>,
+}
+
+/// Two signed checkpoints that an honest log can't both have. Whether their
+/// signatures hold and whether they exclude each other is for `log` to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fork {
+    /// Whose log it is.
+    pub key: PublicKey,
+    /// The signed note of the smaller one, or of either.
+    pub first: String,
+    /// The signed note of the other.
+    pub second: String,
+    /// What the second one holds of the first; empty if both have one size.
+    pub path: Vec<Digest>,
 }
 
 /// Something that was seen and not signed.
@@ -134,6 +150,7 @@ impl Codec for Evidence {
         let kind = match self {
             Self::WrongAnswer(wrong) => Kind::WrongAnswer(wrong.to_proto()),
             Self::Equivocation(both) => Kind::Equivocation(both.to_proto()),
+            Self::Fork(fork) => Kind::Fork(fork.to_proto()),
             Self::Observation(seen) => Kind::Observation(seen.to_proto()),
             Self::FalseVerdict(said) => Kind::FalseVerdict(said.to_proto()),
         };
@@ -145,6 +162,7 @@ impl Codec for Evidence {
         Ok(match check::required("evidence", proto.kind)? {
             Kind::WrongAnswer(wrong) => Self::WrongAnswer(WrongAnswer::from_proto(wrong)?),
             Kind::Equivocation(both) => Self::Equivocation(Equivocation::from_proto(both)?),
+            Kind::Fork(fork) => Self::Fork(Fork::from_proto(fork)?),
             Kind::Observation(seen) => Self::Observation(Observation::from_proto(seen)?),
             Kind::FalseVerdict(said) => Self::FalseVerdict(FalseVerdict::from_proto(said)?),
         })
@@ -154,6 +172,7 @@ impl Codec for Evidence {
         match self {
             Self::WrongAnswer(wrong) => wrong.check(),
             Self::Equivocation(both) => both.check(),
+            Self::Fork(fork) => fork.check(),
             Self::Observation(seen) => seen.check(),
             Self::FalseVerdict(said) => said.check(),
         }
@@ -220,6 +239,39 @@ impl Codec for Equivocation {
 
     fn check(&self) -> Result<(), WireError> {
         Ok(())
+    }
+}
+
+impl Codec for Fork {
+    type Proto = proto::Fork;
+    const NAME: &'static str = "fork";
+    const MAX_BYTES: usize = limits::MAX_EVIDENCE_BYTES;
+    const SHAPE: &'static Shape = &shape::FORK;
+
+    fn to_proto(&self) -> proto::Fork {
+        proto::Fork {
+            key: self.key.as_bytes().to_vec(),
+            first: self.first.clone(),
+            second: self.second.clone(),
+            path: check::join(&self.path),
+        }
+    }
+
+    fn from_proto(proto: proto::Fork) -> Result<Self, WireError> {
+        Ok(Self {
+            key: check::public_key("fork.key", &proto.key)?,
+            first: proto.first,
+            second: proto.second,
+            path: check::digests("fork.path", &proto.path, limits::MAX_PATH_HASHES)?,
+        })
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        check::not_empty("fork.first", self.first.is_empty())?;
+        count("fork.first", self.first.len(), limits::MAX_CHECKPOINT_BYTES)?;
+        check::not_empty("fork.second", self.second.is_empty())?;
+        count("fork.second", self.second.len(), limits::MAX_CHECKPOINT_BYTES)?;
+        count("fork.path", self.path.len(), limits::MAX_PATH_HASHES)
     }
 }
 

@@ -51,6 +51,7 @@ pub mod evidence;
 pub mod frame;
 pub mod job;
 pub mod limits;
+pub mod logs;
 mod proto;
 pub mod range;
 mod record;
@@ -69,7 +70,7 @@ pub use codec::Message;
 pub use digest::{Digest, ModelId};
 pub use error::{Fault, WireError};
 pub use evidence::{
-    AcceptedAnswer, Equivocation, Evidence, FalseVerdict, LogBody, LogEntry, Observation,
+    AcceptedAnswer, Equivocation, Evidence, FalseVerdict, Fork, LogBody, LogEntry, Observation,
     WrongAnswer,
 };
 pub use job::{
@@ -77,6 +78,7 @@ pub use job::{
     FailureCode, Form, Leaf, Level, LogProof, LogitBias, Offer, Opening, Openings, Pooling, Prompt,
     ProviderFrame, Receipt, RouterFrame, Sampling, Stop, TokenLogprobs, Tokens,
 };
+pub use logs::{HeldFrom, HeldProof, LogRefusal, LogReply, LogRequest};
 pub use range::{RangeFailure, RangeRefusal, RangeReply, RangeRequest, RangeSlice};
 pub use record::{
     AuditedBy, AuditorCheck, AuditorFinding, Decision, NetworkGroup, Note, Refutation,
@@ -98,6 +100,10 @@ pub const INFO_PROTOCOL: &str = "/peerproof/info/1";
 pub const RANGE_PROTOCOL: &str = "/peerproof/range/1";
 /// One request for openings of cells and its replies.
 pub const CELLS_PROTOCOL: &str = "/peerproof/cells/1";
+/// Stream protocol of questions about logs.
+pub const LOG_PROTOCOL: &str = "/peerproof/log/1";
+/// Topic on which proofs against a key are passed on, one [`Evidence`] a message.
+pub const EVIDENCE_TOPIC: &str = "/peerproof/evidence/1";
 /// Name of the distributed hash table.
 pub const KAD_PROTOCOL: &str = "/peerproof/kad/1";
 /// Protocol version that a node reports in libp2p identify.

@@ -125,6 +125,13 @@ limits! {
     /// Hashes beside them.
     MAX_RANGE_HASHES: usize = 128;
 
+    /// Path of a piece of a log.
+    MAX_LOG_PATH_BYTES: usize = 64;
+    /// A piece of a log: a tile, an entry bundle, or a note.
+    MAX_LOG_PIECE_BYTES: usize = 16 << 10;
+    /// A request to cosign a checkpoint: its note, a path, and the line before them.
+    MAX_ADD_CHECKPOINT_BYTES: usize = (16 << 10) + 63 * 48 + 64;
+
     /// A value beside a mismatch: a digest, a token, a number.
     MAX_MISMATCH_VALUE_BYTES: usize = 64;
     /// Verdicts attached to one piece of evidence.

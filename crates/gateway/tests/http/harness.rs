@@ -142,6 +142,7 @@ impl Backend for Scripted {
             queued_jobs: 0,
             asking: 0,
             log_entries: 0,
+            log: Default::default(),
             uptime_s: 1,
         };
         async { status }.boxed()

@@ -37,10 +37,12 @@ pub enum Fault {
     WrongAnswer,
     /// Two receipts with one number.
     Equivocation,
+    /// Two histories of one log.
+    Fork,
 }
 
 /// Every fault, for the reverse lookup and for tests.
-const ALL: [Fault; 14] = [
+const ALL: [Fault; 15] = [
     Fault::Unreachable,
     Fault::Dropped,
     Fault::Stalled,
@@ -55,6 +57,7 @@ const ALL: [Fault; 14] = [
     Fault::FalsePrefix,
     Fault::WrongAnswer,
     Fault::Equivocation,
+    Fault::Fork,
 ];
 
 impl Fault {
@@ -76,6 +79,7 @@ impl Fault {
             Self::FalsePrefix => "false-prefix",
             Self::WrongAnswer => "wrong-answer",
             Self::Equivocation => "equivocation",
+            Self::Fork => "fork",
         }
     }
 
@@ -98,6 +102,7 @@ impl Fault {
                 | Self::FalsePrefix
                 | Self::WrongAnswer
                 | Self::Equivocation
+                | Self::Fork
         )
     }
 

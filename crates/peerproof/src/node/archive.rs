@@ -5,9 +5,9 @@
 //! checkpoint goes out with the cosignatures there are of it, and a request to
 //! cosign is judged and kept on a thread that may wait for the disk. Absent: how
 //! the node gets its own log witnessed.
-#![allow(dead_code, reason = "peers ask too, by a protocol of their own")]
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -15,7 +15,8 @@ use peerproof_identity::{PeerId, PublicKey};
 use peerproof_log::{AddCheckpoint, Refusal, Resource, SignedCheckpoint};
 
 use super::clock::Clock;
-use crate::log::{Declined, Piece, Unreadable};
+use crate::client::{Cosigner, LogStatus};
+use crate::log::{Declined, Piece, Unreadable, cosigners};
 use crate::store::{LogWriter, StoreError, WitnessError, WitnessStore, cosigned};
 
 /// Askers whose pace is remembered; beyond that the one at rest longest is forgotten.
@@ -80,6 +81,8 @@ pub(crate) struct Archive {
     witness: Arc<WitnessStore>,
     /// The newest checkpoint of this log with signatures of witnesses.
     cosigned: Mutex<Option<SignedCheckpoint>>,
+    /// How many could be asked at the start what they saw of this log; -1 before.
+    asked: AtomicI64,
     buckets: Mutex<Buckets>,
 }
 
@@ -92,7 +95,8 @@ impl Archive {
     ) -> Result<Archive, StoreError> {
         let newest = Mutex::new(cosigned::read(log.dir(), &key)?);
         let buckets = Mutex::default();
-        Ok(Archive { clock, key, log, witness, cosigned: newest, buckets })
+        let asked = AtomicI64::new(-1);
+        Ok(Archive { clock, key, log, witness, cosigned: newest, asked, buckets })
     }
 
     fn admit(&self, asker: Asker, cosigning: bool) -> bool {
@@ -109,16 +113,43 @@ impl Archive {
         self.cosigned_slot().clone()
     }
 
+    /// Takes a newer one in.
+    pub(crate) fn vouched(&self, note: SignedCheckpoint) {
+        *self.cosigned_slot() = Some(note);
+    }
+
+    /// Who cosigned that one, and when, in seconds since 1970.
+    pub(crate) fn cosigners(&self) -> Vec<(PeerId, u64)> {
+        self.cosigned().map_or_else(Vec::new, |note| cosigners(&note))
+    }
+
+    /// So many could be asked at the start what they saw of this log.
+    pub(crate) fn started(&self, asked: usize) {
+        self.asked.store(i64::try_from(asked).unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+
+    /// What the status says of the log.
+    pub(crate) fn status(&self) -> LogStatus {
+        let cosigned = self.cosigned();
+        let cosigners = cosigned.as_ref().map_or_else(Vec::new, cosigners);
+        LogStatus {
+            cosigned_entries: cosigned.map_or(0, |note| note.size()),
+            cosigners: cosigners
+                .into_iter()
+                .map(|(peer, unix_s)| Cosigner { peer: peer.to_string(), unix_s })
+                .collect(),
+            asked_at_start: u32::try_from(self.asked.load(Ordering::Relaxed)).ok(),
+            witnessed: self.witness.followed(),
+            fault: self.log.damage().map(ToString::to_string),
+        }
+    }
+
     pub(crate) fn key(&self) -> PublicKey {
         self.key
     }
 
     pub(crate) fn log(&self) -> &Arc<LogWriter> {
         &self.log
-    }
-
-    pub(crate) fn witness(&self) -> &WitnessStore {
-        &self.witness
     }
 
     /// A piece of this log by its path, as C2SP tlog-tiles names it; `None` if there is no such

@@ -423,5 +423,6 @@ fn accused(evidence: &Evidence) -> PeerId {
         Evidence::Equivocation(both) => both.first.key().peer_id(),
         Evidence::Observation(seen) => seen.provider.peer_id(),
         Evidence::FalseVerdict(said) => said.verdict.key().peer_id(),
+        Evidence::Fork(fork) => fork.key.peer_id(),
     }
 }

@@ -316,6 +316,12 @@ shapes! {
         1 "equivocation.first" One(&ENVELOPE),
         2 "equivocation.second" One(&ENVELOPE),
     }
+    FORK "fork" {
+        1 "fork.key" HASH,
+        2 "fork.first" Text(limits::MAX_CHECKPOINT_BYTES),
+        3 "fork.second" Text(limits::MAX_CHECKPOINT_BYTES),
+        4 "fork.path" PATH,
+    }
     OBSERVATION "observation" {
         1 "observation.provider" HASH,
         2 "observation.reason" Text(limits::MAX_REASON_BYTES),
@@ -330,6 +336,7 @@ shapes! {
         2 "evidence.equivocation" One(&EQUIVOCATION),
         3 "evidence.observation" One(&OBSERVATION),
         8 "evidence.false_verdict" One(&FALSE_VERDICT),
+        9 "evidence.fork" One(&FORK),
     }
     ACCEPTED_ANSWER "accepted answer" {
         1 "accepted_answer.receipt_id" HASH,
@@ -371,6 +378,29 @@ shapes! {
         4 "log_entry.accepted" One(&ACCEPTED_ANSWER),
         5 "log_entry.unix_ms" Number,
         6 "log_entry.note" One(&NOTE),
+    }
+    HELD_FROM "held from" {
+        1 "held_from.index" Number,
+    }
+    LOG_REQUEST "log request" {
+        1 "log_request.piece" Text(limits::MAX_LOG_PATH_BYTES),
+        2 "log_request.cosigned" HASH,
+        3 "log_request.add_checkpoint" Bytes(limits::MAX_ADD_CHECKPOINT_BYTES),
+        4 "log_request.held" One(&HELD_FROM),
+    }
+    LOG_REFUSAL "log refusal" {
+        1 "log_refusal.status" Number,
+        2 "log_refusal.message" Text(limits::MAX_FAILURE_MESSAGE_BYTES),
+        3 "log_refusal.last" Text(limits::MAX_CHECKPOINT_BYTES),
+    }
+    HELD_PROOF "held proof" {
+        1 "held_proof.index" Number,
+        2 "held_proof.evidence" One(&EVIDENCE),
+    }
+    LOG_REPLY "log reply" {
+        1 "log_reply.found" Bytes(limits::MAX_LOG_PIECE_BYTES),
+        2 "log_reply.refused" One(&LOG_REFUSAL),
+        3 "log_reply.held" One(&HELD_PROOF),
     }
 }
 
@@ -415,7 +445,7 @@ mod tests {
     #[test]
     fn tables_equal_the_schemas() {
         const REPEATED: i32 = 3;
-        let names = ["statement", "job", "audit", "announce", "evidence", "range", "cells"];
+        let names = ["statement", "job", "audit", "announce", "evidence", "range", "cells", "log"];
         let schemas =
             protox::compile(names.map(|name| format!("{name}.proto")), ["proto"]).unwrap();
         let mut expected = BTreeMap::new();

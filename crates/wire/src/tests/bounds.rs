@@ -232,6 +232,22 @@ fn check_rest(bounds: &mut Bounds) {
     });
 }
 
+fn check_logs(bounds: &mut Bounds) {
+    let (refusal, fork) = (samples::log_refusal(), samples::fork());
+    bounds.check("MAX_LOG_PATH_BYTES", |n| LogRequest::Piece(text(n)));
+    bounds.check("MAX_ADD_CHECKPOINT_BYTES", |n| LogRequest::AddCheckpoint(vec![1; n as usize]));
+    bounds.check("MAX_LOG_PIECE_BYTES", |n| LogReply::Found(vec![1; n as usize]));
+    bounds
+        .check("MAX_FAILURE_MESSAGE_BYTES", |n| LogRefusal { message: text(n), ..refusal.clone() });
+    bounds.check("MAX_CHECKPOINT_BYTES", |n| LogRefusal { last: text(n), ..refusal.clone() });
+    bounds.check("MAX_CHECKPOINT_BYTES", |n| Fork { first: text(n), ..fork.clone() });
+    bounds.check("MAX_CHECKPOINT_BYTES", |n| Fork { second: text(n), ..fork.clone() });
+    bounds.check("MAX_PATH_HASHES", |n| Fork {
+        path: vec![samples::digest(1); n as usize],
+        ..fork.clone()
+    });
+}
+
 fn check_ranges(bounds: &mut Bounds) {
     let request = samples::range_request();
     let slice = samples::range_slice();
@@ -323,6 +339,7 @@ fn every_limit_binds_both_sides() {
     check_rest(&mut bounds);
     check_ranges(&mut bounds);
     check_cells(&mut bounds);
+    check_logs(&mut bounds);
     bounds.check_size::<RouterFrame>("MAX_FRAME_BYTES");
     bounds.check_size::<ProviderFrame>("MAX_FRAME_BYTES");
     bounds.check_size::<Offer>("MAX_OFFER_BYTES");

@@ -329,7 +329,7 @@ pub(super) fn accepted() -> Accepted {
 /// Every message, every alternative of a choice.
 pub(super) fn all() -> &'static [Sample] {
     static ALL: LazyLock<Vec<Sample>> = LazyLock::new(|| {
-        let parts = [statements(), job(), audit_and_info(), ranges(), cells(), kept()];
+        let parts = [statements(), job(), audit_and_info(), ranges(), cells(), logs(), kept()];
         parts.into_iter().flatten().collect()
     });
     &ALL
@@ -418,6 +418,36 @@ fn audit_and_info() -> Vec<Sample> {
         sample("info-request", &InfoRequest { nonce: [0x81; 32] }),
         sample("info-reply", &reply),
         sample("model-offer", &model_offer()),
+    ]
+}
+
+pub(super) fn fork() -> Fork {
+    let note = |size: u64| format!("peer.example/log\n{size}\nAAAA\n\n— peer.example/log AAAA\n");
+    let path = vec![digest(0x94), digest(0x95)];
+    Fork { key: provider_key().public(), first: note(7), second: note(12), path }
+}
+
+pub(super) fn log_refusal() -> LogRefusal {
+    LogRefusal { last: fork().first, ..LogRefusal::new(409, "old size: expected 7") }
+}
+
+fn logs() -> Vec<Sample> {
+    let proof = HeldProof { index: 9, evidence: Evidence::Fork(fork()) };
+    let held = |index| LogRequest::Held(HeldFrom { index });
+    let found = LogReply::Found(fork().second.into_bytes());
+    vec![
+        sample("log-request-piece", &LogRequest::Piece("tile/0/x001/067".into())),
+        sample("log-request-cosigned", &LogRequest::Cosigned(provider_key().public())),
+        sample("log-request-add", &LogRequest::AddCheckpoint(b"old 7\n\n...".to_vec())),
+        sample("log-request-held", &held(10)),
+        sample("log-request-held-first", &held(0)),
+        sample("log-reply-found", &found),
+        sample("log-reply-refused", &LogReply::Refused(log_refusal())),
+        sample("log-reply-held", &LogReply::Held(proof.clone())),
+        sample("log-refusal", &log_refusal()),
+        sample("held-proof", &proof),
+        sample("fork", &fork()),
+        sample("evidence-fork", &proof.evidence),
     ]
 }
 
