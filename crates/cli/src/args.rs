@@ -313,8 +313,12 @@ pub(crate) enum LogCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Check every byte, hash and signature.
+    /// Check every byte, hash and signature, and that it is what witnesses saw.
     Verify(ListArgs),
+    /// Print its size, and up to where others vouch for it.
+    Status(ListArgs),
+    /// List who cosigned the newest checkpoint that others have seen.
+    Witnesses(ListArgs),
 }
 
 #[derive(Debug, Subcommand)]

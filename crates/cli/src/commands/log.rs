@@ -1,10 +1,11 @@
-//! `log show` and `log verify`: offline, beside a running node or without one.
+//! `log show`, `verify`, `status` and `witnesses`: offline, beside a running node or without one.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use peerproof::home::Home;
-use peerproof::log::{Line, describe};
+use peerproof::log::{Line, cosigners, describe};
 use peerproof::store::{self, Contents};
 use serde_json::json;
 
@@ -16,6 +17,8 @@ pub(crate) fn run(place: &Place, command: LogCommand) -> anyhow::Result<ExitCode
     match command {
         LogCommand::Show { last, json } => show(&home, last, json),
         LogCommand::Verify(args) => verify(&home, args.json),
+        LogCommand::Status(args) => status(&home, args.json),
+        LogCommand::Witnesses(args) => witnesses(&home, args.json),
     }
 }
 
@@ -59,7 +62,7 @@ fn verify(home: &Home, json: bool) -> anyhow::Result<ExitCode> {
     let entries = log.len();
     let unreadable =
         log.entries().find_map(|(index, entry)| Some(format!("entry {index}: {}", entry.err()?)));
-    let fault = damage.or(unreadable);
+    let fault = damage.or(unreadable).or_else(|| behind(&home.log(&log.peer), &log));
     if json {
         let root = log.checkpoint().map(|c| hex(c.root()));
         print_json(
@@ -77,6 +80,81 @@ fn verify(home: &Home, json: bool) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(if fault.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is wrong if others have seen another log than this.
+fn behind(dir: &Path, log: &Contents) -> Option<String> {
+    let seen = store::cosigned::read(dir, &log.peer.public_key()).ok()??;
+    match log.reader().root(seen.size()) {
+        Ok(root) if root == *seen.root() => None,
+        Ok(_) => Some(format!(
+            "others have seen {} entries of this log, and other ones: this is a second history",
+            seen.size()
+        )),
+        Err(_) => Some(format!(
+            "others have seen {} entries of this log, here are {}: this is an older copy",
+            seen.size(),
+            log.len()
+        )),
+    }
+}
+
+/// The newest checkpoint that others cosigned or showed, and who cosigned it.
+fn seen(home: &Home) -> anyhow::Result<(u64, Vec<(String, u64)>)> {
+    let key = home.key()?.public();
+    let note = store::cosigned::read(&home.log(&key.peer_id()), &key)?;
+    let named = |(peer, unix_s): (_, u64)| (ToString::to_string(&peer), unix_s);
+    Ok(note.map_or((0, Vec::new()), |note| {
+        (note.size(), cosigners(&note).into_iter().map(named).collect())
+    }))
+}
+
+fn status(home: &Home, json: bool) -> anyhow::Result<ExitCode> {
+    let Some(log) = open(home)? else {
+        println!("the log is empty");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let (cosigned, by) = seen(home)?;
+    let fault = behind(&home.log(&log.peer), &log);
+    if json {
+        print_json(&json!({
+            "peer": log.peer.to_string(),
+            "entries": log.len(),
+            "root": log.checkpoint().map(|c| hex(c.root())),
+            "cosigned_entries": cosigned,
+            "cosigners": by.len(),
+            "fault": fault,
+        }))?;
+    } else {
+        println!("log of    {}", log.peer);
+        println!("entries   {}", log.len());
+        match by.len() {
+            0 => println!("witnesses none: who holds no checkpoint of it would miss an older copy"),
+            count => println!("witnesses {count}, up to entry {cosigned}"),
+        }
+        if let Some(fault) = &fault {
+            println!("FENCED    {fault}; restore the newest copy, or: peerproof keys rotate");
+        }
+    }
+    Ok(if fault.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn witnesses(home: &Home, json: bool) -> anyhow::Result<ExitCode> {
+    let (size, by) = seen(home)?;
+    if json {
+        let all: Vec<_> = by.iter().map(|(peer, s)| json!({ "peer": peer, "unix_s": s })).collect();
+        print_json(&json!({ "entries": size, "cosigners": all }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if by.is_empty() {
+        println!(
+            "nobody has cosigned this log; a provider or auditor asks the peers it is connected with"
+        );
+    }
+    for (peer, unix_s) in by {
+        println!("{peer}  {size} entries  {}", time(unix_s.saturating_mul(1000)));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn hex(bytes: &[u8]) -> String {

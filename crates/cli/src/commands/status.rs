@@ -1,6 +1,6 @@
 //! `status` and `peers`: what the running node says.
 
-use peerproof::client::NodeStatus;
+use peerproof::client::{LogStatus, NodeStatus};
 
 use crate::api::{Api, short};
 use crate::args::{ListArgs, Place};
@@ -45,9 +45,21 @@ pub(crate) fn status(place: &Place, args: &ListArgs) -> anyhow::Result<()> {
         "jobs       {} running, {} waiting, {} asked for",
         status.active_jobs, status.queued_jobs, status.asking
     );
-    println!("log        {} entries", status.log_entries);
+    println!("log        {} entries{}", status.log_entries, vouched(&status.log));
+    if let Some(fault) = &status.log.fault {
+        println!("FENCED     {fault}; it signs nothing more");
+    }
     println!("up         {} s", status.uptime_s);
     Ok(())
+}
+
+/// What witnesses say of the log, for a node that others take signatures from.
+fn vouched(log: &LogStatus) -> String {
+    match (log.cosigners.len(), log.asked_at_start) {
+        (0, None) => String::new(),
+        (0, Some(_)) => ", no witness: an older copy of it would go unnoticed".into(),
+        (count, _) => format!(", {count} witnesses up to entry {}", log.cosigned_entries),
+    }
 }
 
 pub(crate) fn peers(place: &Place, args: &ListArgs) -> anyhow::Result<()> {

@@ -14,7 +14,8 @@ fn assert_behind(error: &NodeError, what: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_copy_is_refused_before_the_first_signature_and_a_second_history_too() {
-    let witness = House::new(&[]).start().await.unwrap();
+    let at_the_witness = House::new(&[]);
+    let witness = at_the_witness.start().await.unwrap();
     let mut house = House::new(&[&witness]);
     house.fill(3, "first").await;
     let old = house.copy();
