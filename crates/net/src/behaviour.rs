@@ -23,6 +23,7 @@ use libp2p::{
 use peerproof_wire::{IDENTIFY_PROTOCOL, KAD_PROTOCOL};
 
 use crate::gate::Gate;
+use crate::gossip::{self, Gossipsub};
 use crate::limits::{
     CONNECTION_WINDOW_BYTES, HANDSHAKE_TIMEOUT, IDLE_CONNECTION_TIMEOUT, KAD_QUERY_TIMEOUT,
     KAD_REQUEST_TIMEOUT, MAX_KAD_MESSAGE_BYTES, MAX_NEGOTIATING_STREAMS, MAX_PROVIDERS_PER_KEY,
@@ -50,6 +51,7 @@ pub(crate) struct Behaviour {
     identify: identify::Behaviour,
     pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
     pub(crate) kad: kad::Behaviour<MemoryStore>,
+    pub(crate) gossip: Gossipsub,
     pub(crate) streams: streams::Behaviour,
 }
 
@@ -81,6 +83,7 @@ pub(crate) fn build_swarm(
         ),
         mdns,
         kad: kademlia(local, config),
+        gossip: gossip::behaviour()?,
         streams: streams::Behaviour::new(registry),
     };
     let swarm_config = libp2p::swarm::Config::with_tokio_executor()

@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use libp2p::StreamProtocol;
+use libp2p::gossipsub::MessageId;
 use peerproof_identity::PeerId;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::diagnose::Status;
+use crate::gossip::{Heard, Judgement};
 use crate::streams::{Negotiated, OpenFailure, OpenRequest};
 use crate::{Address, DialError, NetError, Source, Transport};
 
@@ -115,6 +117,25 @@ pub(crate) enum Command {
     Unban {
         peer: PeerId,
         reply: Reply<()>,
+    },
+    /// Listen to what peers pass on.
+    Gossip {
+        reply: Reply<Result<mpsc::Receiver<Heard>, NetError>>,
+    },
+    /// Say what becomes of a message.
+    Judge {
+        from: PeerId,
+        id: MessageId,
+        judgement: Judgement,
+    },
+    /// Send a message to all who listen.
+    Publish {
+        data: Vec<u8>,
+        reply: Reply<Result<bool, NetError>>,
+    },
+    Score {
+        peer: PeerId,
+        reply: Reply<Option<f64>>,
     },
     Status {
         reply: Reply<Status>,

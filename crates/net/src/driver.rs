@@ -27,6 +27,7 @@ use crate::book::Book;
 use crate::command::{Command, PathKind, PeerInfo, answer};
 use crate::diagnose::{Listener, Status};
 use crate::events::EventSink;
+use crate::gossip::{self, Ear};
 use crate::limits::{
     MAX_ADDRESSES_PER_PEER, MAX_AGENT_CHARS, MAX_BANS, MAX_FOREIGN, SHUTDOWN_TIMEOUT,
     SILENCE_TIMEOUT,
@@ -95,6 +96,7 @@ pub(crate) struct Driver {
     dials: Dials,
     searches: Searches,
     publisher: Publisher,
+    ear: Ear,
 }
 
 impl Driver {
@@ -117,6 +119,7 @@ impl Driver {
             dials: Dials::default(),
             searches: Searches::default(),
             publisher: Publisher::default(),
+            ear: Ear::default(),
         }
     }
 
@@ -228,6 +231,24 @@ impl Driver {
                 }
                 answer(reply, ());
             }
+            Command::Gossip { reply } => {
+                let heard = self.ear.listen(&mut self.swarm.behaviour_mut().gossip);
+                answer(reply, heard);
+            }
+            Command::Judge { from, id, judgement } => {
+                if let Some(from) = to_libp2p(&from) {
+                    let gossip = &mut self.swarm.behaviour_mut().gossip;
+                    gossip::judge(gossip, &from, &id, judgement);
+                }
+            }
+            Command::Publish { data, reply } => {
+                let sent = gossip::publish(&mut self.swarm.behaviour_mut().gossip, data);
+                answer(reply, sent);
+            }
+            Command::Score { peer, reply } => {
+                let gossip = &self.swarm.behaviour().gossip;
+                answer(reply, to_libp2p(&peer).and_then(|peer| gossip.peer_score(&peer)));
+            }
             Command::Status { reply } => {
                 let status = self.status();
                 answer(reply, status);
@@ -334,6 +355,9 @@ impl Driver {
                 }
             }
             BehaviourEvent::Kad(event) => self.on_kad(event),
+            BehaviourEvent::Gossip(event) => {
+                self.ear.on_event(&mut self.swarm.behaviour_mut().gossip, event)
+            }
             _ => {}
         }
     }

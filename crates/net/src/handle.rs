@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use libp2p::gossipsub::MessageId;
 use peerproof_identity::PeerId;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{timeout, timeout_at};
@@ -13,6 +14,7 @@ use tokio::time::{timeout, timeout_at};
 use crate::command::{Command, PeerInfo, Reply};
 use crate::diagnose::{Mdns, probe_interfaces};
 use crate::frames::{FrameLimits, FrameStream};
+use crate::gossip::{Gossip, Judgement};
 use crate::limits::{DIAL_TIMEOUT, MAX_PROVIDERS_PER_SEARCH, SEARCH_SETTLE};
 use crate::metrics::Counters;
 use crate::seeds::Seeds;
@@ -200,6 +202,34 @@ impl Handle {
             Ok(Err(OpenFailure::Broken(detail))) => Err(lost(detail)),
             Err(_) => Err(lost("the connection closed".to_owned())),
         }
+    }
+
+    /// Listens to proofs that peers pass on. Only one listener at a time.
+    ///
+    /// # Errors
+    /// [`NetError::Protocol`] if there is one already.
+    pub async fn gossip(&self) -> Result<Gossip, NetError> {
+        let heard = self.ask(|reply| Command::Gossip { reply }).await??;
+        Ok(Gossip::new(self.clone(), heard))
+    }
+
+    pub(crate) async fn judge(
+        &self,
+        from: PeerId,
+        id: MessageId,
+        judgement: Judgement,
+    ) -> Result<(), NetError> {
+        self.tell(Command::Judge { from, id, judgement }).await
+    }
+
+    pub(crate) async fn publish(&self, data: Vec<u8>) -> Result<bool, NetError> {
+        self.ask(|reply| Command::Publish { data, reply }).await?
+    }
+
+    /// What a peer's conduct in passing on proofs is worth: 0 for nothing wrong, less for wrong
+    /// messages; `None` for a peer that has not been met.
+    pub async fn gossip_score(&self, peer: PeerId) -> Result<Option<f64>, NetError> {
+        self.ask(|reply| Command::Score { peer, reply }).await
     }
 
     /// Takes the streams others open for a protocol. Only one taker per

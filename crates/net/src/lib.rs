@@ -6,7 +6,7 @@
 //! to. A node lets itself be found with [`Handle::provide`], finds others with
 //! [`Handle::search`], and talks over a [`FrameStream`]: length-prefixed
 //! frames, a size limit and a deadline each, back-pressure from the reader to
-//! the sender. Every ceiling has a name in [`limits`].
+//! the sender. [`Handle::gossip`] passes proofs on from peer to peer. Every ceiling has a name in [`limits`].
 //!
 //! A byte's way in: socket, libp2p connection task, stream, [`FrameReader`],
 //! the application; the swarm task is not on it. A command's way: [`Handle`],
@@ -51,6 +51,7 @@ mod events;
 mod failure;
 mod frames;
 mod gate;
+mod gossip;
 mod handle;
 pub mod limits;
 mod metrics;
@@ -65,6 +66,7 @@ pub use diagnose::{Diagnosis, Interface, Listener, Mdns, Seed};
 pub use error::{DialError, DialReason, FrameError, NetError, OpenError};
 pub use events::{Event, Events, Source};
 pub use frames::{FrameLimits, FrameReader, FrameStream, FrameWriter};
+pub use gossip::{Gossip, Heard, Judgement};
 pub use handle::{Handle, Incoming, Providers};
 pub use limits::Limits;
 pub use metrics::Metrics;

@@ -104,6 +104,21 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// Bytes read from a stream at once.
 pub const READ_CHUNK_BYTES: usize = 8 * 1024;
 
+/// Bytes of one proof that is passed on.
+pub const MAX_GOSSIP_BYTES: usize = 128 * 1024;
+/// Proofs that wait for the application's judgement; further ones end here.
+pub const MAX_GOSSIP_WAITING: usize = 64;
+/// Senders of proofs whose pace is remembered.
+pub const MAX_GOSSIP_SENDERS: usize = 1024;
+/// Messages queued for one neighbour.
+pub const GOSSIP_QUEUE: usize = 64;
+/// Proofs one sender may pass on at once, and how many a second after that.
+pub const GOSSIP_BURST: f64 = 16.0;
+/// See [`GOSSIP_BURST`].
+pub const GOSSIP_PER_SECOND: f64 = 0.5;
+/// How long ids of messages, and the scores of peers that left, are remembered.
+pub const GOSSIP_MEMORY: Duration = Duration::from_secs(600);
+
 /// One handshake, QUIC or TCP+Noise+Yamux.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// One dial as the caller sees it, name lookup included.

@@ -42,7 +42,7 @@ pub enum LogReply {
     /// Why not.
     Refused(LogRefusal),
     /// A proof.
-    Held(HeldProof),
+    Held(Box<HeldProof>),
 }
 
 /// Says no to one request; the stream goes on.
@@ -158,7 +158,7 @@ impl Codec for LogReply {
         Ok(match check::required("log_reply", proto.reply)? {
             Reply::Found(bytes) => Self::Found(bytes),
             Reply::Refused(refusal) => Self::Refused(LogRefusal::from_proto(refusal)?),
-            Reply::Held(proof) => Self::Held(HeldProof::from_proto(proof)?),
+            Reply::Held(proof) => Self::Held(Box::new(HeldProof::from_proto(proof)?)),
         })
     }
 

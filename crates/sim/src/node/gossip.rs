@@ -104,8 +104,8 @@ impl Node {
             Evidence::WrongAnswer(wrong) => wrong.case.receipt.key(),
             Evidence::Equivocation(two) => two.first.key(),
             Evidence::FalseVerdict(said) => said.verdict.key(),
-            // Somebody's word.
-            Evidence::Observation(_) => return self.turn_down(context, from),
+            // Somebody's word; and checkpoints, which nobody compares in this world.
+            Evidence::Observation(_) | Evidence::Fork(_) => return self.turn_down(context, from),
         };
         if self.barred().any(|peer| peer == accused.peer_id()) {
             return;

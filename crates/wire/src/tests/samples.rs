@@ -443,7 +443,7 @@ fn logs() -> Vec<Sample> {
         sample("log-request-held-first", &held(0)),
         sample("log-reply-found", &found),
         sample("log-reply-refused", &LogReply::Refused(log_refusal())),
-        sample("log-reply-held", &LogReply::Held(proof.clone())),
+        sample("log-reply-held", &LogReply::Held(Box::new(proof.clone()))),
         sample("log-refusal", &log_refusal()),
         sample("held-proof", &proof),
         sample("fork", &fork()),
