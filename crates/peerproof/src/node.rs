@@ -239,28 +239,20 @@ impl Node {
         let load = Arc::new(serving::Load::default());
         let mut public_net = None;
         let mut addresses = Vec::new();
-        if let Some((public, public_events)) = public {
+        if let Some((public, events)) = public {
             addresses = full_addresses(&public).await?;
-            let (shown, stop) = (Arc::clone(&archive), stopped.clone());
-            tasks.push(tokio::spawn(logs::answer(public.clone(), shown, stop)));
-            let witnessing = witnessing(&settings.config, &public, &archive);
-            let seeds = crate::node::addresses("network.peers", &settings.config.network.peers)?;
-            // Nothing is signed before the log was held against what others saw of it.
-            let asked = witnessing.before_signing(seeds).await;
-            asked.map_err(|error| behind(&log, &error))?;
-            let run = witnessing::run(witnessing, public_events, stopped.clone());
-            tasks.push(tokio::spawn(run));
             let start = Opening {
                 settings: &settings,
                 key: &key,
                 clock,
                 log: &log,
                 ledger: &ledger,
+                archive: &archive,
                 history: &history,
                 load: &load,
                 stopped: &stopped,
             };
-            tasks.extend(start.roles(&public, &models, &replays).await?);
+            tasks.extend(start.public(&public, events, &models, &replays).await?);
             public_net = Some(public);
         }
         let store = Store::new(settings.home.models(), &settings.config.models.hub);
@@ -399,25 +391,6 @@ async fn open_archive(
     let opened =
         opening.await.map_err(|e| NodeError::Book { dir: named, message: e.to_string() })??;
     Ok(Arc::new(opened))
-}
-
-fn witnessing(config: &Config, net: &Handle, archive: &Arc<Archive>) -> witnessing::Witnessing {
-    witnessing::Witnessing {
-        net: net.clone(),
-        archive: Arc::clone(archive),
-        wanted: config.log.witnesses as usize,
-        every: std::time::Duration::from_secs(config.log.witness_every_s.into()),
-        mdns: config.network.mdns && !config.network.loopback,
-    }
-}
-
-fn behind(log: &LogWriter, error: &StoreError) -> NodeError {
-    match log.damage() {
-        Some(damage) => {
-            NodeError::Behind { dir: log.dir().to_owned(), message: damage.to_string() }
-        }
-        None => NodeError::Store(error.clone()),
-    }
 }
 
 /// The configuration of one of the two networks.

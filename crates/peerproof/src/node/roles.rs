@@ -7,19 +7,23 @@ use peerproof_engine::transformer::LoadOptions;
 use peerproof_identity::Keypair;
 use peerproof_job::auditor::{self, Bench};
 use peerproof_job::provider::{self, Desk, Served};
-use peerproof_net::{FrameLimits, Handle};
+use peerproof_net::{Events, FrameLimits, Handle};
 use peerproof_wire::evidence::LogEntry;
 use peerproof_wire::{AUDIT_PROTOCOL, JOB_PROTOCOL, ModelId, RANGE_PROTOCOL};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::archive::Archive;
 use super::clock::Clock;
 use super::holdings::{Held, Holdings, Terms};
 use super::ledger::Ledger;
-use super::{NodeError, Settings, announcing, auditing, judging, serving, sharing, threads};
+use super::{
+    NodeError, Settings, addresses, announcing, auditing, judging, logs, serving, sharing, threads,
+    witnessing,
+};
 use crate::config::Config;
 use crate::home::random_seed;
-use crate::store::LogWriter;
+use crate::store::{LogWriter, StoreError};
 
 /// Every model of a node, by what it does with it.
 pub(super) struct Models {
@@ -67,6 +71,25 @@ fn terms(config: &Config) -> Result<Terms, NodeError> {
     })
 }
 
+fn witnessing(config: &Config, net: &Handle, archive: &Arc<Archive>) -> witnessing::Witnessing {
+    witnessing::Witnessing {
+        net: net.clone(),
+        archive: Arc::clone(archive),
+        wanted: config.log.witnesses as usize,
+        every: std::time::Duration::from_secs(config.log.witness_every_s.into()),
+        mdns: config.network.mdns && !config.network.loopback,
+    }
+}
+
+fn behind(log: &LogWriter, error: &StoreError) -> NodeError {
+    match log.damage() {
+        Some(damage) => {
+            NodeError::Behind { dir: log.dir().to_owned(), message: damage.to_string() }
+        }
+        None => NodeError::Store(error.clone()),
+    }
+}
+
 /// What the public roles are opened with.
 pub(super) struct Opening<'a> {
     pub(super) settings: &'a Settings,
@@ -74,13 +97,35 @@ pub(super) struct Opening<'a> {
     pub(super) clock: Clock,
     pub(super) log: &'a Arc<LogWriter>,
     pub(super) ledger: &'a Arc<Ledger>,
+    pub(super) archive: &'a Arc<Archive>,
     pub(super) history: &'a [LogEntry],
     pub(super) load: &'a Arc<serving::Load>,
     pub(super) stopped: &'a watch::Receiver<bool>,
 }
 
 impl Opening<'_> {
-    pub(super) async fn roles(
+    /// The log first: nothing is signed before it was held against what others saw of it.
+    pub(super) async fn public(
+        &self,
+        net: &Handle,
+        events: Events,
+        models: &Models,
+        replays: &Arc<auditing::Replays>,
+    ) -> Result<Vec<JoinHandle<()>>, NodeError> {
+        let (shown, stop) = (Arc::clone(self.archive), self.stopped.clone());
+        let mut tasks = vec![tokio::spawn(logs::answer(net.clone(), shown, stop))];
+        let config = &self.settings.config;
+        let witnessing = witnessing(config, net, self.archive);
+        let seeds = addresses("network.peers", &config.network.peers)?;
+        let asked = witnessing.before_signing(seeds).await;
+        asked.map_err(|error| behind(self.log, &error))?;
+        let run = witnessing::run(witnessing, events, self.stopped.clone());
+        tasks.push(tokio::spawn(run));
+        tasks.extend(self.roles(net, models, replays).await?);
+        Ok(tasks)
+    }
+
+    async fn roles(
         &self,
         net: &Handle,
         models: &Models,
