@@ -244,42 +244,19 @@ pub(crate) struct DoctorArgs {
     pub(crate) json: bool,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct PullArgs {
-    /// Where it comes from. An id of 64 digits comes from peers; so does a name with --from-peers
-    /// or --peer.
-    pub(crate) source: String,
-    /// Name to install it under.
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    /// Model id (BLAKE3) that the file must have.
-    #[arg(long)]
-    pub(crate) id: Option<String>,
-    /// Fetch it from peers that announce it, from several at once.
-    #[arg(long)]
-    pub(crate) from_peers: bool,
-    #[command(flatten)]
-    pub(crate) reach: Reach,
-    /// Most MiB a second from peers.
-    #[arg(long, value_name = "MIB", value_parser = parse_rate)]
-    pub(crate) max_rate: Option<f64>,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-fn parse_rate(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(rate) if (0.01..=1e6).contains(&rate) => Ok(rate),
-        _ => Err("expected MiB a second, from 0.01 to 1000000".into()),
-    }
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelsCommand {
-    /// Fetch a model: a known name, a path of a .gguf file, hub:OWNER/REPOSITORY/FILE.gguf[@REVISION],
-    /// or from peers by its id.
-    Pull(Box<PullArgs>),
+    /// Fetch a model: a known name, a path of a .gguf file, or hub:OWNER/REPOSITORY/FILE.gguf[@REVISION].
+    Pull {
+        /// Where it comes from.
+        source: String,
+        /// Name to install it under.
+        #[arg(long)]
+        name: Option<String>,
+        /// Model id (BLAKE3) that the file must have.
+        #[arg(long)]
+        id: Option<String>,
+    },
     /// List installed models.
     Ls(ListArgs),
     /// Show one model: id, architecture, context, template.

@@ -9,7 +9,6 @@ mod keys;
 mod log;
 mod models;
 mod node;
-mod pulling;
 mod status;
 mod verify;
 

@@ -29,6 +29,7 @@ use peerproof_wire::{Constraint, Form};
 pub(crate) use grammar::Source;
 pub use grammar::limits;
 pub(crate) use vocabulary::Vocabulary;
+pub use vocabulary::table_bytes;
 pub(crate) use worker::Masks;
 
 /// The rules that masks are made by: the library that reads schemas, its

@@ -19,7 +19,7 @@ use crate::draws::Draws;
 use crate::embed::Embedder;
 use crate::forward::{ForwardError, Item, Output, Runner};
 use crate::kernels::KernelPath;
-use crate::kv::Kv;
+use crate::kv::{self, Kv};
 use crate::model::{Model, PromptError};
 use crate::stop::Answer;
 
@@ -44,6 +44,14 @@ pub enum ReplayError {
     /// The offer's constraint is one that can't be followed here.
     #[error(transparent)]
     Constraint(#[from] ConstraintError),
+    /// The cache of the replay would be larger than it may be.
+    #[error("recomputing needs {got} bytes of cache, and may have {expected}")]
+    CacheBudget {
+        /// The limit.
+        expected: usize,
+        /// What prompt and answer need.
+        got: usize,
+    },
     /// The forward pass refuses the tokens.
     #[error(transparent)]
     Forward(#[from] ForwardError),
@@ -62,16 +70,36 @@ pub enum ReplayError {
 pub struct Replayer {
     model: Arc<Model>,
     runner: Mutex<Runner>,
+    kv_bytes: usize,
 }
 
 impl Replayer {
-    /// A replayer of `threads` threads on the fastest kernels of this processor.
+    /// A replayer of `threads` threads on the fastest kernels of this processor,
+    /// whose cache may take what the model's longest context takes.
     ///
     /// # Errors
     /// The kernels can't be used.
     pub fn new(model: Arc<Model>, threads: usize) -> Result<Self, ForwardError> {
         let runner = Runner::new(Arc::clone(model.transformer()), threads, KernelPath::best())?;
-        Ok(Self { model, runner: Mutex::new(runner) })
+        Ok(Self { model, runner: Mutex::new(runner), kv_bytes: usize::MAX })
+    }
+
+    /// The same replayer, but the cache of what it recomputes, embeddings among it,
+    /// takes at most so many bytes; what needs more is refused.
+    #[must_use]
+    pub fn limited_to(self, kv_bytes: usize) -> Self {
+        Self { kv_bytes, ..self }
+    }
+
+    /// An empty cache for so many positions.
+    fn cache(&self, positions: usize) -> Result<Kv, ReplayError> {
+        let transformer = self.model.transformer();
+        let got = kv::bare_bytes(transformer.shape(), positions);
+        let expected = self.kv_bytes;
+        if got > expected {
+            return Err(ReplayError::CacheBudget { expected, got });
+        }
+        Ok(Kv::new(transformer, positions))
     }
 
     /// The model it runs.
@@ -167,7 +195,7 @@ impl Until<'_> {
         watch: Watch<'_>,
         on_step: &mut dyn FnMut(Step),
     ) -> Result<Kv, ReplayError> {
-        let Replayer { model, runner } = self.replayer;
+        let Replayer { model, runner, .. } = self.replayer;
         self.replayer.check_model(offer)?;
         let read = answer.len().saturating_sub(1);
         model.check_fit(prompt, read as u32)?;
@@ -184,7 +212,7 @@ impl Until<'_> {
         // A panic elsewhere leaves only scratch memory behind, which every pass overwrites; whoever
         // waits for the runner holds no cache.
         let mut runner = runner.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut kv = Kv::new(model.transformer(), items.len());
+        let mut kv = self.replayer.cache(items.len())?;
         for (at, batch) in items.chunks(BATCH).enumerate() {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(ReplayError::Stopped { read: at * BATCH, tokens: items.len() });
@@ -239,13 +267,13 @@ impl Execute for Until<'_> {
         prompt: &[u32],
         on_step: &mut dyn FnMut(Step),
     ) -> Result<(Vec<u32>, Digest), ReplayError> {
-        let Replayer { model, runner } = self.replayer;
+        let Replayer { model, runner, .. } = self.replayer;
         self.replayer.check_model(offer)?;
         model.check_fit(prompt, 0)?;
         let transformer = model.transformer();
         let mut embedder = Embedder::new(transformer, model.pooling(offer.pooling));
         let mut runner = runner.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut kv = Kv::new(transformer, prompt.len());
+        let mut kv = self.replayer.cache(prompt.len())?;
         for (at, batch) in prompt.chunks(BATCH).enumerate() {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(ReplayError::Stopped { read: at * BATCH, tokens: prompt.len() });

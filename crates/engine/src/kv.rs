@@ -53,9 +53,24 @@ pub(crate) const fn head_len(dims: usize) -> usize {
 
 /// The bytes of a page that holds states.
 pub(crate) fn page_bytes(shape: &Shape) -> usize {
+    bare_page_bytes(shape) + 4 * PAGE * shape.width
+}
+
+/// The bytes of a page without states.
+fn bare_page_bytes(shape: &Shape) -> usize {
     let layout = Layout::new(shape);
     let digests = size_of::<Digest>() * (PAGE + layout.layers);
-    2 * layout.layers * layout.layer() + 4 * PAGE * layout.width + digests
+    2 * layout.layers * layout.layer() + digests
+}
+
+/// The bytes of the pages of so many positions, without states.
+pub(crate) fn bare_bytes(shape: &Shape, positions: usize) -> usize {
+    positions.div_ceil(PAGE) * bare_page_bytes(shape)
+}
+
+/// The bytes of the pages of the longest sequence, without states.
+pub(crate) fn whole_bytes(shape: &Shape) -> usize {
+    bare_bytes(shape, shape.context)
 }
 
 /// Bytes of pages that are alive: counted where a page is made and dropped, by

@@ -54,9 +54,9 @@ pub enum ModelError {
     )]
     Vocabulary {
         /// Rows of the embedding.
-        expected: usize,
+        expected: u64,
         /// Tokens of the tokenizer.
-        got: u32,
+        got: u64,
     },
 }
 
@@ -199,6 +199,10 @@ impl Model {
         id: impl FnOnce() -> [u8; 32] + Send,
     ) -> Result<Arc<Self>, ModelError> {
         let architecture = architecture(file)?;
+        // What keys, shapes and vocabulary get wrong is said before memory is taken for them.
+        Tokenizer::check(file)?;
+        Transformer::estimate(file)?;
+        check_rows(file)?;
         let (id, text, transformer) = thread::scope(|scope| {
             let id = scope.spawn(id);
             let text = scope.spawn(|| text_side(file));
@@ -206,10 +210,6 @@ impl Model {
             (joined(id), joined(text), transformer)
         });
         let ((tokenizer, template), transformer) = (text?, transformer?);
-        if tokenizer.vocabulary() as usize > transformer.vocabulary() {
-            let (expected, got) = (transformer.vocabulary(), tokenizer.vocabulary());
-            return Err(ModelError::Vocabulary { expected, got });
-        }
         Ok(Arc::new(Self {
             id: ModelId::from_bytes(id),
             name: file.optional_str("general.name")?.unwrap_or(architecture).to_owned(),
@@ -450,6 +450,13 @@ fn text_side(
     let template = ChatTemplate::from_gguf(file, &tokenizer).transpose();
     let template = template.map(|made| made.map_err(|error| error.to_string()));
     Ok((tokenizer, template))
+}
+
+/// Whether every token has a row in the embedding.
+fn check_rows(file: &Gguf) -> Result<(), ModelError> {
+    let expected = file.tensor("token_embd.weight")?.rows();
+    let got = file.strings("tokenizer.ggml.tokens")?.len() as u64;
+    if got > expected { Err(ModelError::Vocabulary { expected, got }) } else { Ok(()) }
 }
 
 fn joined<T>(job: thread::ScopedJoinHandle<'_, T>) -> T {

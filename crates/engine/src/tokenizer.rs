@@ -16,6 +16,7 @@
 
 mod byte_level;
 mod bytes;
+mod check;
 mod error;
 mod index;
 mod sentencepiece;
@@ -108,10 +109,23 @@ impl Tokenizer {
         }
     }
 
+    /// Whether the tokenizer that the file describes can be built, found within a few
+    /// MiB of memory; of a small vocabulary only what is cheap to see, since
+    /// [`Tokenizer::from_gguf`] sees the rest as cheaply.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_gguf`].
+    pub fn check(file: &Gguf) -> Result<(), TokenizerError> {
+        match file.str(KEY_MODEL)? {
+            "gpt2" => split(file).and_then(|_| check::byte_level(file)),
+            "llama" => check::sentencepiece(file, Method::Merge),
+            "t5" => check::sentencepiece(file, Method::Unigram),
+            other => Err(unsupported(KEY_MODEL, "gpt2, llama, t5", other)),
+        }
+    }
+
     fn byte_level(file: &Gguf) -> Result<Self, TokenizerError> {
-        let name = file.optional_str(KEY_SPLIT)?.unwrap_or("default");
-        let split =
-            Split::from_name(name).ok_or_else(|| unsupported(KEY_SPLIT, &Split::names(), name))?;
+        let split = split(file)?;
         let vocabulary = Vocabulary::read(file, Alphabet::Bytes)?;
         let coder = Coder::ByteLevel(Box::new(ByteLevel::read(file, &vocabulary, split)?));
         Self::assemble(file, vocabulary, coder, [None; 2], split.adds_bos())
@@ -315,6 +329,12 @@ impl Tokenizer {
         ends.dedup();
         Ok(ends)
     }
+}
+
+/// The rule by which the file has texts cut into words.
+fn split(file: &Gguf) -> Result<Split, TokenizerError> {
+    let name = file.optional_str(KEY_SPLIT)?.unwrap_or("default");
+    Split::from_name(name).ok_or_else(|| unsupported(KEY_SPLIT, &Split::names(), name))
 }
 
 /// A token id that some key names.

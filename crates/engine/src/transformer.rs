@@ -91,6 +91,8 @@ pub struct Footprint {
     pub weights: u64,
     /// Keys and values of one position of one sequence.
     pub kv_per_position: u64,
+    /// Keys and values of one sequence of the longest context.
+    pub kv_whole: u64,
     /// What one forward pass works in, apart from each thread's own share.
     pub scratch: u64,
     /// The logits of as many rows as a pass makes at most.
@@ -306,6 +308,7 @@ impl Shape {
         Footprint {
             weights: 0,
             kv_per_position: (self.layers * self.kv_heads * head) as u64,
+            kv_whole: crate::kv::whole_bytes(self) as u64,
             scratch: crate::forward::scratch_bytes(self, ropes),
             logits: crate::forward::logits_bytes(self),
         }

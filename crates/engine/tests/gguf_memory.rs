@@ -10,12 +10,13 @@ mod support;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
+use peerproof_engine::constraint::table_bytes;
 use peerproof_engine::gguf::{GgmlType, Gguf, MAX_KEYS, MAX_TENSORS};
 use peerproof_engine::model::Model;
 use peerproof_engine::template::{ChatMessage, ChatTemplate, MAX_LIVE_BYTES};
 use peerproof_engine::transformer::LoadOptions;
 use small::{Sizes, small_model};
-use support::{ARRAY, F32, STR, U8, Writer, string, words};
+use support::{ARRAY, F32, I32, STR, U8, Writer, string, words};
 
 struct Counting;
 
@@ -61,6 +62,18 @@ fn refusing_takes_at_most_16_mib() {
     what_loading_refuses();
     scales_that_are_no_numbers();
     what_a_template_is_stopped_at();
+    what_constraints_take();
+}
+
+/// What is announced of the memory for constraints is about what it is.
+fn what_constraints_take() {
+    let file = Gguf::open(support::real_model()).expect("the default model");
+    let model = Model::from_gguf(&file, &LoadOptions::default()).expect("a model");
+    let before = LIVE.load(SeqCst);
+    model.prepare_constraints().expect("a thread").join().expect("a vocabulary");
+    let took = (LIVE.load(SeqCst) - before) as u64;
+    let known = table_bytes(&file);
+    assert!((took..took * 3 / 2).contains(&known), "announced {known}, took {took}");
 }
 
 /// Loads a file that reads well; gives the refusal and the most bytes alive.
@@ -111,6 +124,7 @@ fn what_loading_refuses() {
         assert!(peak <= LIMIT, "{key} of {value}: {peak} bytes");
     }
     what_vocabularies_are_refused();
+    what_the_largest_vocabularies_are_refused_for();
 }
 
 fn what_vocabularies_are_refused() {
@@ -157,6 +171,103 @@ fn what_vocabularies_are_refused() {
     ] {
         let (refusal, peak) = peak_while_loading(&writer);
         assert!(refusal.is_some() && peak <= LIMIT, "{name}: {refusal:?}, {peak} bytes");
+    }
+}
+
+/// As many tokens as may be, all as they should be: what each spells and its class
+/// as the file writes them.
+#[derive(Clone)]
+struct Large {
+    tokens: Vec<u8>,
+    classes: Vec<u8>,
+}
+
+const LARGEST: usize = 1 << 20;
+
+impl Large {
+    fn new() -> Self {
+        let entry = |at: usize| match at {
+            // Two that merge, and what they become.
+            0 => string(b"000"),
+            1 => string(b"0000"),
+            2 => string(b"0000000"),
+            _ => string(format!("{at:07x}").as_bytes()),
+        };
+        Self {
+            tokens: (0..LARGEST).flat_map(entry).collect(),
+            classes: 1u32.to_le_bytes().repeat(LARGEST),
+        }
+    }
+
+    /// The last token spelled otherwise, in as many bytes.
+    fn spelled(mut self, last: &[u8; 7]) -> Self {
+        let at = self.tokens.len() - last.len();
+        self.tokens[at..].copy_from_slice(last);
+        self
+    }
+
+    /// The last `count` tokens, of that class.
+    fn classed(mut self, count: usize, class: u32) -> Self {
+        let classes = class.to_le_bytes().repeat(count);
+        let from = self.classes.len() - classes.len();
+        self.classes[from..].copy_from_slice(&classes);
+        self
+    }
+
+    fn writer(&self, model: &str) -> Writer {
+        Writer::default()
+            .str("general.architecture", "llama")
+            .str("tokenizer.ggml.model", model)
+            .array("tokenizer.ggml.tokens", STR, LARGEST as u64, &self.tokens)
+            .array("tokenizer.ggml.token_type", I32, LARGEST as u64, &self.classes)
+    }
+
+    /// With scores of zero, but for the last.
+    fn scored(&self, model: &str, last: f32) -> Writer {
+        let mut scores = vec![0; 4 * (LARGEST - 1)];
+        scores.extend(last.to_le_bytes());
+        let writer = self.writer(model).u32("tokenizer.ggml.unknown_token_id", 0);
+        writer.array("tokenizer.ggml.scores", F32, LARGEST as u64, &scores)
+    }
+
+    /// With one merge again and again, and then another.
+    fn merged(&self, merge: &str, last: &[u8]) -> Writer {
+        let mut merges = string(merge.as_bytes()).repeat(LARGEST - 1);
+        merges.extend(string(last));
+        self.writer("gpt2").array("tokenizer.ggml.merges", STR, LARGEST as u64, &merges)
+    }
+}
+
+/// Vocabularies at the limit that are wrong in one place, the last.
+fn what_the_largest_vocabularies_are_refused_for() {
+    let base = Large::new();
+    let large = || base.clone();
+    let sound = "000 0000";
+    let long = [b'x'; 4_097];
+    for (name, said, writer) in [
+        ("a token twice", "= 1048575", large().spelled(b"0000007").merged(sound, b"a b")),
+        ("bytes that are no text", "UTF-8", large().spelled(b"\xff345678").merged(sound, b"a b")),
+        ("a merge of what is none", "merges of ordinary", large().merged(sound, b"a b")),
+        ("a merge of one", "a space", large().merged(sound, b"0000000")),
+        ("a merge of one thing", "a space", large().merged(sound, &long)),
+        ("a class that is none", "classes", large().classed(1, 9).scored("llama", 0.0)),
+        ("a piece twice", "= 1048575", large().spelled(b"0000007").scored("llama", 0.0)),
+        ("a score that is none", "finite", large().scored("llama", f32::NAN)),
+        ("a score above zero", "at most 0", large().scored("t5", 1.0)),
+        ("a byte that is none", "byte tokens", large().classed(1, 6).scored("llama", 0.0)),
+        ("many control tokens", "1 MiB", large().classed(200_000, 3).scored("llama", 0.0)),
+        ("many user-defined ones", "1 MiB", large().classed(200_000, 4).scored("llama", 0.0)),
+        (
+            "an end that is no token",
+            "eos_token_id",
+            large().scored("llama", 0.0).u32("tokenizer.ggml.eos_token_id", LARGEST as u32),
+        ),
+        ("nothing else wrong", "embedding_length", large().scored("llama", 0.0)),
+    ] {
+        let (refusal, peak) = peak_while_loading(&writer);
+        let refusal = refusal.unwrap_or_default();
+        assert!(refusal.contains(said), "{name}: {refusal}");
+        assert!(peak <= LIMIT, "{name}: {peak} bytes");
     }
 }
 

@@ -521,6 +521,27 @@ fn a_replay_of_something_else_is_refused() {
 }
 
 #[test]
+fn a_replay_keeps_within_its_cache() {
+    // A page of 64 positions fits, a second one doesn't.
+    let replayer = Replayer::new(Arc::clone(&MODEL), 1).unwrap().limited_to(2 << 20);
+    let (asked, key) = (offer(chat("x")), Digest::from_bytes([0; 32]));
+    let replay = |positions: usize| {
+        replayer.replay(&asked, &key, &key, &vec![1; positions], &[1], &mut |_| {}).map(drop)
+    };
+    let embed =
+        |positions: usize| replayer.embed(&asked, &key, &vec![1; positions], &mut |_| {}).map(drop);
+    replay(64).unwrap();
+    embed(64).unwrap();
+    for refused in [replay(65), embed(65)] {
+        let error = refused.unwrap_err();
+        let said = error.to_string();
+        assert!(matches!(error, ReplayError::CacheBudget { .. }), "{said}");
+        assert!(said.contains("2097152"), "{said}");
+    }
+    assert!(MODEL.transformer().footprint().kv_whole > 100 << 20);
+}
+
+#[test]
 fn other_architectures_are_refused_by_name() {
     let writer = support::Writer::default().str("general.architecture", "mamba");
     let file = peerproof_engine::gguf::Gguf::parse(writer.bytes()).unwrap();

@@ -407,6 +407,10 @@ pub struct HeldModel {
     pub weights_bytes: u64,
     /// Those that keys and values of all its jobs may take; 0 if it isn't served.
     pub cache_bytes: u64,
+    /// Those that keys and values of one replay or embedding may take; there is one at a time.
+    pub replay_cache_bytes: u64,
+    /// Those that constrained answers need of the vocabulary.
+    pub constraint_bytes: u64,
     /// Those that forward passes work in.
     pub scratch_bytes: u64,
     /// Bytes it takes; absent while it is not open.

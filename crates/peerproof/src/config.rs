@@ -106,7 +106,8 @@ pub struct Provide {
     pub max_jobs: u32,
     /// Jobs that wait.
     pub max_queued: u32,
-    /// Memory of all KV caches together, in MiB.
+    /// Memory of all KV caches of answers together, in MiB; replays and embeddings may take as
+    /// much again.
     pub kv_mib: u32,
     /// Memory that open models may take together, with their caches: bytes, or a number with a
     /// unit such as `4GiB` or `800MB`. Empty is three quarters of the machine's.

@@ -36,7 +36,7 @@ pub use partial::{InsertError, Partial};
 #[non_exhaustive]
 pub enum ModelError {
     /// The text names no source.
-    #[error("{0}: not a known model ({known}), a path of a .gguf file, or hub:OWNER/REPOSITORY/FILE.gguf[@REVISION]; what a peer serves comes by its id, or by its name with --from-peers", known = known_names())]
+    #[error("{0}: not a known model ({known}), a path of a .gguf file, or hub:OWNER/REPOSITORY/FILE.gguf[@REVISION]", known = known_names())]
     UnknownSource(String),
     /// The name cannot be used for a file.
     #[error(

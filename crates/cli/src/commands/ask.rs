@@ -79,7 +79,7 @@ async fn start(settings: Settings) -> anyhow::Result<Node> {
 }
 
 /// Whether another process of this home makes its key or writes its log.
-pub(super) fn is_in_use(error: &NodeError) -> bool {
+fn is_in_use(error: &NodeError) -> bool {
     match error {
         NodeError::Store(StoreError::Locked { .. }) => true,
         NodeError::Home(HomeError::Io { source, .. }) => source.kind() == ErrorKind::AlreadyExists,

@@ -6,14 +6,20 @@ use anyhow::Context as _;
 use peerproof::models::{Installed, KNOWN, Source, Store};
 use serde::Serialize;
 
-use super::pulling;
-use crate::args::{ListArgs, ModelsCommand, Place, PullArgs};
+use crate::args::{ListArgs, ModelsCommand, Place};
 use crate::output::{self, Bar, print_json};
 
 pub(crate) fn run(place: &Place, command: ModelsCommand) -> anyhow::Result<()> {
     let store = place.store()?;
     match command {
-        ModelsCommand::Pull(args) => pull_as_asked(place, &store, &args)?,
+        ModelsCommand::Pull { source, name, id } => {
+            let source: Source = source.parse()?;
+            let id = id.map(|id| id.parse()).transpose().context("--id")?;
+            output::stop_on_ctrl_c()?;
+            let name = name.unwrap_or_else(|| source.default_name());
+            let model = pull(&store, &source, &name, id)?;
+            println!("{}  {}  {}", model.name, output::bytes(model.bytes), model.id);
+        }
         ModelsCommand::Ls(args) => list(&store, &args)?,
         ModelsCommand::Show { name, json } => show(&store.find(&name)?, json)?,
         ModelsCommand::Verify { name } => verify(&store, name.as_deref())?,
@@ -22,31 +28,6 @@ pub(crate) fn run(place: &Place, command: ModelsCommand) -> anyhow::Result<()> {
             println!("removed {} ({})", model.name, output::bytes(model.bytes));
         }
     }
-    Ok(())
-}
-
-fn pull_as_asked(place: &Place, store: &Store, args: &PullArgs) -> anyhow::Result<()> {
-    let (model, shown) = if pulling::means_peers(args) {
-        let pulled = pulling::pull(place, args)?;
-        let shown = serde_json::to_value(&pulled)?;
-        (pulled.model, shown)
-    } else {
-        anyhow::ensure!(
-            args.max_rate.is_none() && !args.reach.loopback,
-            "--max-rate and --loopback are about peers: add --from-peers"
-        );
-        let source: Source = args.source.parse()?;
-        let id = args.id.as_ref().map(|id| id.parse()).transpose().context("--id")?;
-        output::stop_on_ctrl_c()?;
-        let name = args.name.clone().unwrap_or_else(|| source.default_name());
-        let model = pull(store, &source, &name, id)?;
-        let shown = serde_json::json!({ "model": model });
-        (model, shown)
-    };
-    if args.json {
-        return print_json(&shown);
-    }
-    println!("{}  {}  {}", model.name, output::bytes(model.bytes), model.id);
     Ok(())
 }
 

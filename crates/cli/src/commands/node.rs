@@ -116,10 +116,12 @@ fn say_memory(settings: &Settings) -> anyhow::Result<()> {
         |name: &str| settings.serve.iter().chain(&settings.audit).any(|model| model.name == name);
     for model in models.iter().filter(|model| loaded(&model.name)) {
         eprintln!(
-            "memory   {}: weights {}, cache up to {}, scratch {}; all models together {}",
+            "memory   {}: weights {}, cache up to {}, cache of replays up to {}, constraints {}, scratch {}; all models together {}",
             model.name,
             bytes(model.weights_bytes),
             bytes(model.cache_bytes),
+            bytes(model.replay_cache_bytes),
+            bytes(model.constraint_bytes),
             bytes(model.scratch_bytes),
             bytes(budget),
         );

@@ -21,36 +21,6 @@ fn keys_are_shown_and_replaced() {
     assert!(said.contains(rotated["new"].as_str().unwrap()) && said.contains(&file), "{said}");
 }
 
-/// A second machine has nothing; the first has the model and a node.
-#[test]
-fn a_model_is_pulled_from_a_peer_by_id_and_by_name() {
-    let place = Place::new();
-    let provider = place.node("provider", &["provide", "--set", "share.max_rate_mib=0"]);
-    let cache = place.path("second").display().to_string();
-    let models = |arguments: &[&str]| {
-        let all = [&["--cache", &cache, "models"], arguments, &["--loopback"]].concat();
-        place.run("home", &all)
-    };
-    let from = ["--peer", &provider.address];
-    let unheard = [&["pull", "unheard-of"], &from[..]].concat();
-    models(&unheard).refused(&["unheard-of", "unknown", MODEL]);
-    models(&["pull", MODEL, "--max-rate", "5"]).refused(&["--from-peers"]);
-    let named = [&["pull", MODEL, "--json", "--name", "theirs"], &from[..]].concat();
-    let pulled = models(&named).json();
-    let id = pulled["model"]["id"].as_str().expect("an id");
-    assert_eq!(pulled["sources"][0]["peer"], json!(provider.peer), "{pulled}");
-    assert_eq!(pulled["fetched_bytes"], pulled["model"]["bytes"], "{pulled}");
-    let local = |arguments: &[&str]| {
-        place.run("home", &[&["--cache", &cache, "models"], arguments].concat())
-    };
-    assert!(local(&["verify", "theirs"]).fine().contains("is intact"));
-    // By its id it is found to be here already; a second name for it is not made.
-    let again = models(&[&["pull", id, "--json"], &from[..]].concat()).json();
-    assert_eq!((&again["fetched_bytes"], &again["model"]["name"]), (&json!(0), &json!("theirs")));
-    let wrong = "0".repeat(64);
-    models(&[&["pull", id, "--id", &wrong], &from[..]].concat()).refused(&["--id", id]);
-}
-
 #[test]
 fn models_are_pulled_listed_shown_checked_and_removed() {
     let place = Place::new();

@@ -12,7 +12,7 @@ use super::error::{TokenizerError, broken};
 use super::split::Split;
 use super::vocabulary::{KEY_TOKENS, Kind, Vocabulary};
 use super::{KEY_MERGES, MAX_VOCABULARY};
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, Strings};
 
 /// Splits and merges.
 #[derive(Debug)]
@@ -53,16 +53,9 @@ fn merging(file: &Gguf, vocabulary: &Vocabulary, split: Split) -> Result<BPE, To
             }
         }
     }
-    let strings = file.strings(KEY_MERGES)?;
-    if strings.len() > MAX_VOCABULARY {
-        return Err(broken(KEY_MERGES, "at most 2^20 merges", strings.len()));
-    }
-    let mut merges = Vec::with_capacity(strings.len());
-    for merge in strings {
-        let merge = utf8(KEY_MERGES, merge)?;
-        let (left, right) = merge
-            .split_once(' ')
-            .ok_or_else(|| broken(KEY_MERGES, "two tokens and a space", format!("{merge:?}")))?;
+    let mut merges = Vec::with_capacity(file.strings(KEY_MERGES)?.len().min(MAX_VOCABULARY));
+    for merge in merges_of(file)? {
+        let (left, right) = halves(merge)?;
         merges.push((left.to_owned(), right.to_owned()));
     }
     BPE::builder()
@@ -72,6 +65,22 @@ fn merging(file: &Gguf, vocabulary: &Vocabulary, split: Split) -> Result<BPE, To
         .map_err(|error| broken(KEY_MERGES, "merges of ordinary tokens", error))
 }
 
-fn utf8<'a>(key: &'static str, bytes: &'a [u8]) -> Result<&'a str, TokenizerError> {
+/// The merges of a file, as it writes them.
+pub(super) fn merges_of(file: &Gguf) -> Result<Strings<'_>, TokenizerError> {
+    let strings = file.strings(KEY_MERGES)?;
+    if strings.len() > MAX_VOCABULARY {
+        return Err(broken(KEY_MERGES, "at most 2^20 merges", strings.len()));
+    }
+    Ok(strings)
+}
+
+/// What a merge brings together.
+pub(super) fn halves(merge: &[u8]) -> Result<(&str, &str), TokenizerError> {
+    let merge = utf8(KEY_MERGES, merge)?;
+    let halves = merge.split_once(' ');
+    halves.ok_or_else(|| broken(KEY_MERGES, "two tokens and a space", format!("{merge:?}")))
+}
+
+pub(super) fn utf8<'a>(key: &'static str, bytes: &'a [u8]) -> Result<&'a str, TokenizerError> {
     std::str::from_utf8(bytes).map_err(|_| broken(key, "UTF-8", String::from_utf8_lossy(bytes)))
 }

@@ -67,13 +67,8 @@ impl SentencePiece {
         vocabulary: &Vocabulary,
         method: Method,
     ) -> Result<Self, TokenizerError> {
-        if file.optional_bool(KEY_SUFFIX)?.unwrap_or(false) {
-            return Err(unsupported(KEY_SUFFIX, "false", "true"));
-        }
-        if file.has(KEY_CHARACTERS) {
-            return Err(unsupported(KEY_CHARACTERS, "no such key", "a table of characters"));
-        }
-        let scores = scores(file, vocabulary)?;
+        check_keys(file)?;
+        let scores = scores(file, vocabulary.len())?.collect::<Result<Vec<f32>, _>>()?;
         let spellable = spellable(file, vocabulary)?;
         let cutter = match method {
             Method::Merge => Cutter::Merge(Merger::new(vocabulary, &spellable, &scores)?),
@@ -81,9 +76,7 @@ impl SentencePiece {
         };
         let bytes = byte_tokens(vocabulary)?;
         let unknown = unknown(file, vocabulary)?;
-        if bytes.is_none() && unknown.is_none() {
-            return Err(broken(KEY_UNKNOWN, "an unknown token, or byte tokens", "neither"));
-        }
+        either(bytes.is_some(), unknown.is_some())?;
         Ok(Self {
             cutter,
             bytes,
@@ -162,19 +155,76 @@ impl Sink<'_> {
     }
 }
 
-/// The score of every token.
-fn scores(file: &Gguf, vocabulary: &Vocabulary) -> Result<Vec<f32>, TokenizerError> {
+/// What is asked for beside pieces: nothing that isn't known here.
+pub(super) fn check_keys(file: &Gguf) -> Result<(), TokenizerError> {
+    if file.optional_bool(KEY_SUFFIX)?.unwrap_or(false) {
+        return Err(unsupported(KEY_SUFFIX, "false", "true"));
+    }
+    if file.has(KEY_CHARACTERS) {
+        return Err(unsupported(KEY_CHARACTERS, "no such key", "a table of characters"));
+    }
+    file.optional_bool(KEY_PREFIX)?;
+    file.optional_bool(KEY_JOIN)?;
+    Ok(())
+}
+
+/// The score of every token, finite.
+fn scores(
+    file: &Gguf,
+    count: usize,
+) -> Result<impl Iterator<Item = Result<f32, TokenizerError>>, TokenizerError> {
     let scores = file.f32s(KEY_SCORES)?;
-    if scores.len() != vocabulary.len() {
+    if scores.len() != count {
         return Err(broken(KEY_SCORES, "a score for every token", scores.len()));
     }
-    let scores: Vec<f32> = scores.collect();
-    match scores.iter().position(|score| !score.is_finite()) {
-        Some(at) => {
-            Err(broken(KEY_SCORES, "finite numbers", format!("{} of token {at}", scores[at])))
+    Ok(scores.enumerate().map(|(at, score)| match score.is_finite() {
+        true => Ok(score),
+        false => Err(broken(KEY_SCORES, "finite numbers", format!("{score} of token {at}"))),
+    }))
+}
+
+/// Checks the scores as they are checked when they are kept.
+pub(super) fn check_scores(
+    file: &Gguf,
+    kinds: &[Kind],
+    method: Method,
+) -> Result<(), TokenizerError> {
+    for (score, &kind) in scores(file, kinds.len())?.zip(kinds) {
+        let score = score?;
+        if method == Method::Unigram && kind == Kind::Normal {
+            unigram::check_score(score)?;
         }
-        None => Ok(scores),
     }
+    Ok(())
+}
+
+/// Checks that every character can be spelled somehow: there are tokens of all
+/// bytes, or one for what is unknown.
+pub(super) fn check_bytes(file: &Gguf, kinds: &[Kind]) -> Result<(), TokenizerError> {
+    let (mut seen, mut count) = ([false; 256], 0);
+    for (written, _) in file.strings(KEY_TOKENS)?.zip(kinds).filter(|(_, k)| **k == Kind::Byte) {
+        seen[usize::from(super::vocabulary::byte(written)?)] = true;
+        count += 1;
+    }
+    let named = super::token_id(file, KEY_UNKNOWN, kinds.len())?;
+    let unknown = named.is_some() || kinds.contains(&Kind::Unknown);
+    either(all_or_none(count, seen.contains(&false))?, unknown)
+}
+
+/// Whether there is a token for every byte; a part of them won't do.
+fn all_or_none(count: usize, missing: bool) -> Result<bool, TokenizerError> {
+    match count {
+        0 => Ok(false),
+        256 if !missing => Ok(true),
+        _ => Err(broken(KEY_TOKENS, "a token for every byte once, or none", count)),
+    }
+}
+
+fn either(bytes: bool, unknown: bool) -> Result<(), TokenizerError> {
+    if bytes || unknown {
+        return Ok(());
+    }
+    Err(broken(KEY_UNKNOWN, "an unknown token, or byte tokens", "neither"))
 }
 
 /// The tokens that may be found in a text by their spelling, user-defined ones
@@ -183,19 +233,24 @@ fn scores(file: &Gguf, vocabulary: &Vocabulary) -> Result<Vec<f32>, TokenizerErr
 fn spellable(file: &Gguf, vocabulary: &Vocabulary) -> Result<Vec<u32>, TokenizerError> {
     let mut tokens = Vec::with_capacity(vocabulary.len());
     for (token, written) in (0u32..).zip(file.strings(KEY_TOKENS)?) {
-        let fits = match vocabulary.kind(token) {
-            Some(Kind::Normal | Kind::Unused) => !written.contains(&b' '),
-            Some(Kind::UserDefined) => true,
-            _ => false,
-        };
-        if fits && !written.is_empty() {
-            if written.len() > MAX_PIECE_BYTES {
-                return Err(broken(KEY_TOKENS, "pieces of at most 1024 bytes", written.len()));
-            }
+        if vocabulary.kind(token).map_or(Ok(false), |kind| is_spellable(kind, written))? {
             tokens.push(token);
         }
     }
     Ok(tokens)
+}
+
+/// Whether a token is found by its spelling.
+pub(super) fn is_spellable(kind: Kind, written: &[u8]) -> Result<bool, TokenizerError> {
+    let fits = match kind {
+        Kind::Normal | Kind::Unused => !written.contains(&b' '),
+        Kind::UserDefined => true,
+        _ => false,
+    };
+    if fits && written.len() > MAX_PIECE_BYTES {
+        return Err(broken(KEY_TOKENS, "pieces of at most 1024 bytes", written.len()));
+    }
+    Ok(fits && !written.is_empty())
 }
 
 /// The tokens of all bytes, or of none.
@@ -209,11 +264,7 @@ fn byte_tokens(vocabulary: &Vocabulary) -> Result<Option<Box<[u32; 256]>>, Token
         count += 1;
     }
     let missing = bytes.contains(&super::index::NONE);
-    match count {
-        0 => Ok(None),
-        256 if !missing => Ok(Some(bytes)),
-        _ => Err(broken(KEY_TOKENS, "a token for every byte once, or none", count)),
-    }
+    Ok(all_or_none(count, missing)?.then_some(bytes))
 }
 
 /// The token for what can't be spelled: the one the file names, or classes so.

@@ -22,6 +22,24 @@ pub(super) struct Matcher {
     tokens: Vec<u32>,
 }
 
+/// Bytes of tokens to find, counted against the limit.
+#[derive(Debug, Default)]
+pub(super) struct Total(usize);
+
+impl Total {
+    /// Counts a token, if it has the characters to be looked for.
+    pub(super) fn add(&mut self, spelling: &[u8], shortest: usize) -> Result<(), TokenizerError> {
+        if characters(spelling) >= shortest.max(1) {
+            self.0 += spelling.len();
+        }
+        if self.0 > MAX_SPECIAL_BYTES {
+            let expected = "at most 1 MiB of control tokens, and of user-defined ones";
+            return Err(broken(KEY_TOKENS, expected, "more"));
+        }
+        Ok(())
+    }
+}
+
 /// A piece of a text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Part<'a> {
@@ -40,11 +58,8 @@ impl Matcher {
     ) -> Result<Self, TokenizerError> {
         let tokens: Vec<u32> =
             tokens.filter(|&t| characters(vocabulary.spelling(t)) >= shortest.max(1)).collect();
-        let bytes: usize = tokens.iter().map(|&token| vocabulary.spelling(token).len()).sum();
-        if bytes > MAX_SPECIAL_BYTES {
-            let expected = "at most 1 MiB of control tokens, and of user-defined ones";
-            return Err(broken(KEY_TOKENS, expected, bytes));
-        }
+        let mut total = Total::default();
+        tokens.iter().try_for_each(|&token| total.add(vocabulary.spelling(token), shortest))?;
         if tokens.is_empty() {
             return Ok(Self::default());
         }

@@ -55,22 +55,9 @@ impl Vocabulary {
         let mut text = Vec::with_capacity(8 * kinds.len());
         let mut ends = Vec::with_capacity(kinds.len());
         for (token, kind) in file.strings(KEY_TOKENS)?.zip(&kinds) {
-            if token.len() > MAX_TOKEN_BYTES {
-                return Err(broken(KEY_TOKENS, "tokens of at most 4096 bytes", token.len()));
-            }
-            match (alphabet, kind) {
-                (Alphabet::Bytes, Kind::Normal) => bytes::append_decoded(&mut text, token),
-                (Alphabet::Spaces, Kind::Normal | Kind::UserDefined | Kind::Unused) => {
-                    append_spaced(&mut text, token);
-                }
-                (_, Kind::Byte) => text.push(byte(token)?),
-                _ => text.extend_from_slice(token),
-            }
-            // 2^20 tokens of 2^12 bytes are within 32 bits, but for the very last byte.
-            ends.push(
-                u32::try_from(text.len())
-                    .map_err(|_| broken(KEY_TOKENS, "less than 4 GiB of text", text.len()))?,
-            );
+            let start = text.len();
+            append(&mut text, token, *kind, alphabet)?;
+            ends.push(text_end(start as u32, text.len() - start)?);
         }
         Ok(Self { text, ends, kinds })
     }
@@ -111,8 +98,36 @@ impl Vocabulary {
     }
 }
 
+/// Appends the bytes that a token adds to an answer.
+pub(super) fn append(
+    text: &mut Vec<u8>,
+    written: &[u8],
+    kind: Kind,
+    alphabet: Alphabet,
+) -> Result<(), TokenizerError> {
+    if written.len() > MAX_TOKEN_BYTES {
+        return Err(broken(KEY_TOKENS, "tokens of at most 4096 bytes", written.len()));
+    }
+    match (alphabet, kind) {
+        (Alphabet::Bytes, Kind::Normal) => bytes::append_decoded(text, written),
+        (Alphabet::Spaces, Kind::Normal | Kind::UserDefined | Kind::Unused) => {
+            append_spaced(text, written);
+        }
+        (_, Kind::Byte) => text.push(byte(written)?),
+        _ => text.extend_from_slice(written),
+    }
+    Ok(())
+}
+
+/// Where the text of a token of `len` bytes ends that begins at `start`.
+pub(super) fn text_end(start: u32, len: usize) -> Result<u32, TokenizerError> {
+    // 2^20 tokens of 2^12 bytes are within 32 bits, but for the very last byte.
+    let end = u32::try_from(len).ok().and_then(|len| start.checked_add(len));
+    end.ok_or_else(|| broken(KEY_TOKENS, "less than 4 GiB of text", "more"))
+}
+
 /// The class of every token; its length is the vocabulary's.
-fn kinds(file: &Gguf, alphabet: Alphabet) -> Result<Vec<Kind>, TokenizerError> {
+pub(super) fn kinds(file: &Gguf, alphabet: Alphabet) -> Result<Vec<Kind>, TokenizerError> {
     let count = file.strings(KEY_TOKENS)?.len();
     if count == 0 || count > MAX_VOCABULARY {
         return Err(broken(KEY_TOKENS, "between 1 and 2^20 tokens", count));
@@ -148,7 +163,7 @@ fn append_spaced(out: &mut Vec<u8>, mut token: &[u8]) {
 }
 
 /// The byte that `<0x0A>` and the like stand for.
-fn byte(token: &[u8]) -> Result<u8, TokenizerError> {
+pub(super) fn byte(token: &[u8]) -> Result<u8, TokenizerError> {
     let digits = token.strip_prefix(b"<0x").and_then(|rest| rest.strip_suffix(b">"));
     digits
         .filter(|digits| digits.len() == 2 && digits.iter().all(u8::is_ascii_hexdigit))

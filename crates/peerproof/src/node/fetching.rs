@@ -51,7 +51,7 @@ const SEARCH_SOON: Duration = Duration::from_secs(1);
 /// Searches in a row that may bring nothing before a fetch ends.
 const MAX_FRUITLESS: u32 = 3;
 /// How often one peer may go away before it is not asked again.
-const MAX_ATTEMPTS: u32 = 2;
+const MAX_ATTEMPTS: u32 = 3;
 /// How often whoever watches is told.
 const TICK: Duration = Duration::from_millis(100);
 /// How long others may go on to use a file that is complete.
@@ -405,7 +405,7 @@ impl Fetcher {
     ) -> Result<(), FetchError> {
         match trouble {
             Trouble::Ours(error) => return Err(error.into()),
-            Trouble::Passing(why, _) | Trouble::Away(why) => {
+            Trouble::Passing(why, _) => {
                 *book.attempts.entry(peer).or_default() += 1;
                 tracing::info!(%peer, why, "a source is gone");
                 book.drop_peer(peer, false, why);

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use peerproof_identity::PeerId;
-use peerproof_wire::ModelId;
 use tokio::sync::{mpsc, oneshot};
 
 use super::archive::Asker;
@@ -145,25 +144,12 @@ impl Client {
     /// # Errors
     /// Nobody has it, everybody who has it was given up, or the disk is in the way.
     pub async fn pull(&self, spec: &PullSpec, watch: FetchWatch<'_>) -> Result<Pulled, FetchError> {
-        let id = self.resolve(&spec.model).await?;
+        // A node that has just started hears of some peers only while it searches.
+        let (id, _) = match self.inner.resolve(&spec.model).await {
+            Err(AskError::UnknownModel { .. }) => self.inner.resolve(&spec.model).await?,
+            resolved => resolved?,
+        };
         self.inner.fetcher.pull(id, spec, watch).await
-    }
-
-    /// The id that a model's name stands for, as most peers say that announce it.
-    ///
-    /// # Errors
-    /// If the name is known to nobody.
-    pub async fn model_id(&self, model: &str) -> Result<String, AskError> {
-        self.resolve(model).await.map(|id| id.to_string())
-    }
-
-    /// A node that has just started hears of some peers only while it searches.
-    async fn resolve(&self, model: &str) -> Result<ModelId, AskError> {
-        match self.inner.resolve(model).await {
-            Err(AskError::UnknownModel { .. }) => self.inner.resolve(model).await,
-            resolved => resolved,
-        }
-        .map(|(id, _)| id)
     }
 
     /// Verified bytes of a model's file, by its id or name: of the installed file if there is
@@ -177,7 +163,7 @@ impl Client {
         ranges: &[Range<u64>],
         watch: FetchWatch<'_>,
     ) -> Result<Vec<Vec<u8>>, FetchError> {
-        let id = self.resolve(model).await?;
+        let (id, _) = self.inner.resolve(model).await?;
         self.inner.fetcher.read(id, ranges, watch).await
     }
 
@@ -186,7 +172,7 @@ impl Client {
     /// # Errors
     /// Another process has the file in the making, or it can't be read.
     pub async fn held(&self, model: &str) -> Result<Option<(u64, u64)>, FetchError> {
-        let id = self.resolve(model).await?;
+        let (id, _) = self.inner.resolve(model).await?;
         self.inner.fetcher.held(id).await
     }
 

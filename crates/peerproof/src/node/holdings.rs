@@ -13,6 +13,7 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use peerproof_engine::constraint::table_bytes;
 use peerproof_engine::execute::Replayer;
 use peerproof_engine::gguf::Gguf;
 use peerproof_engine::model::Model;
@@ -40,6 +41,17 @@ pub(crate) struct Held {
     serves: bool,
     /// Absent where the file's header can't be read: opening it will say why.
     footprint: Option<Footprint>,
+    /// What constrained answers need of the vocabulary.
+    constraint_bytes: u64,
+}
+
+/// What a model's caches may take.
+#[derive(Clone, Copy, Debug)]
+struct Caches {
+    /// Of the answers that are made.
+    serving: u64,
+    /// Of what is recomputed and of embeddings, one at a time.
+    replays: u64,
 }
 
 impl Held {
@@ -52,8 +64,9 @@ impl Held {
             ),
         })?;
         let header = Gguf::open(&installed.path).ok();
+        let constraint_bytes = header.as_ref().map_or(0, table_bytes);
         let footprint = header.and_then(|file| Transformer::estimate(&file).ok());
-        Ok(Held { installed, id, options, serves, footprint })
+        Ok(Held { installed, id, options, serves, footprint, constraint_bytes })
     }
 
     fn failed(&self, message: impl ToString) -> NodeError {
@@ -89,7 +102,7 @@ impl Held {
         })
     }
 
-    fn open(&self, terms: &Terms, cache_bytes: u64) -> Result<Loaded, NodeError> {
+    fn open(&self, terms: &Terms, caches: Caches) -> Result<Loaded, NodeError> {
         let model = Model::open(&self.installed.path, &self.options).map_err(|e| self.failed(e))?;
         if model.id() != self.id {
             return Err(self.failed(format!(
@@ -99,8 +112,8 @@ impl Held {
                 self.installed.name
             )));
         }
-        let kv_bytes = usize::try_from(cache_bytes).unwrap_or(usize::MAX);
-        let options = ServiceOptions { kv_bytes, ..terms.service };
+        let room = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let options = ServiceOptions { kv_bytes: room(caches.serving), ..terms.service };
         let start = || Service::start(Arc::clone(&model), &options).map_err(|e| self.failed(e));
         let service = if self.serves { Some(start()?) } else { None };
         if self.serves
@@ -110,6 +123,7 @@ impl Held {
             tracing::warn!(%error, "no thread to prepare constraints on");
         }
         let replayer = Replayer::new(model, options.threads).map_err(|e| self.failed(e))?;
+        let replayer = replayer.limited_to(room(caches.replays));
         Ok(Loaded { service, replayer, bytes: 0, users: AtomicUsize::new(0) })
     }
 }
@@ -119,7 +133,7 @@ impl Held {
 pub(crate) struct Terms {
     /// Bytes that all open models may take together.
     pub(crate) budget: u64,
-    /// Cache of all served models together.
+    /// Cache of all served models together, and at most that for all replays.
     pub(crate) cache_bytes: u64,
     /// Options of their services; the cache is shared out among them.
     pub(crate) service: ServiceOptions,
@@ -261,17 +275,18 @@ impl Holdings {
 
     /// Whether the budget holds a model, alone.
     pub(crate) fn check_fit(&self, held: &Held) -> Result<(), NodeError> {
-        let (budget, weights, cache) =
-            (self.terms.budget, held.weight_bytes(), self.cache_bytes(held));
+        let (budget, weights, caches) = (self.terms.budget, held.weight_bytes(), self.caches(held));
         let needed = self.need(held);
         if needed <= budget {
             return Ok(());
         }
         Err(held.failed(format!(
-            "needs {} of memory (weights {}, cache {}, scratch {}), and provide.memory allows {}",
+            "needs {} of memory (weights {}, cache {}, cache of replays {}, constraints {}, scratch {}), and provide.memory allows {}",
             mib(needed),
             mib(weights),
-            mib(cache),
+            mib(caches.serving),
+            mib(caches.replays),
+            mib(held.constraint_bytes),
             mib(held.scratch_bytes()),
             mib(budget)
         )))
@@ -308,16 +323,26 @@ impl Holdings {
             message: "is not held here".into(),
         })?;
         self.check_fit(&held)?;
-        let (need, cache) = (self.need(&held), self.cache_bytes(&held));
+        let (need, caches) = (self.need(&held), self.caches(&held));
         self.make_room(need).await;
         let name = held.installed.name.clone();
         let (weights, scratch) = (mib(held.weight_bytes()), mib(held.scratch_bytes()));
-        tracing::info!(model = name, weights, cache = mib(cache), scratch, "opening a model");
+        let (cache, replays) = (mib(caches.serving), mib(caches.replays));
+        let constraints = mib(held.constraint_bytes);
+        tracing::info!(
+            model = name,
+            weights,
+            cache,
+            replays,
+            constraints,
+            scratch,
+            "opening a model"
+        );
         let (terms, opened) = (self.terms, Arc::clone(&held));
-        let opening = tokio::task::spawn_blocking(move || opened.open(&terms, cache));
+        let opening = tokio::task::spawn_blocking(move || opened.open(&terms, caches));
         let mut loaded = opening.await.map_err(|e| held.failed(e))??;
         let packed = loaded.model().transformer().weight_bytes() as u64;
-        loaded.bytes = packed + cache + held.scratch_bytes();
+        loaded.bytes = need - held.weight_bytes() + packed;
         tracing::info!(model = name, bytes = loaded.bytes, "a model is open");
         self.lock().open.insert(id, (Arc::new(loaded), 0));
         self.at_hand(id).ok_or_else(|| held.failed("went away while it was opened"))
@@ -366,7 +391,9 @@ impl Holdings {
             serves: held.serves,
             needs_bytes: self.need(held),
             weights_bytes: held.weight_bytes(),
-            cache_bytes: self.cache_bytes(held),
+            cache_bytes: self.caches(held).serving,
+            replay_cache_bytes: self.caches(held).replays,
+            constraint_bytes: held.constraint_bytes,
             scratch_bytes: held.scratch_bytes(),
             loaded_bytes: shelf.open.get(&held.id).map(|(loaded, _)| loaded.bytes),
             engine: shelf.open.get(&held.id).and_then(|(loaded, _)| loaded.figures()),
@@ -384,16 +411,25 @@ impl Holdings {
     }
 
     fn need(&self, held: &Held) -> u64 {
-        held.weight_bytes() + self.cache_bytes(held) + held.scratch_bytes()
+        let Caches { serving, replays } = self.caches(held);
+        let fixed = held.weight_bytes() + held.constraint_bytes + held.scratch_bytes();
+        fixed + serving + replays
     }
 
-    /// Each served model has an equal share of the cache, and at most a quarter of the budget.
-    fn cache_bytes(&self, held: &Held) -> u64 {
-        if !held.serves {
-            return 0;
+    /// Each served model has an equal share of the cache, and at most a quarter of the budget;
+    /// replays of each model as much again, and at most an eighth, but no more than its longest
+    /// context takes.
+    fn caches(&self, held: &Held) -> Caches {
+        let share = |of: usize, part: u64| {
+            let equal = self.terms.cache_bytes / of.max(1) as u64;
+            equal.min(self.terms.budget / part).max(MIN_CACHE_BYTES)
+        };
+        let served = self.models.iter().filter(|held| held.serves).count();
+        let whole = held.footprint.map_or(u64::MAX, |footprint| footprint.kv_whole);
+        Caches {
+            serving: if held.serves { share(served, 4) } else { 0 },
+            replays: share(self.models.len(), 8).min(whole),
         }
-        let served = self.models.iter().filter(|held| held.serves).count().max(1) as u64;
-        (self.terms.cache_bytes / served).min(self.terms.budget / 4).max(MIN_CACHE_BYTES)
     }
 
     fn lock(&self) -> MutexGuard<'_, Shelf> {

@@ -437,6 +437,9 @@ fn embed(
     let replayer = lease.replayer.until(&cancel.told);
     let (vector, kv_root) = match replayer.embed(offer, &offer.id(), &prompt, &mut on_step) {
         Err(ReplayError::Stopped { .. }) => return Ok(()),
+        Err(error @ ReplayError::CacheBudget { .. }) => {
+            return Err(Failure::new(FailureCode::ContextLength, error.to_string()));
+        }
         embedded => embedded.map_err(|e| internal(&e.to_string()))?,
     };
     pushed?;

@@ -33,6 +33,11 @@ struct Way {
     token: u32,
 }
 
+/// Whether a piece may have that score.
+pub(super) fn check_score(score: f32) -> Result<(), TokenizerError> {
+    if score > 0.0 { Err(broken(KEY_SCORES, "scores of at most 0", score)) } else { Ok(()) }
+}
+
 impl Lattice {
     pub(super) fn new(
         vocabulary: &Vocabulary,
@@ -48,9 +53,7 @@ impl Lattice {
         }
         let normal = || vocabulary.of_kind(Kind::Normal).map(|token| scores[token as usize]);
         let least = normal().fold(f32::MAX, f32::min);
-        if let Some(above) = normal().find(|&score| score > 0.0) {
-            return Err(broken(KEY_SCORES, "scores of at most 0", above));
-        }
+        normal().try_for_each(check_score)?;
         Ok(Self { order, least, scores })
     }
 

@@ -25,7 +25,7 @@ const OPEN: Duration = Duration::from_secs(8);
 const REPLY: Duration = Duration::from_secs(16);
 /// Streams that may break, or requests refused for the moment, before a peer is given up. A
 /// piece that came sets it back.
-const MAX_SETBACKS: u32 = 3;
+const MAX_SETBACKS: u32 = 4;
 /// First pause after a stream broke; doubles.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Longest pause that a busy peer may ask for.
@@ -40,8 +40,6 @@ pub(super) enum Trouble {
     Refused(String),
     /// It may be there again in a moment.
     Passing(String, Duration),
-    /// It can't be reached.
-    Away(String),
     /// The disk.
     Ours(ModelError),
 }
@@ -169,7 +167,7 @@ async fn open(net: &Handle, peer: PeerId) -> Result<FrameStream, Trouble> {
     let limits = FrameLimits { read_timeout: REPLY, ..FrameLimits::default() };
     net.open(peer, RANGE_PROTOCOL, OPEN, limits).await.map_err(|error| match error {
         OpenError::Unsupported { .. } => Trouble::Refused("does not share model files".into()),
-        other => Trouble::Away(other.to_string()),
+        other => passing(&other),
     })
 }
 
