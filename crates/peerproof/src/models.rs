@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use card::{Card, card, chat_trouble};
 pub use known::{DEFAULT_MODEL, KNOWN, Known, Piece};
-pub use partial::{InsertError, Partial};
+pub use partial::{InsertError, Partial, Unfinished};
 
 /// Why a model could not be fetched, found or trusted.
 #[derive(Debug, thiserror::Error)]
@@ -375,6 +375,28 @@ impl Store {
     /// Another process has it, or its files can't be read.
     pub fn partial(&self, id: ModelId) -> Result<Option<Partial>, ModelError> {
         Partial::open(&self.dir, id)
+    }
+
+    /// Models that were begun in pieces and are not whole yet.
+    #[must_use]
+    pub fn unfinished(&self) -> Vec<Unfinished> {
+        Partial::list(&self.dir)
+    }
+
+    /// Deletes what is here of a model that was begun in pieces; at least eight digits of its
+    /// id name it. `None` if there is none.
+    ///
+    /// # Errors
+    /// Another process is at it.
+    pub fn discard(&self, digits: &str) -> Result<Option<Unfinished>, ModelError> {
+        let digits = digits.to_ascii_lowercase();
+        let named = |file: &Unfinished| digits.len() >= 8 && file.id.starts_with(&digits);
+        let Some(file) = self.unfinished().into_iter().find(named) else { return Ok(None) };
+        let id = file.id.parse().ok().map(|id| self.partial(id)).transpose()?.flatten();
+        Ok(id.map(|partial| {
+            partial.discard();
+            file
+        }))
     }
 
     /// Begins a model in pieces, or goes on; the length must be proven.

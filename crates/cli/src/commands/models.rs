@@ -23,10 +23,7 @@ pub(crate) fn run(place: &Place, command: ModelsCommand) -> anyhow::Result<()> {
         ModelsCommand::Ls(args) => list(&store, &args)?,
         ModelsCommand::Show { name, json } => show(&store.find(&name)?, json)?,
         ModelsCommand::Verify { name } => verify(&store, name.as_deref())?,
-        ModelsCommand::Rm { name } => {
-            let model = store.remove(&name)?;
-            println!("removed {} ({})", model.name, output::bytes(model.bytes));
-        }
+        ModelsCommand::Rm { name } => remove(&store, &name)?,
     }
     Ok(())
 }
@@ -88,6 +85,16 @@ impl<'a> Listed<'a> {
     }
 }
 
+fn remove(store: &Store, name: &str) -> anyhow::Result<()> {
+    if let Some(part) = store.discard(name)? {
+        println!("removed {} of {}", output::bytes(part.have_bytes), part.id);
+        return Ok(());
+    }
+    let model = store.remove(name)?;
+    println!("removed {} ({})", model.name, output::bytes(model.bytes));
+    Ok(())
+}
+
 fn list(store: &Store, args: &ListArgs) -> anyhow::Result<()> {
     let models = store.list()?;
     if args.json {
@@ -100,7 +107,17 @@ fn list(store: &Store, args: &ListArgs) -> anyhow::Result<()> {
             println!("{:24} for texts only, not for chats: {trouble}", "");
         }
     }
-    if models.is_empty() {
+    let unfinished = store.unfinished();
+    for part in &unfinished {
+        println!(
+            "{:24} {:>10}  {}  unfinished, {} are here; `peerproof models pull` goes on",
+            "–",
+            output::bytes(part.bytes),
+            part.id,
+            output::bytes(part.have_bytes)
+        );
+    }
+    if models.is_empty() && unfinished.is_empty() {
         println!("no models here; run: peerproof models pull {}", peerproof::models::DEFAULT_MODEL);
     }
     Ok(())

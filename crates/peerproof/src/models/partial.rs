@@ -20,6 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use peerproof_proof::ranges::{Mode, RangeError, Shape, Slice, Tree, verify};
 use peerproof_wire::{Digest, ModelId};
+use serde::Serialize;
 
 use super::claim::Claim;
 use super::tree::{self, GROUP};
@@ -54,6 +55,17 @@ pub struct Partial {
     values: File,
     groups: Mutex<Groups>,
     _claim: Claim,
+}
+
+/// A model file in the making, from outside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unfinished {
+    /// Model id, 64 hex digits.
+    pub id: String,
+    /// Bytes that are here.
+    pub have_bytes: u64,
+    /// Bytes of the whole.
+    pub bytes: u64,
 }
 
 /// Where a partial file lies.
@@ -108,6 +120,20 @@ impl Partial {
         }
     }
 
+    /// The id and size of every file in the making in a folder, with how much of it is here,
+    /// as the files say.
+    pub(super) fn list(dir: &Path) -> Vec<Unfinished> {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        let ids = entries.filter_map(|entry| {
+            let path = entry.path();
+            let named = path.extension().is_some_and(|e| e == "partial-values");
+            named.then(|| path.file_stem()?.to_str()?.parse::<ModelId>().ok()).flatten()
+        });
+        let mut found: Vec<Unfinished> = ids.filter_map(|id| look(dir, id)).collect();
+        found.sort_by(|a, b| a.id.cmp(&b.id));
+        found
+    }
+
     /// Goes on with what is there, or begins a file of this length, which must be proven:
     /// an opening of its last byte proves it.
     ///
@@ -148,20 +174,9 @@ impl Partial {
             opened.map_err(|source| ModelError::Io { path: path.to_owned(), source })
         };
         let (data, values) = (open(&files.data)?, open(&files.values)?);
-        let count = usize::try_from(shape.groups()).unwrap_or(usize::MAX);
-        let mut there = Vec::with_capacity(count);
-        let mut buffer = vec![0; 32 * VALUES_AT_ONCE];
-        while there.len() < count {
-            let part = &mut buffer[..32 * VALUES_AT_ONCE.min(count - there.len())];
-            let at = HEADER_BYTES + 32 * there.len() as u64;
-            values
-                .read_exact_at(part, at)
-                .map_err(|source| ModelError::Io { path: files.values.clone(), source })?;
-            there.extend(part.as_chunks::<32>().0.iter().map(|value| *value != [0; 32]));
-        }
-        let mut groups = Groups { checked: vec![false; count], there, bytes: 0 };
-        let held = groups.there.iter().enumerate().filter(|(_, there)| **there);
-        groups.bytes = held.map(|(index, _)| length_of(shape, index)).sum();
+        let (there, bytes) = read_values(&values, shape)
+            .map_err(|source| ModelError::Io { path: files.values.clone(), source })?;
+        let groups = Groups { checked: vec![false; there.len()], there, bytes };
         Ok(Partial { id, shape, files, data, values, groups: Mutex::new(groups), _claim: claim })
     }
 
@@ -339,6 +354,29 @@ impl Partial {
     fn io(&self, source: io::Error) -> ModelError {
         ModelError::Io { path: self.files.data.clone(), source }
     }
+}
+
+/// What can be said of a file in the making without taking it.
+fn look(dir: &Path, id: ModelId) -> Option<Unfinished> {
+    let files = Files::new(dir, id);
+    let shape = read_header(&files, id).ok()??;
+    let (_, have_bytes) = read_values(&File::open(&files.values).ok()?, shape).ok()?;
+    Some(Unfinished { id: id.to_string(), have_bytes, bytes: shape.length() })
+}
+
+/// Which groups have a value, and their bytes.
+fn read_values(values: &File, shape: Shape) -> io::Result<(Vec<bool>, u64)> {
+    let count = usize::try_from(shape.groups()).unwrap_or(usize::MAX);
+    let mut there = Vec::with_capacity(count);
+    let mut buffer = vec![0; 32 * VALUES_AT_ONCE];
+    while there.len() < count {
+        let part = &mut buffer[..32 * VALUES_AT_ONCE.min(count - there.len())];
+        values.read_exact_at(part, HEADER_BYTES + 32 * there.len() as u64)?;
+        there.extend(part.as_chunks::<32>().0.iter().map(|value| *value != [0; 32]));
+    }
+    let held = there.iter().enumerate().filter(|(_, there)| **there);
+    let bytes = held.map(|(index, _)| length_of(shape, index)).sum();
+    Ok((there, bytes))
 }
 
 fn length_of(shape: Shape, index: usize) -> u64 {

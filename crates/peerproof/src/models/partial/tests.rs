@@ -183,6 +183,23 @@ fn a_name_that_stands_for_another_model_is_refused() {
 }
 
 #[test]
+fn unfinished_files_are_listed_and_deleted() {
+    let (_dir, store) = store();
+    assert_eq!(store.unfinished(), []);
+    let partial = store.begin(id(), LENGTH).expect("begun");
+    put(&partial, 0..20_000);
+    let id = id().to_string();
+    let listed = Unfinished { id: id.clone(), have_bytes: 32_768, bytes: LENGTH };
+    assert_eq!(store.unfinished(), [listed.clone()], "also while somebody has it");
+    assert!(matches!(store.discard(&id[..8]), Err(ModelError::Busy { .. })));
+    drop(partial);
+    assert_eq!(store.discard(&id[..7]).expect("looked"), None);
+    assert_eq!(store.discard(&id[..8].to_uppercase()).expect("deleted"), Some(listed));
+    assert_eq!(store.unfinished(), []);
+    assert_eq!(store.discard(&id).expect("looked"), None);
+}
+
+#[test]
 fn one_process_at_a_time() {
     let (_dir, store) = store();
     let partial = store.begin(id(), LENGTH).expect("begun");
