@@ -12,7 +12,7 @@ use peerproof_wire::{
 
 use super::lane::Breach;
 use super::roster::Again;
-use super::{Audited, Blame, Broken, Checked, End, Half, Job, LaneId, Out, Reason};
+use super::{Audited, Auditor, Blame, Broken, Checked, End, Half, Job, LaneId, Out, Reason};
 use crate::planted::planted;
 use crate::reputation::Fault;
 use crate::time::Millis;
@@ -255,9 +255,14 @@ impl Job {
                 if planted("whoever disputes is blamed") {
                     authors = vec![peer];
                 }
+                // To pass here is to accuse the author, and one auditor's word bars nobody.
+                let fault = match by {
+                    Auditor::Local => Fault::FalsePrefix,
+                    Auditor::Peer(_) => Fault::Minority,
+                };
                 for author in authors {
-                    let case = self.case(id);
-                    self.observe(Fault::FalsePrefix, author, &detail, case);
+                    // The case is the other one's, so it does not go with this.
+                    self.observe(fault, author, &detail, None);
                 }
                 self.refute(Fault::FalsePrefix, &detail, blame);
             }

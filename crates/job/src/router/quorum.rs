@@ -13,7 +13,7 @@ use peerproof_wire::{Digest, Stop};
 
 use super::check::Why;
 use super::roster::Again;
-use super::{Audited, Blame, Checked, End, Job, Lane, LaneId, Reason};
+use super::{Audited, Auditor, Blame, Checked, End, Job, Lane, LaneId, Reason};
 use crate::reputation::Fault;
 use crate::time::Millis;
 
@@ -190,7 +190,7 @@ impl Job {
             let present = |peer| self.lanes.iter().any(|lane| lane.candidate.peer == peer);
             // Whoever is still here was audited, or recorded for want of an audit.
             if let Some(gone) = author.filter(|author| !present(*author)) {
-                let proven = matches!(done, Checked::Audited { .. });
+                let proven = done == Checked::Audited { by: Auditor::Local };
                 let fault = if proven { Fault::FalsePrefix } else { Fault::Minority };
                 self.observe(fault, gone, &detail, None);
             }

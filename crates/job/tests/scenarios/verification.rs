@@ -167,6 +167,20 @@ fn a_false_beginning_is_found_by_whoever_continues() {
 }
 
 #[test]
+fn one_auditor_s_word_refuses_a_beginning_and_bars_nobody() {
+    let mut world = World::new(Level::Receipt, &[Script::CheatsFrom(3), Script::Honest]);
+    world.audit_by = AuditBy::Another;
+    world.serve_until(8);
+    let first = world.providers[0].peer();
+    world.tell(In::Closed(LaneId(0), Closed::Gone("connection lost".into())));
+    let outcome = world.run().clone();
+    assert_eq!(refused(&outcome.end), (Fault::FalsePrefix, Blame::Provider(first)));
+    let code = |fault: Fault| fault.code().to_owned();
+    assert_eq!(world.evidence(), [(0, code(Fault::Dropped)), (0, code(Fault::Minority))]);
+    assert!(!world.is_barred(0) && !world.is_barred(1));
+}
+
+#[test]
 fn whoever_continues_a_false_beginning_is_barred_with_its_author() {
     let liar = Script::CheatsFrom(3);
     let mut world = World::new(Level::Receipt, &[liar, liar, Script::Honest]);
