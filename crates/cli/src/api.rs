@@ -85,6 +85,21 @@ impl Api {
         Ok(serde_json::from_str(&text)?)
     }
 
+    /// Posts a JSON object and gives back what comes.
+    pub(crate) fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let url = format!("{}{path}", self.url);
+        let mut request = self.agent.post(&url).header("content-type", "application/json");
+        if !self.authorization.is_empty() {
+            request = request.header("authorization", &self.authorization);
+        }
+        let mut response = request.send(body.to_string()).with_context(|| url.clone())?;
+        let text = response.body_mut().read_to_string()?;
+        if !response.status().is_success() {
+            bail!("{}", message(&text));
+        }
+        Ok(serde_json::from_str(&text)?)
+    }
+
     pub(crate) fn peers(&self) -> anyhow::Result<Vec<PeerStatus>> {
         Ok(serde_json::from_value(self.json("/peerproof/peers")?)?)
     }

@@ -96,6 +96,9 @@ pub(crate) enum Command {
     /// Read this node's append-only log.
     #[command(subcommand)]
     Log(LogCommand),
+    /// See whom this node believes and why; block, unblock, export evidence.
+    #[command(subcommand)]
+    Rep(RepCommand),
     /// Show or replace this node's key.
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -215,7 +218,7 @@ fn parse_k_of_n(text: &str) -> Result<(u8, u8), String> {
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// An evidence file.
+    /// An evidence file, or a bundle of evidence as `rep export` writes it.
     pub(crate) file: PathBuf,
     /// Model to recompute with, if it is not installed under its id.
     #[arg(long, value_name = "MODEL")]
@@ -296,6 +299,61 @@ pub(crate) enum LogCommand {
     Status(ListArgs),
     /// List who cosigned the newest checkpoint that others have seen.
     Witnesses(ListArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RepCommand {
+    /// List everybody the log speaks of: score, volume, audits, faults, network group, bars.
+    Show(ListArgs),
+    /// Print the arithmetic behind a score, entry by entry.
+    Explain {
+        /// Peer id, or its last letters as `rep show` prints them.
+        peer: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Never ask this peer again, and drop what runs with it.
+    Block {
+        /// Peer id, or its last letters.
+        peer: String,
+        /// Why; it is kept in the log.
+        #[arg(long, default_value = "")]
+        reason: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lift every bar against this peer; what it did counts on as faults that fade.
+    Unblock {
+        /// Peer id, or its last letters.
+        peer: String,
+        /// Why; it is kept in the log.
+        #[arg(long, default_value = "")]
+        reason: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Recompute what this peer is accused of; a receipt that passes no longer counts against it.
+    Recheck {
+        /// Peer id, or its last letters.
+        peer: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the evidence about a peer into a file that anyone can check with `peerproof verify`.
+    Export {
+        /// Peer id, or its last letters.
+        peer: String,
+        /// The file, instead of one named after the peer.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

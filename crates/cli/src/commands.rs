@@ -9,6 +9,7 @@ mod keys;
 mod log;
 mod models;
 mod node;
+mod rep;
 mod status;
 mod verify;
 
@@ -32,6 +33,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => return verify::run(&place, &args),
         Command::Doctor(args) => return doctor::run(&place, &args),
         Command::Log(command) => return log::run(&place, command),
+        Command::Rep(command) => return rep::run(&place, command),
         Command::Models(command) => models::run(&place, command)?,
         Command::Peers(args) => status::peers(&place, &args)?,
         Command::Keys(command) => keys::run(&place, command)?,

@@ -12,6 +12,7 @@ use peerproof::client::{
     AnswerEvent, AskError, Counters, JobSpec, NodeStatus, PeerStatus, ServedModel,
 };
 use peerproof::log::{Declined, Piece, Unreadable};
+use peerproof::reputation::{Rechecked, Record, ReputationError};
 
 /// The events of one answer. Dropping it cancels the job at the provider too.
 pub type Events = BoxStream<'static, Result<AnswerEvent, AskError>>;
@@ -32,6 +33,17 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The peers this node knows.
     fn peers(&self) -> BoxFuture<'_, Vec<PeerStatus>>;
+
+    /// The user's decision about a peer, which is logged: blocked, or no longer.
+    fn decide<'a>(
+        &'a self,
+        peer: &'a str,
+        blocked: bool,
+        reason: &'a str,
+    ) -> BoxFuture<'a, Result<Record, ReputationError>>;
+
+    /// A second look at everything a peer is accused of.
+    fn recheck<'a>(&'a self, peer: &'a str) -> BoxFuture<'a, Result<Rechecked, ReputationError>>;
 
     /// A piece of the node's log by its path, as C2SP tlog-tiles names it; `None` if there is
     /// no such thing, or not yet.
@@ -60,6 +72,19 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     fn peers(&self) -> BoxFuture<'_, Vec<PeerStatus>> {
         (**self).peers()
+    }
+
+    fn decide<'a>(
+        &'a self,
+        peer: &'a str,
+        blocked: bool,
+        reason: &'a str,
+    ) -> BoxFuture<'a, Result<Record, ReputationError>> {
+        (**self).decide(peer, blocked, reason)
+    }
+
+    fn recheck<'a>(&'a self, peer: &'a str) -> BoxFuture<'a, Result<Rechecked, ReputationError>> {
+        (**self).recheck(peer)
     }
 
     fn log_piece<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Piece>, Unreadable>> {

@@ -5,6 +5,7 @@ use futures::{FutureExt, StreamExt, stream};
 use peerproof::Client;
 use peerproof::client::{AskError, Counters, JobSpec, NodeStatus, PeerStatus, ServedModel};
 use peerproof::log::{Declined, Piece, Unreadable};
+use peerproof::reputation::{Rechecked, Record, ReputationError};
 
 use crate::backend::{Backend, Events};
 
@@ -35,6 +36,19 @@ impl Backend for Client {
 
     fn peers(&self) -> BoxFuture<'_, Vec<PeerStatus>> {
         Client::peers(self).boxed()
+    }
+
+    fn decide<'a>(
+        &'a self,
+        peer: &'a str,
+        blocked: bool,
+        reason: &'a str,
+    ) -> BoxFuture<'a, Result<Record, ReputationError>> {
+        Client::decide(self, peer, blocked, reason).boxed()
+    }
+
+    fn recheck<'a>(&'a self, peer: &'a str) -> BoxFuture<'a, Result<Rechecked, ReputationError>> {
+        Client::recheck(self, peer).boxed()
     }
 
     fn log_piece<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Piece>, Unreadable>> {

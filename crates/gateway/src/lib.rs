@@ -24,6 +24,7 @@ mod likelihood;
 mod log;
 mod metrics;
 mod reply;
+mod reputation;
 mod request;
 mod routes;
 mod server;

@@ -20,7 +20,7 @@ use crate::app::{App, RequestId, unix_seconds};
 use crate::error::ApiError;
 use crate::reply::{Choice, Reply, Usage, fingerprint};
 use crate::request::{Asked, Embed, Shape};
-use crate::{embeddings, guard, log, stream};
+use crate::{embeddings, guard, log, reputation, stream};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RECEIPT: HeaderName = HeaderName::from_static("x-peerproof-receipt");
@@ -43,6 +43,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(metrics))
         .route("/peerproof/status", get(status))
         .route("/peerproof/peers", get(peers))
+        .route("/peerproof/reputation", post(reputation::decide))
         .route("/peerproof/models", get(served))
         .route("/log/checkpoint", get(log::piece))
         .route("/log/tile/{*piece}", get(log::piece))
@@ -126,7 +127,7 @@ async fn answer(
     if asked.stream { streamed(app, asked, reply).await } else { whole(app, asked, reply).await }
 }
 
-async fn read_body(app: &App, request: Request) -> Result<Bytes, ApiError> {
+pub(crate) async fn read_body(app: &App, request: Request) -> Result<Bytes, ApiError> {
     let read = Bytes::from_request(request, &());
     match tokio::time::timeout(app.config.body_timeout, read).await {
         Ok(Ok(body)) => Ok(body),
@@ -316,7 +317,7 @@ async fn served(State(app): State<Arc<App>>, request: Request) -> Response {
     json_response(StatusCode::OK, &json!(app.backend.models().await))
 }
 
-async fn unknown_url(request: Request) -> ApiError {
+pub(crate) async fn unknown_url(request: Request) -> ApiError {
     let path: String = request.uri().path().chars().take(128).collect();
     ApiError::unknown_url(request.method().as_str(), &path)
 }

@@ -1,7 +1,7 @@
 //! The auditor's bench: who may ask for a verdict, and in which order.
 //!
-//! An audit costs a prefill, so the bench is strict: a rate per peer, a bounded
-//! queue, and the same question is never computed twice. A question is offer,
+//! An audit costs a prefill, so the bench is strict: a rate per key and per
+//! network group, a bounded queue, and the same question is never computed twice. A question is offer,
 //! receipt *and* tokens: with other tokens it is another question, so nobody
 //! can have a false case cached against a true receipt.
 //!
@@ -13,16 +13,20 @@ mod rate;
 use std::collections::{BTreeMap, VecDeque};
 
 use peerproof_identity::PeerId;
-use peerproof_wire::{AuditFailure, AuditReply, Case, Digest, ModelId, Signed, Verdict};
+use peerproof_wire::{
+    AuditFailure, AuditReply, Case, Digest, DrawRequest, ModelId, NetworkGroup, Signed, Verdict,
+    VrfDraw,
+};
 
 use crate::limits::{
     MAX_CACHED_VERDICTS, MAX_QUEUED_AUDITS, MAX_STREAMS, MAX_STREAMS_PER_PEER,
     MAX_WAITERS_PER_AUDIT,
 };
 use crate::time::Millis;
-use rate::Rates;
+use rate::{Prices, Rates};
 
 pub use crate::provider::StreamId;
+pub use rate::Allowance;
 
 /// What an auditor bears.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,15 +37,27 @@ pub struct Config {
     pub audit_ms: u64,
     /// How long a stream may take to ask, in milliseconds.
     pub open_ms: u64,
-    /// Audits a peer may ask for at once after a pause.
-    pub burst: u32,
-    /// A peer earns one more audit in this time, in milliseconds.
-    pub refill_ms: u64,
+    /// Audits for a key that brought no sound case yet.
+    pub stranger: Allowance,
+    /// Audits for a key that brought twelve sound cases; between, a straight line.
+    pub known: Allowance,
+    /// Audits for all keys of one network group together; a private network has no such limit.
+    pub group: Allowance,
+    /// Draws for a key, and eight times as many for a network group.
+    pub draws: Allowance,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_running: 1, audit_ms: 120_000, open_ms: 10_000, burst: 16, refill_ms: 2_000 }
+        Self {
+            max_running: 1,
+            audit_ms: 120_000,
+            open_ms: 10_000,
+            stranger: Allowance { burst: 4, refill_ms: 8_000 },
+            known: Allowance { burst: 16, refill_ms: 2_000 },
+            group: Allowance { burst: 64, refill_ms: 500 },
+            draws: Allowance { burst: 64, refill_ms: 100 },
+        }
     }
 }
 
@@ -71,7 +87,13 @@ pub enum In {
         stream: StreamId,
         /// Whose connection it is.
         peer: PeerId,
+        /// Where it comes from.
+        group: NetworkGroup,
     },
+    /// The peer asks what this auditor draws.
+    DrawRequested(StreamId, DrawRequest),
+    /// Answer to [`Out::Draw`].
+    Drawn(StreamId, Result<VrfDraw, String>),
     /// The peer asks.
     Requested(StreamId, Box<Case>),
     /// Bytes came that are no request.
@@ -94,6 +116,8 @@ pub enum Out {
         /// All it takes.
         case: Box<Case>,
     },
+    /// Draw with this auditor's VRF key.
+    Draw(StreamId, DrawRequest),
     /// Drop this audit; nobody waits for it.
     StopAudit(CaseId),
     /// Write the reply.
@@ -114,6 +138,7 @@ struct Audit {
 #[derive(Debug)]
 struct Stream {
     peer: PeerId,
+    group: NetworkGroup,
     waits_for: Option<CaseId>,
     deadline: Millis,
 }
@@ -124,11 +149,12 @@ struct Stream {
 /// use peerproof_identity::Keypair;
 /// use peerproof_job::Millis;
 /// use peerproof_job::auditor::{Bench, Config, In, Out, StreamId};
+/// use peerproof_wire::NetworkGroup;
 ///
 /// let mut bench = Bench::new(Config::default(), vec![]);
 /// let peer = Keypair::from_seed(&[1; 32]).public().peer_id();
 /// let stream = StreamId(1);
-/// bench.handle(Millis(0), In::Opened { stream, peer });
+/// bench.handle(Millis(0), In::Opened { stream, peer, group: NetworkGroup::Local });
 /// let outs = bench.handle(Millis(20_000), In::Timer);
 /// assert!(matches!(outs.as_slice(), [Out::Reply(..), Out::Close(_)]), "it never asked");
 /// ```
@@ -144,6 +170,7 @@ pub struct Bench {
     verdicts: BTreeMap<CaseId, Signed<Verdict>>,
     verdict_order: VecDeque<CaseId>,
     rates: Rates,
+    draw_rates: Rates,
     timer: Option<Millis>,
 }
 
@@ -151,8 +178,16 @@ impl Bench {
     /// A bench for these models.
     #[must_use]
     pub fn new(config: Config, holds: Vec<ModelId>) -> Self {
+        let draws = config.draws;
+        let many =
+            Allowance { burst: draws.burst.saturating_mul(8), refill_ms: draws.refill_ms / 8 };
         Self {
-            rates: Rates::new(config.burst, config.refill_ms),
+            rates: Rates::new(Prices {
+                stranger: config.stranger,
+                known: config.known,
+                group: config.group,
+            }),
+            draw_rates: Rates::new(Prices { stranger: draws, known: draws, group: many }),
             config,
             holds,
             now: Millis::default(),
@@ -183,7 +218,9 @@ impl Bench {
     pub fn handle(&mut self, now: Millis, event: In) -> Vec<Out> {
         self.now = self.now.max(now);
         match event {
-            In::Opened { stream, peer } => self.on_opened(stream, peer),
+            In::Opened { stream, peer, group } => self.on_opened(stream, peer, group),
+            In::DrawRequested(stream, request) => self.on_draw_requested(stream, request),
+            In::Drawn(stream, drawn) => self.on_drawn(stream, drawn),
             In::Requested(stream, case) => self.on_requested(stream, case),
             In::Unreadable(stream, why) => self.fail(stream, &why, 0),
             In::Closed(stream) => self.forget(stream),
@@ -196,7 +233,7 @@ impl Bench {
         std::mem::take(&mut self.outs)
     }
 
-    fn on_opened(&mut self, stream: StreamId, peer: PeerId) {
+    fn on_opened(&mut self, stream: StreamId, peer: PeerId, group: NetworkGroup) {
         let of_peer = self.streams.values().filter(|known| known.peer == peer).count();
         let full = self.streams.len() >= MAX_STREAMS || of_peer >= MAX_STREAMS_PER_PEER;
         if full || self.streams.contains_key(&stream) {
@@ -204,12 +241,30 @@ impl Bench {
             return;
         }
         let deadline = self.now.after(self.config.open_ms);
-        self.streams.insert(stream, Stream { peer, waits_for: None, deadline });
+        self.streams.insert(stream, Stream { peer, group, waits_for: None, deadline });
+    }
+
+    fn on_draw_requested(&mut self, stream: StreamId, request: DrawRequest) {
+        let Some(known) = self.streams.get(&stream) else { return };
+        if known.waits_for.is_some() {
+            return self.fail(stream, "one request a stream", 0);
+        }
+        match self.draw_rates.take(known.peer, known.group, self.now) {
+            Ok(()) => self.outs.push(Out::Draw(stream, request)),
+            Err(wait_ms) => self.fail(stream, "too many draws asked for", wait_ms),
+        }
+    }
+
+    fn on_drawn(&mut self, stream: StreamId, drawn: Result<VrfDraw, String>) {
+        match drawn {
+            Ok(draw) => self.reply(stream, AuditReply::Draw(draw)),
+            Err(why) => self.fail(stream, &why, 0),
+        }
     }
 
     fn on_requested(&mut self, stream: StreamId, case: Box<Case>) {
         let Some(known) = self.streams.get(&stream) else { return };
-        let peer = known.peer;
+        let (peer, group) = (known.peer, known.group);
         if known.waits_for.is_some() {
             return self.fail(stream, "one request a stream", 0);
         }
@@ -217,7 +272,7 @@ impl Bench {
             let why = format!("model {} is not held here", case.offer.model_id);
             return self.fail(stream, &why, 0);
         }
-        if let Err(wait_ms) = self.rates.take(peer, self.now) {
+        if let Err(wait_ms) = self.rates.take(peer, group, self.now) {
             return self.fail(stream, "too many audits asked for", wait_ms);
         }
         let id = CaseId::of(&case);
@@ -226,7 +281,7 @@ impl Bench {
             return self.reply(stream, reply);
         }
         if let Err(why) = self.enlist(id, case, stream) {
-            return self.fail(stream, why, self.config.refill_ms);
+            return self.fail(stream, why, self.config.known.refill_ms);
         }
         if let Some(known) = self.streams.get_mut(&stream) {
             known.waits_for = Some(id);
@@ -268,6 +323,7 @@ impl Bench {
 
     fn on_done(&mut self, id: CaseId, result: Result<Signed<Verdict>, String>) {
         let Some(audit) = self.audits.remove(&id) else { return };
+        self.rate(&audit.waiters, result.is_ok());
         let reply = match result {
             Ok(verdict) => {
                 self.keep(id, verdict.clone());
@@ -277,6 +333,17 @@ impl Bench {
         };
         for stream in audit.waiters {
             self.reply(stream, reply.clone());
+        }
+    }
+
+    /// Who brought a case that could be judged pays less for the next one.
+    fn rate(&mut self, askers: &[StreamId], sound: bool) {
+        for asker in askers {
+            let Some(known) = self.streams.get(asker) else { continue };
+            match sound {
+                true => self.rates.was_sound(&known.peer),
+                false => self.rates.was_unsound(&known.peer),
+            }
         }
     }
 
@@ -324,7 +391,7 @@ impl Bench {
         let late = self.streams.iter().filter(|(_, known)| known.deadline <= self.now);
         let late: Vec<StreamId> = late.map(|(id, _)| *id).collect();
         for stream in late {
-            self.fail(stream, "out of time", self.config.refill_ms);
+            self.fail(stream, "out of time", self.config.known.refill_ms);
         }
     }
 

@@ -49,7 +49,19 @@ pub const MAX_WAITERS_PER_AUDIT: usize = 16;
 pub const MAX_CACHED_VERDICTS: usize = 1024;
 /// Peers whose audit rate is tracked; the longest idle one is forgotten first.
 pub const MAX_RATED_PEERS: usize = 4096;
+/// Network groups whose audit rate is tracked; the longest idle one is forgotten first.
+pub const MAX_RATED_GROUPS: usize = 4096;
 
+/// Days on which a record holds points; the oldest are forgotten first.
+pub const MAX_DAYS: usize = 1024;
+/// Network groups of which a record holds points apart; those of further ones count as unknown.
+pub const MAX_GROUPS_PER_RECORD: usize = 16;
+/// Charges that are kept against one peer: the first ones and the last one.
+pub const MAX_CHARGES: usize = 16;
+/// Receipts whose accusation is remembered as refuted; beyond this no bar is lifted by another.
+pub const MAX_REFUTED: usize = 65_536;
+/// Auditors whose checks are kept; the longest idle one is forgotten first.
+pub const MAX_AUDITOR_RECORDS: usize = 16_384;
 /// Providers whose record is kept; a barred one is never forgotten in favour of another.
 pub const MAX_RECORDS: usize = 65_536;
 /// Providers that are barred; beyond this nobody else is remembered as barred.

@@ -222,6 +222,7 @@ impl Desk {
             In::Logged { stream, receipt, proof } => self.on_logged(stream, receipt, proof),
             In::LogFailed { stream, why } => self.on_log_failed(stream, &why),
             In::LeavesOpened(stream, openings) => self.on_leaves_opened(stream, openings),
+            In::Barred(peer) => self.on_barred(&peer),
             In::Timer => {}
         }
         self.expire();
@@ -240,6 +241,15 @@ impl Desk {
         }
         let deadline = self.now.after(self.config.open_ms);
         self.streams.insert(stream, Stream::new(peer, deadline));
+    }
+
+    fn on_barred(&mut self, peer: &PeerId) {
+        let theirs = self.streams.iter().filter(|(_, known)| known.peer == *peer);
+        let theirs: Vec<StreamId> = theirs.map(|(stream, _)| *stream).collect();
+        for stream in theirs {
+            self.forget(stream);
+            self.outs.push(Out::Close(stream));
+        }
     }
 
     fn on_frame(&mut self, stream: StreamId, frame: RouterFrame) {

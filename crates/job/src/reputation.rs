@@ -1,41 +1,79 @@
-//! What this node knows of each provider, computed from its own log.
+//! What this node knows of each peer, computed from its own log.
 //!
-//! There are no votes and no received scores: a record is the sum of entries
-//! this node made or checked itself ([`LogEntry`]), so it can be computed again
-//! at any start with [`Reputation::replay`]. Entries fade with a half-life of
-//! 14 days; a bar does not fade.
+//! There are no votes and no received scores: a record is a function of the
+//! entries this node made or checked itself ([`LogEntry`]), so it can be
+//! computed again at any start with [`Reputation::replay`], and the order of
+//! entries does not matter. Entries fade with a half-life of 14 days
+//! ([`Rules`]); a bar does not fade. What the peers of one network group earn
+//! together is capped, whatever they do: keys are cheap, addresses less so.
 //!
 //! All arithmetic is in integers (16 fractional bits), so two nodes with the
-//! same log agree on every score. Absent here: whether a piece of evidence is
-//! true. The log holds only what was checked before it was written.
+//! same log agree on every score. Data passes through [`effect`] once: an entry
+//! becomes a few effects, those go into records by group and day, into charges,
+//! and into what is known of auditors. Absent here: whether a piece of evidence
+//! is true. The log holds only what was checked before it was written.
 
+mod auditors;
+mod charges;
+mod days;
 mod decay;
+mod deterrence;
+mod effect;
+mod explain;
 mod fault;
+mod record;
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet};
 
 use peerproof_identity::PeerId;
-use peerproof_wire::{Evidence, LogBody, LogEntry, Outcome};
+use peerproof_wire::{Digest, LogEntry, NetworkGroup};
 
+pub use auditors::AuditorStanding;
+pub use deterrence::Deterrence;
+pub use explain::{AccountLine, Explanation, GroupShare, Points, account};
 pub use fault::Fault;
+pub use record::Volume;
 
-use crate::limits::{MAX_BARRED, MAX_REASON_BYTES, MAX_RECORDS};
-use crate::planted::planted;
-use crate::text::clip;
+use crate::limits::{MAX_AUDITOR_RECORDS, MAX_BARRED, MAX_RECORDS, MAX_REFUTED};
+use auditors::AuditorRecord;
+use charges::{Charges, Place};
+use days::{At, Days, ONE, day};
+use effect::{Effect, effects};
+use record::Record;
 
-/// One whole entry, before it fades.
-const ONE: u64 = 1 << 16;
-/// How many answers an audit that was passed counts for.
-const AUDIT_WEIGHT: u64 = 8;
-/// Good entries every provider starts with, and as many bad ones.
+/// Good points every provider starts with, and as many bad ones.
 const PRIOR: u64 = 4 * ONE;
 /// Below this much good record a provider is new.
 const NEWCOMER_BELOW: u64 = 24 * ONE;
 /// Chance of an audit for a provider without a record.
 const NEWCOMER_AUDIT_PERMILLE: u64 = 500;
+/// Good points at which that chance is halved.
+const HALVING: u64 = 8;
 /// Chance of an audit that no record lowers further.
 const FLOOR_AUDIT_PERMILLE: u64 = 50;
+/// Bad points of a charge that the user forgave.
+const FORGIVEN: u64 = 16;
+
+/// Everybody whose record an entry changes.
+#[must_use]
+pub fn concerned(entry: &LogEntry) -> BTreeSet<PeerId> {
+    effects(&entry.body).iter().map(Effect::peer).collect()
+}
+
+/// A node's own choices in the arithmetic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// After so many days points count half; at least 1.
+    pub half_life_days: u32,
+    /// Most good points that the peers of one network group have together.
+    pub group_cap: u32,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { half_life_days: 14, group_cap: 512 }
+    }
+}
 
 /// What selection and sampling need to know of one provider.
 ///
@@ -62,58 +100,28 @@ impl Standing {
     /// The standing of somebody without a record.
     #[must_use]
     pub fn stranger() -> Self {
-        Record::default().standing(None)
+        Self::of(0, 0, None)
     }
-}
 
-/// Entries about one provider, faded to `as_of_unix_ms`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Record {
-    as_of_unix_ms: u64,
-    answers: u64,
-    audits: u64,
-    bad: u64,
-}
-
-impl Record {
-    fn faded(self, unix_ms: u64) -> Self {
-        let age_ms = unix_ms.saturating_sub(self.as_of_unix_ms);
+    /// `good` and `bad` with 16 fractional bits.
+    fn of(good: u64, bad: u64, barred: Option<String>) -> Self {
+        let raised = u128::from(good) + u128::from(PRIOR);
+        let score = (1000 * raised / (raised + u128::from(bad) + u128::from(PRIOR))) as u16;
+        let falling = NEWCOMER_AUDIT_PERMILLE * HALVING / (good / ONE).saturating_add(HALVING);
+        let rate = if score < 500 { NEWCOMER_AUDIT_PERMILLE } else { falling };
         Self {
-            as_of_unix_ms: self.as_of_unix_ms.max(unix_ms),
-            answers: decay::fade(self.answers, age_ms),
-            audits: decay::fade(self.audits, age_ms),
-            bad: decay::fade(self.bad, age_ms),
-        }
-    }
-
-    fn good(&self) -> u64 {
-        self.answers.saturating_add(self.audits.saturating_mul(AUDIT_WEIGHT))
-    }
-
-    fn score(&self) -> u16 {
-        let good = u128::from(self.good()) + u128::from(PRIOR);
-        let all = good + u128::from(self.bad) + u128::from(PRIOR);
-        (1000 * good / all) as u16
-    }
-
-    fn audit_permille(&self) -> u16 {
-        let record = self.good() / ONE;
-        let falling = NEWCOMER_AUDIT_PERMILLE * AUDIT_WEIGHT / record.saturating_add(AUDIT_WEIGHT);
-        let rate = if self.score() < 500 { NEWCOMER_AUDIT_PERMILLE } else { falling };
-        rate.max(FLOOR_AUDIT_PERMILLE) as u16
-    }
-
-    fn standing(&self, barred: Option<&String>) -> Standing {
-        Standing {
-            score: if barred.is_some() { 0 } else { self.score() },
-            newcomer: self.good() < NEWCOMER_BELOW,
-            audit_permille: if barred.is_some() { 1000 } else { self.audit_permille() },
-            barred: barred.cloned(),
+            score: if barred.is_some() { 0 } else { score },
+            newcomer: good < NEWCOMER_BELOW,
+            audit_permille: match barred {
+                Some(_) => 1000,
+                None => rate.max(FLOOR_AUDIT_PERMILLE) as u16,
+            },
+            barred,
         }
     }
 }
 
-/// The records of all providers this node has dealt with.
+/// The records of all peers this node has dealt with.
 ///
 /// ```
 /// use peerproof_identity::Keypair;
@@ -125,8 +133,14 @@ impl Record {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Reputation {
+    rules: Rules,
     records: BTreeMap<PeerId, Record>,
-    barred: BTreeMap<PeerId, String>,
+    /// All points earned in a group, capped or not, and by whom.
+    groups: BTreeMap<NetworkGroup, (Days, BTreeSet<PeerId>)>,
+    charges: BTreeMap<PeerId, Charges>,
+    refuted: BTreeSet<Digest>,
+    auditors: BTreeMap<PeerId, AuditorRecord>,
+    next_index: u64,
     max_records: usize,
     max_barred: usize,
 }
@@ -141,19 +155,45 @@ impl Reputation {
     /// No records.
     #[must_use]
     pub fn new() -> Self {
-        Self::bounded(MAX_RECORDS, MAX_BARRED)
+        Self::with(Rules::default())
+    }
+
+    /// No records, and other rules than the default ones.
+    #[must_use]
+    pub fn with(rules: Rules) -> Self {
+        Self::bounded(MAX_RECORDS, MAX_BARRED).ruled(rules)
     }
 
     /// No records, with other bounds than [`MAX_RECORDS`] and [`MAX_BARRED`].
     #[must_use]
     pub fn bounded(max_records: usize, max_barred: usize) -> Self {
-        Self { records: BTreeMap::new(), barred: BTreeMap::new(), max_records, max_barred }
+        Self {
+            rules: Rules::default(),
+            records: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            charges: BTreeMap::new(),
+            refuted: BTreeSet::new(),
+            auditors: BTreeMap::new(),
+            next_index: 0,
+            max_records,
+            max_barred,
+        }
+    }
+
+    fn ruled(self, rules: Rules) -> Self {
+        Self { rules, ..self }
     }
 
     /// Computes all records again from a log, oldest entry first.
     #[must_use]
     pub fn replay<'a>(entries: impl IntoIterator<Item = &'a LogEntry>) -> Self {
-        let mut reputation = Self::new();
+        Self::replay_with(Rules::default(), entries)
+    }
+
+    /// As [`Reputation::replay`], by other rules.
+    #[must_use]
+    pub fn replay_with<'a>(rules: Rules, entries: impl IntoIterator<Item = &'a LogEntry>) -> Self {
+        let mut reputation = Self::with(rules);
         for entry in entries {
             reputation.note(entry);
         }
@@ -162,97 +202,144 @@ impl Reputation {
 
     /// Takes one more entry of this node's log into account.
     pub fn note(&mut self, entry: &LogEntry) {
-        let at = entry.unix_ms;
-        match &entry.body {
-            LogBody::Receipt(_) | LogBody::Note(_) => {}
-            LogBody::Verdict(verdict) => {
-                let provider = PeerId::from(verdict.provider);
-                match &verdict.outcome {
-                    // Anybody can have any answer audited here, a provider its own ones too.
-                    Outcome::Pass => {}
-                    Outcome::Fail(mismatch) => {
-                        let why = format!("{}: {:?}", Fault::WrongAnswer, mismatch.what);
-                        self.bar(provider, &why);
-                    }
+        self.note_at(self.next_index, entry);
+    }
+
+    /// Takes the entry with this index into account. Entries may come in any order.
+    pub fn note_at(&mut self, index: u64, entry: &LogEntry) {
+        self.next_index = self.next_index.max(index.saturating_add(1));
+        let place = (entry.unix_ms, index);
+        for effect in effects(&entry.body) {
+            self.apply(place, effect);
+        }
+    }
+
+    fn apply(&mut self, place: Place, effect: Effect) {
+        let today = day(place.0);
+        match effect {
+            Effect::Answer { provider, group, audit, figures } => {
+                let Some(record) = self.record(provider, place.0) else { return };
+                let (group, points) = record.answer(group, audit, today, figures);
+                record.last_group = group;
+                let (sum, members) = self.groups.entry(group).or_default();
+                sum.add(today, points);
+                members.insert(provider);
+            }
+            Effect::Bad { peer, fault } => {
+                let Some(record) = self.record(peer, place.0) else { return };
+                record.bad.add(today, fault.weight());
+                record.volume.faults += 1;
+            }
+            Effect::Charge { peer, receipt, why } => {
+                if let Some(charges) = self.charges_of(peer) {
+                    charges.charge(place, receipt, &why);
                 }
             }
-            LogBody::Evidence(evidence) => self.note_evidence(evidence, at),
-            LogBody::Accepted(accepted) => {
-                let twice = u64::from(planted("an audit counts twice"));
-                let audited = u64::from(accepted.audited) * (1 + twice);
-                self.add(PeerId::from(accepted.provider), at, |record| {
-                    record.answers = record.answers.saturating_add(ONE);
-                    record.audits = record.audits.saturating_add(audited * ONE);
-                });
-            }
-        }
-    }
-
-    fn note_evidence(&mut self, evidence: &Evidence, at: u64) {
-        match evidence {
-            Evidence::WrongAnswer(_) if planted("a wrong answer bars nobody") => {}
-            Evidence::WrongAnswer(wrong) => {
-                let why = format!("{}: {:?}", Fault::WrongAnswer, wrong.mismatch.what);
-                self.bar(PeerId::from(wrong.case.receipt.key()), &why);
-            }
-            Evidence::Equivocation(two) => {
-                self.bar(PeerId::from(two.first.key()), Fault::Equivocation.code());
-            }
-            Evidence::FalseVerdict(_) => {}
-            Evidence::Fork(fork) => self.bar(PeerId::from(fork.key), Fault::Fork.code()),
-            Evidence::Observation(seen) => {
-                let provider = PeerId::from(seen.provider);
-                let fault = Fault::of_reason(&seen.reason).unwrap_or(Fault::Garbage);
-                if fault.bars() {
-                    self.bar(provider, &seen.reason);
-                } else {
-                    self.add(provider, at, |record| {
-                        record.bad = record.bad.saturating_add(fault.weight() * ONE);
-                    });
+            Effect::Decision { peer, blocked, reason } => {
+                if let Some(charges) = self.charges_of(peer) {
+                    charges.decide(place, blocked, &reason);
                 }
             }
+            Effect::Refuted { receipt, .. } => {
+                if self.refuted.len() < MAX_REFUTED {
+                    self.refuted.insert(receipt);
+                }
+            }
+            Effect::Auditor { auditor, judged } => self.auditor_of(auditor).judge(place, judged),
         }
     }
 
-    fn add(&mut self, provider: PeerId, at: u64, change: impl FnOnce(&mut Record)) {
-        if !self.records.contains_key(&provider) && self.records.len() >= self.max_records {
-            let idle = self.records.iter().min_by_key(|(_, record)| record.as_of_unix_ms);
-            let Some(idle) = idle.map(|(peer, _)| *peer) else { return };
-            self.records.remove(&idle);
+    /// The record of a peer, made if there is none; the longest idle one gives way.
+    fn record(&mut self, peer: PeerId, unix_ms: u64) -> Option<&mut Record> {
+        if !self.records.contains_key(&peer) && self.records.len() >= self.max_records {
+            let idle = self.records.iter().min_by_key(|(_, record)| record.last_ms);
+            let idle = idle.map(|(peer, _)| *peer)?;
+            self.forget(&idle);
         }
-        let record = self.records.entry(provider).or_default();
-        *record = record.faded(at);
-        change(record);
+        let record = self.records.entry(peer).or_default();
+        record.last_ms = record.last_ms.max(unix_ms);
+        Some(record)
     }
 
-    /// Bars a provider for good. Whoever is barred stays barred, and for the first reason.
-    fn bar(&mut self, provider: PeerId, why: &str) {
-        if self.barred.len() < self.max_barred {
-            self.barred.entry(provider).or_insert_with(|| clip(why, MAX_REASON_BYTES));
+    fn forget(&mut self, peer: &PeerId) {
+        let Some(record) = self.records.remove(peer) else { return };
+        for (group, work) in &record.work {
+            let Some((sum, members)) = self.groups.get_mut(group) else { continue };
+            sum.subtract(&work.points);
+            members.remove(peer);
+            if sum.is_empty() {
+                self.groups.remove(group);
+            }
         }
+    }
+
+    /// What is brought against a peer; nobody is forgotten in favour of another.
+    fn charges_of(&mut self, peer: PeerId) -> Option<&mut Charges> {
+        let known = self.charges.len() < self.max_barred || self.charges.contains_key(&peer);
+        known.then(|| self.charges.entry(peer).or_default())
+    }
+
+    fn auditor_of(&mut self, auditor: PeerId) -> &mut AuditorRecord {
+        let known = self.auditors.contains_key(&auditor);
+        if !known && self.auditors.len() >= MAX_AUDITOR_RECORDS {
+            let idle = self.auditors.iter().min_by_key(|(_, record)| record.last_ms);
+            if let Some(idle) = idle.map(|(peer, _)| *peer) {
+                self.auditors.remove(&idle);
+            }
+        }
+        self.auditors.entry(auditor).or_default()
+    }
+
+    fn at(&self, unix_ms: u64) -> At {
+        At { today: day(unix_ms), half_life_days: self.rules.half_life_days.into() }
     }
 
     /// What is known of `provider` at a wall-clock time.
     #[must_use]
     pub fn standing(&self, provider: &PeerId, unix_ms: u64) -> Standing {
-        let record = self.records.get(provider).copied().unwrap_or_default();
-        record.faded(unix_ms).standing(self.barred.get(provider))
+        self.explain(provider, unix_ms).standing
     }
 
-    /// The arithmetic behind [`Reputation::standing`], for people.
+    /// What is known of `auditor` at a wall-clock time. Whoever is barred does not audit either.
     #[must_use]
-    pub fn explain(&self, provider: &PeerId, unix_ms: u64) -> Explanation {
-        let record = self.records.get(provider).copied().unwrap_or_default();
-        let faded = record.faded(unix_ms);
-        Explanation { record: faded, standing: self.standing(provider, unix_ms) }
+    pub fn auditor(&self, auditor: &PeerId, unix_ms: u64) -> AuditorStanding {
+        let charges = self.charges.get(auditor);
+        let lifted = charges.and_then(Charges::lifted);
+        let unknown = AuditorRecord::default();
+        let record = self.auditors.get(auditor).unwrap_or(&unknown);
+        let standing = record.standing(self.at(unix_ms), lifted);
+        AuditorStanding { barred: self.bar(auditor).or(standing.barred), ..standing }
+    }
+
+    fn bar(&self, peer: &PeerId) -> Option<String> {
+        self.charges.get(peer).and_then(|charges| charges.bar(&self.refuted))
     }
 
     /// Everybody who is barred, with the reason.
-    pub fn barred(&self) -> impl Iterator<Item = (&PeerId, &str)> {
-        self.barred.iter().map(|(peer, why)| (peer, why.as_str()))
+    pub fn barred(&self) -> impl Iterator<Item = (PeerId, String)> + '_ {
+        self.charges.keys().filter_map(|peer| Some((*peer, self.bar(peer)?)))
     }
 
-    /// How many providers have a record that is not a bar.
+    /// Everybody an entry speaks of.
+    #[must_use]
+    pub fn peers(&self) -> BTreeSet<PeerId> {
+        let all = self.records.keys().chain(self.charges.keys()).chain(self.auditors.keys());
+        all.copied().collect()
+    }
+
+    /// Receipts of a peer that are said to be wrong and not refuted.
+    #[must_use]
+    pub fn accused_receipts(&self, peer: &PeerId) -> Vec<Digest> {
+        self.charges.get(peer).map(|charges| charges.receipts(&self.refuted)).unwrap_or_default()
+    }
+
+    /// Where a peer's last answer came from.
+    #[must_use]
+    pub fn last_group(&self, peer: &PeerId) -> NetworkGroup {
+        self.records.get(peer).map(|record| record.last_group).unwrap_or_default()
+    }
+
+    /// How many peers have a record that is not a bar.
     #[must_use]
     pub fn len(&self) -> usize {
         self.records.len()
@@ -261,45 +348,33 @@ impl Reputation {
     /// Whether nothing is known of anybody.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.barred.is_empty()
+        self.records.is_empty() && self.charges.is_empty() && self.auditors.is_empty()
     }
-}
 
-/// How a score came about; prints as a few lines.
-#[derive(Clone, Debug)]
-pub struct Explanation {
-    record: Record,
-    standing: Standing,
-}
-
-impl fmt::Display for Explanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole = |value: u64| value as f64 / ONE as f64;
-        let record = &self.record;
-        if let Some(why) = &self.standing.barred {
-            return write!(f, "score 0: barred ({why})");
+    /// The most good points that each peer of a group may have at a time, so that all
+    /// together keep the cap: whoever has less keeps all of it, the others have equal shares.
+    fn level(&self, group: NetworkGroup, at: At) -> Option<u64> {
+        if group == NetworkGroup::Local {
+            return None;
         }
-        writeln!(
-            f,
-            "good {:.2} = answers {:.2} + {AUDIT_WEIGHT} x audits passed {:.2}",
-            whole(record.good()),
-            whole(record.answers),
-            whole(record.audits)
-        )?;
-        writeln!(f, "bad {:.2}", whole(record.bad))?;
-        writeln!(
-            f,
-            "score {} = 1000 x (good + {prior}) / (good + bad + {both})",
-            self.standing.score,
-            prior = PRIOR / ONE,
-            both = 2 * PRIOR / ONE
-        )?;
-        write!(
-            f,
-            "audited with {} in 1000{}",
-            self.standing.audit_permille,
-            if self.standing.newcomer { ", new" } else { "" }
-        )
+        let (sum, members) = self.groups.get(&group)?;
+        let cap = u64::from(self.rules.group_cap).saturating_mul(ONE);
+        if sum.left(at) <= cap {
+            return None;
+        }
+        let earned = members.iter().filter_map(|peer| self.records.get(peer)?.work.get(&group));
+        let mut earned: Vec<u64> = earned.map(|work| work.left(at)).collect();
+        earned.sort_unstable();
+        let (mut rest, mut others) = (cap, earned.len() as u64);
+        for points in earned {
+            let share = rest / others.max(1);
+            if points > share {
+                return Some(share);
+            }
+            rest -= points;
+            others -= 1;
+        }
+        None
     }
 }
 

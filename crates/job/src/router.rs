@@ -203,6 +203,7 @@ impl Job {
             In::LogProofChecked(lane, result) => self.on_log_proof(lane, result),
             In::OpeningsChecked(lane, result) => self.on_openings_checked(lane, result),
             In::AuditDone(lane, audited) => self.on_audited(lane, audited),
+            In::Barred(peer, why) => self.on_barred(peer, &why),
             In::CancelledByUser => self.finish(End::Cancelled, Checked::Nothing, None),
         }
         self.expire();

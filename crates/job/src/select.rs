@@ -3,7 +3,8 @@
 //! [`pick`] scores everybody who can do the job with a sum of four plain terms
 //! (evidence, load, distance, a little chance among equals) and takes the best.
 //! Now and then the best *newcomer* is taken instead, so that a record can
-//! begin. The same candidates and the same entropy give the same choice;
+//! begin: of a network group drawn by chance, so that many newcomers from one
+//! place get no more of these turns than one of them would. The same candidates and the same entropy give the same choice;
 //! [`explain`] prints the sum.
 //!
 //! Absent here: how candidates are found or measured, and what a record is made of.
@@ -11,6 +12,7 @@
 use std::fmt;
 
 use peerproof_identity::PeerId;
+use peerproof_wire::NetworkGroup;
 
 use crate::entropy::Entropy;
 use crate::reputation::Standing;
@@ -47,6 +49,8 @@ pub struct Candidate {
     pub standing: Standing,
     /// Place in the user's own order, 0 first; `None` if the user named others or nobody.
     pub preferred: Option<u16>,
+    /// The part of the network it is reached in.
+    pub group: NetworkGroup,
 }
 
 /// What a job needs of a provider.
@@ -75,6 +79,8 @@ pub struct Rank {
     pub newcomer: bool,
     /// Why it cannot be chosen, if it cannot.
     pub excluded: Option<String>,
+    /// The part of the network it is reached in.
+    pub group: NetworkGroup,
 }
 
 impl Rank {
@@ -127,8 +133,16 @@ pub fn pick(candidates: &[Candidate], need: Need, entropy: &Entropy, round: u64)
     let anybody_preferred =
         ranks.iter().any(|rank| rank.excluded.is_none() && rank.preferred.is_some());
     let exploring = !anybody_preferred && entropy.lucky("explore", round, EXPLORE_PERMILLE);
-    let newcomer = exploring.then(|| best_where(&|rank| rank.newcomer)).flatten();
+    let place = exploring.then(|| explored(&ranks, entropy, round)).flatten();
+    let newcomer = place.and_then(|group| best_where(&|rank| rank.newcomer && rank.group == group));
     newcomer.or_else(|| best_where(&|_| true))
+}
+
+/// The network group whose best newcomer is tried: each that has one is as likely.
+fn explored(ranks: &[Rank], entropy: &Entropy, round: u64) -> Option<NetworkGroup> {
+    let able = ranks.iter().filter(|rank| rank.newcomer && rank.excluded.is_none());
+    let lot = |group: &NetworkGroup| entropy.number(&format!("explore {group}"), round);
+    able.map(|rank| rank.group).max_by_key(|group| (lot(group), *group))
 }
 
 /// The rank of every candidate, in the order given.
@@ -150,6 +164,7 @@ fn rank(candidate: &Candidate, need: Need, entropy: &Entropy, round: u64) -> Ran
         chance: chance(candidate, entropy, round),
         newcomer: candidate.standing.newcomer,
         excluded: excluded(candidate, need),
+        group: candidate.group,
     }
 }
 
@@ -185,6 +200,7 @@ mod tests {
             rtt_ms: Some(1),
             standing: Standing { score, newcomer: score == 500, audit_permille: 50, barred: None },
             preferred: None,
+            group: NetworkGroup::Local,
         }
     }
 
@@ -208,6 +224,17 @@ mod tests {
         let counts = shares(&[candidate(1, 950), candidate(2, 700), candidate(3, 500)]);
         assert_eq!(counts[1], 0);
         assert!((20..120).contains(&counts[2]), "{counts:?}");
+    }
+
+    #[test]
+    fn many_newcomers_of_one_place_get_the_turns_of_one() {
+        let at = |seed: u8, group| Candidate { group, ..candidate(seed, 500) };
+        let crowd = (10..40).map(|seed| at(seed, NetworkGroup::V4([203, 0])));
+        let single = at(2, NetworkGroup::V4([198, 51]));
+        let all: Vec<Candidate> = [candidate(1, 950), single].into_iter().chain(crowd).collect();
+        let counts = shares(&all);
+        let crowd: usize = counts[2..].iter().sum();
+        assert!((10..60).contains(&counts[1]) && (10..60).contains(&crowd), "{counts:?}");
     }
 
     #[test]

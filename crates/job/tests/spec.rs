@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use peerproof_job::limits::*;
+use peerproof_job::reputation::Rules;
 use peerproof_job::{Fault, auditor, provider, router};
 
 #[test]
@@ -46,7 +47,24 @@ fn the_page_says_what_the_code_does() {
         format!("at most {} s (*default*)", job.total_ms / 1000),
         format!("to `n` providers (*default* {})", job.n),
         format!("or {} s (*default*) after `k` (*default* {}) agree", job.grace_ms / 1000, job.k),
-        format!("ask {} times at once and then once in {} s", bench.burst, bench.refill_ms / 1000),
+        format!(
+            "ask {} times at once and then once in {} s; after twelve sound cases, {} times at once and then once in {} s",
+            bench.stranger.burst,
+            bench.stranger.refill_ms / 1000,
+            bench.known.burst,
+            bench.known.refill_ms / 1000
+        ),
+        format!(
+            "ask {} times at once and then once in {} ms",
+            bench.group.burst, bench.group.refill_ms
+        ),
+        format!(
+            "{} at once and then once in {} ms for a key",
+            bench.draws.burst, bench.draws.refill_ms
+        ),
+        format!("at most {} good (*default*)", Rules::default().group_cap),
+        format!("a half-life of `h` days (*default* {})", Rules::default().half_life_days),
+        format!("beyond {MAX_GROUPS_PER_RECORD} groups"),
         format!("{} audit runs, {MAX_QUEUED_AUDITS} wait", bench.max_running),
         format!("{MAX_WAITERS_PER_AUDIT} streams may wait"),
         format!("the last {} verdicts", thousands(MAX_CACHED_VERDICTS)),
@@ -63,6 +81,7 @@ fn the_page_lists_every_fault() {
         ["unreachable", "dropped", "stalled", "garbage", "out-of-order", "refused", "minority"]
             .into_iter()
             .chain(["unanswered-challenge", "bindings", "log-proof", "openings", "false-prefix"])
+            .chain(["accused", "false-verdict", "false-accusation"])
     {
         let fault = Fault::of_reason(code).unwrap();
         let row = rows.iter().find(|row| row.contains(&format!("`{code}`"))).unwrap();

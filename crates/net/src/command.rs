@@ -103,6 +103,10 @@ pub(crate) enum Command {
         peer: PeerId,
         reply: Reply<Option<Duration>>,
     },
+    Ip {
+        peer: PeerId,
+        reply: Reply<Option<std::net::IpAddr>>,
+    },
     Learn {
         peer: PeerId,
         address: Address,

@@ -50,6 +50,8 @@ struct Link {
     /// The other end, if it can be dialled.
     address: Option<Address>,
     loopback: bool,
+    /// Where its packets come from; the relay's, if there is one between.
+    ip: Option<std::net::IpAddr>,
     transport: Transport,
     path: PathKind,
     since: Instant,
@@ -220,6 +222,10 @@ impl Driver {
                 let neighbour = self.neighbours.get(&peer);
                 answer(reply, neighbour.and_then(|n| n.best()?.rtt));
             }
+            Command::Ip { peer, reply } => {
+                let neighbour = self.neighbours.get(&peer);
+                answer(reply, neighbour.and_then(|n| n.best()?.ip));
+            }
             Command::Learn { peer, address } => {
                 self.book.learn(peer, address, Source::Given);
             }
@@ -383,6 +389,7 @@ impl Driver {
         let link = Link {
             id: connection,
             loopback: crate::gate::ip_of(remote).is_some_and(|ip| ip.is_loopback()),
+            ip: crate::gate::ip_of(remote),
             transport,
             path: path_of(remote),
             since: Instant::now(),

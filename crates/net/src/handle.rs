@@ -3,6 +3,7 @@
 //! Every call has a deadline, its own or one named in [`crate::limits`], and
 //! fails with [`NetError::Stopped`] once the network has been shut down.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -292,6 +293,13 @@ impl Handle {
     /// The latest round trip to a connected peer, once one was measured.
     pub async fn rtt(&self, peer: PeerId) -> Option<Duration> {
         let asked = self.ask(|reply| Command::Rtt { peer, reply }).await;
+        asked.ok().flatten()
+    }
+
+    /// The address a connected peer's packets come from: what it is, not what it says. Of a
+    /// relayed connection it is the relay's.
+    pub async fn ip(&self, peer: PeerId) -> Option<IpAddr> {
+        let asked = self.ask(|reply| Command::Ip { peer, reply }).await;
         asked.ok().flatten()
     }
 

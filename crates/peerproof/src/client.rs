@@ -16,6 +16,8 @@ pub use peerproof_wire::{Constraint, Form, LogitBias, Sampling, TokenLogprobs};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::reputation::Record;
+
 /// One request, in the terms of the network.
 #[derive(Clone, Debug)]
 pub struct JobSpec {
@@ -390,6 +392,9 @@ pub struct PeerStatus {
     pub reputation: u32,
     /// Why it is never chosen, if it is barred.
     pub barred: Option<String>,
+    /// What is known of it, and the arithmetic behind that.
+    #[serde(default)]
+    pub record: Record,
 }
 
 /// A model that a node holds.

@@ -73,6 +73,8 @@ pub struct Config {
     pub log: Log,
     /// Defaults of requests.
     pub ask: Ask,
+    /// How others are judged.
+    pub reputation: Reputation,
     /// Where models come from.
     pub models: Models,
 }
@@ -194,6 +196,32 @@ pub struct Ask {
     pub deadline_ms: u64,
 }
 
+/// How others are judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reputation {
+    /// Days after which what was earned, and what was done wrong, counts half.
+    pub half_life_days: u32,
+    /// Most that all providers of one network group (/16 of IPv4, /32 of IPv6) have to their
+    /// credit together, in answers.
+    pub group_cap: u32,
+    /// Least share of audits by others, in per mille, after which the auditor is given a receipt
+    /// that is known to be wrong; one without a record gets more. 0 gives none.
+    pub plant_per_mille: u32,
+    /// Longest pause before that, in milliseconds.
+    pub plant_delay_ms: u32,
+}
+
+impl Reputation {
+    /// The rules that scores are computed by.
+    #[must_use]
+    pub fn rules(&self) -> peerproof_job::reputation::Rules {
+        peerproof_job::reputation::Rules {
+            half_life_days: self.half_life_days,
+            group_cap: self.group_cap,
+        }
+    }
+}
+
 /// Where models come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Models {
@@ -238,6 +266,12 @@ impl Default for Config {
                 hedge: true,
                 max_tokens: 512,
                 deadline_ms: 300_000,
+            },
+            reputation: Reputation {
+                half_life_days: 14,
+                group_cap: 512,
+                plant_per_mille: 30,
+                plant_delay_ms: 20_000,
             },
             models: Models { hub: "https://huggingface.co".into() },
         }
@@ -315,6 +349,11 @@ impl Config {
         in_range("log.witnesses", self.log.witnesses.into(), 0, 16)?;
         in_range("log.witness_every_s", self.log.witness_every_s.into(), 1, 86_400)?;
         in_range("log.max_witnessed", self.log.max_witnessed.into(), 0, 1 << 16)?;
+        let judged = &self.reputation;
+        in_range("reputation.half_life_days", judged.half_life_days.into(), 1, 365)?;
+        in_range("reputation.group_cap", judged.group_cap.into(), 1, 1 << 20)?;
+        in_range("reputation.plant_per_mille", judged.plant_per_mille.into(), 0, 1000)?;
+        in_range("reputation.plant_delay_ms", judged.plant_delay_ms.into(), 0, 600_000)?;
         in_range("ask.audit_per_mille", self.ask.audit_per_mille.into(), 0, 1000)?;
         in_range("ask.max_tokens", self.ask.max_tokens.into(), 1, 1 << 17)?;
         in_range("ask.deadline_ms", self.ask.deadline_ms, 1000, 3_600_000)

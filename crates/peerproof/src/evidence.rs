@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use peerproof_wire::evidence::Evidence;
 use peerproof_wire::limits::MAX_EVIDENCE_BYTES;
-use peerproof_wire::{Message as _, WireError};
+use peerproof_wire::{Message as _, WireError, frame};
 
 use crate::store::{StoreError, write_atomic};
 
@@ -47,6 +47,20 @@ pub enum EvidenceFileError {
         /// The limit.
         expected: usize,
     },
+    /// It is a bundle of more pieces than a bundle may have.
+    #[error("{path}: expected at most {expected} pieces of evidence, got more")]
+    TooMany {
+        /// Which.
+        path: PathBuf,
+        /// The limit.
+        expected: usize,
+    },
+    /// A bundle that ends in the middle of a piece, or before the first.
+    #[error("{path}: this bundle of evidence is cut short")]
+    CutShort {
+        /// Which.
+        path: PathBuf,
+    },
     /// Its contents are malformed, or a signature in it does not hold.
     #[error("{path}: {source}")]
     Malformed {
@@ -81,6 +95,68 @@ pub fn write(dir: &Path, evidence: &Evidence) -> Result<PathBuf, EvidenceFileErr
     bytes.extend(body);
     write_atomic(&path, &bytes, 0o644)?;
     Ok(path)
+}
+
+/// The first line of every bundle.
+pub const BUNDLE_MAGIC: &[u8] = b"peerproof evidence bundle v1\n";
+/// Pieces in one bundle.
+pub const MAX_BUNDLED: usize = 1024;
+/// Bytes of one bundle.
+const MAX_BUNDLE_BYTES: usize = 256 << 20;
+
+/// Writes several pieces into one file: [`BUNDLE_MAGIC`], then each in a frame as on a stream,
+/// its length before it. Gives back how many there are; of more than [`MAX_BUNDLED`] the newest.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_bundle(path: &Path, all: &[&Evidence]) -> Result<usize, EvidenceFileError> {
+    let newest = &all[all.len().saturating_sub(MAX_BUNDLED)..];
+    let mut bytes = BUNDLE_MAGIC.to_vec();
+    for evidence in newest {
+        bytes.extend(frame::encode(*evidence)?);
+    }
+    write_atomic(path, &bytes, 0o644)?;
+    Ok(newest.len())
+}
+
+/// Reads a file of one piece or a bundle; every signature in it holds afterwards.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_all(path: &Path) -> Result<Vec<Evidence>, EvidenceFileError> {
+    let io = |source| EvidenceFileError::Io { path: path.to_owned(), source };
+    let mut start = vec![0; BUNDLE_MAGIC.len()];
+    let mut file = File::open(path).map_err(io)?;
+    if file.read_exact(&mut start).is_err() || start != BUNDLE_MAGIC {
+        return Ok(vec![read(path)?]);
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_BUNDLE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
+    if bytes.len() > MAX_BUNDLE_BYTES {
+        return Err(EvidenceFileError::TooLarge {
+            path: path.to_owned(),
+            expected: MAX_BUNDLE_BYTES,
+        });
+    }
+    let malformed = |source| EvidenceFileError::Malformed { path: path.to_owned(), source };
+    let (mut decoder, mut all) = (frame::Decoder::default(), Vec::new());
+    let mut rest = bytes.as_slice();
+    while !rest.is_empty() {
+        if all.len() >= MAX_BUNDLED {
+            return Err(EvidenceFileError::TooMany {
+                path: path.to_owned(),
+                expected: MAX_BUNDLED,
+            });
+        }
+        rest = &rest[decoder.push(rest).map_err(malformed)?..];
+        if let Some(body) = decoder.poll_frame() {
+            all.push(Evidence::decode(&body).map_err(malformed)?);
+        }
+    }
+    if !decoder.is_idle() || all.is_empty() {
+        return Err(EvidenceFileError::CutShort { path: path.to_owned() });
+    }
+    Ok(all)
 }
 
 /// Reads a file; every signature in it holds afterwards.

@@ -33,10 +33,12 @@ pub mod log;
 pub mod models;
 mod node;
 pub mod portable;
+pub mod reputation;
 pub mod store;
 pub mod verify;
 
 pub use node::{Client, FetchWatch, Node, NodeError, Settings};
+pub use peerproof_identity::PeerId;
 /// What [`Client::diagnose`] says.
 pub mod net {
     pub use peerproof_net::{Diagnosis, Interface, Listener, Mdns, Seed};

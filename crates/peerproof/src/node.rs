@@ -21,6 +21,7 @@ mod directory;
 mod fetching;
 mod handle;
 mod holdings;
+mod incidents;
 mod judging;
 mod ledger;
 mod logs;
@@ -183,7 +184,7 @@ pub(crate) struct Inner {
     directory: Directory,
     holdings: Arc<Holdings>,
     fetcher: fetching::Fetcher,
-    audits: auditing::Audits,
+    audits: Arc<auditing::Audits>,
     ledger: Arc<Ledger>,
     archive: Arc<Archive>,
     /// Turns true when the node stops.
@@ -200,6 +201,11 @@ async fn sleep_until(at: Option<tokio::time::Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
+}
+
+/// Waits until the node stops, holding nothing of the channel.
+async fn stopping(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 impl Node {
@@ -225,8 +231,7 @@ impl Node {
         let models = Models::new(&settings)?;
         let session = Arc::new(session_key());
         let (stop, stopped) = watch::channel(false);
-        let mut tasks = Vec::new();
-        let ledger = Arc::new(Ledger::new(clock, Arc::clone(&log), &history));
+        let ledger = Arc::new(Ledger::new(clock, &log, &history, &settings.config.reputation));
         // Nobody hears of this node before it can answer: models first.
         let public = match models.open().await? {
             false => None,
@@ -234,41 +239,35 @@ impl Node {
         };
         let (net, events) = Network::start(&session, net_config(&settings.config, false)?).await?;
         let directory = Directory::new(net.clone());
-        tasks.push(tokio::spawn(announcing::follow(directory.clone(), events, stopped.clone())));
+        let following = announcing::follow(directory.clone(), events, stopped.clone());
+        let mut tasks = vec![tokio::spawn(following)];
         let replays = Arc::new(auditing::Replays::new(Arc::clone(&models.holdings)));
-        let load = Arc::new(serving::Load::default());
-        let mut public_net = None;
-        let mut addresses = Vec::new();
+        let load = Arc::<serving::Load>::default();
+        let opening = Opening {
+            settings: &settings,
+            key: &key,
+            clock,
+            log: &log,
+            ledger: &ledger,
+            archive: &archive,
+            history: &history,
+            load: &load,
+            stopped: &stopped,
+        };
+        let (mut public_net, mut addresses) = (None, Vec::new());
         if let Some((public, events)) = public {
             addresses = full_addresses(&public).await?;
-            let start = Opening {
-                settings: &settings,
-                key: &key,
-                clock,
-                log: &log,
-                ledger: &ledger,
-                archive: &archive,
-                history: &history,
-                load: &load,
-                stopped: &stopped,
-            };
-            tasks.extend(start.public(&public, events, &models, &replays).await?);
+            tasks.extend(opening.public(&public, events, &models, &replays).await?);
             public_net = Some(public);
         }
-        let store = Store::new(settings.home.models(), &settings.config.models.hub);
-        let fetcher =
-            fetching::Fetcher::new(net.clone(), directory.clone(), Arc::clone(&ledger), store);
-        let inner = Arc::new(Inner {
+        let own = public_net.as_ref().map(Handle::local_peer);
+        let audits = opening.audits((&net, &directory), &session, replays, own);
+        let fetcher = fetcher(&settings, &net, &directory, &ledger);
+        let inner = Inner {
             clock,
             fetcher,
-            net: net.clone(),
-            audits: auditing::Audits {
-                replays,
-                directory: directory.clone(),
-                net,
-                session: Arc::clone(&session),
-                own: public_net.as_ref().map(Handle::local_peer),
-            },
+            net,
+            audits,
             public_net,
             session,
             directory,
@@ -283,9 +282,9 @@ impl Node {
             holdings: models.holdings,
             home: settings.home,
             config: settings.config,
-        });
-        inner.ban_the_barred().await;
-        Ok(Node { inner, stop, tasks })
+        };
+        tasks.push(inner.follow_bars());
+        Ok(Node { inner: Arc::new(inner), stop, tasks })
     }
 
     /// A handle to ask with.
@@ -348,6 +347,16 @@ fn threads(config: &Config) -> usize {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads as usize,
     }
+}
+
+fn fetcher(
+    settings: &Settings,
+    net: &Handle,
+    directory: &Directory,
+    ledger: &Arc<Ledger>,
+) -> fetching::Fetcher {
+    let store = Store::new(settings.home.models(), &settings.config.models.hub);
+    fetching::Fetcher::new(net.clone(), directory.clone(), Arc::clone(ledger), store)
 }
 
 /// Opens the log where blocking is allowed, with everything that is in it.
@@ -433,15 +442,15 @@ async fn full_addresses(net: &Handle) -> Result<Vec<String>, NodeError> {
 }
 
 impl Inner {
-    fn standing(&self, peer: &PeerId) -> Standing {
-        self.ledger.standing(peer)
+    /// Whoever is barred is refused on both networks from then on.
+    fn follow_bars(&self) -> JoinHandle<()> {
+        let nets = self.public_net.iter().chain([&self.net]).cloned().collect();
+        let (ledger, stopped) = (Arc::clone(&self.ledger), self.stopped.clone());
+        tokio::spawn(incidents::follow(ledger, nets, stopped))
     }
 
-    /// Barred keys are not even talked to.
-    async fn ban_the_barred(&self) {
-        for (peer, _) in self.ledger.barred() {
-            let _ = self.net.ban(peer).await;
-        }
+    fn standing(&self, peer: &PeerId) -> Standing {
+        self.ledger.standing(peer)
     }
 
     /// Why a search found nobody, and what to do.

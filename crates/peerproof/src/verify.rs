@@ -10,13 +10,13 @@ use peerproof_engine::execute::Replayer;
 use peerproof_engine::model::Model;
 use peerproof_engine::transformer::LoadOptions;
 use peerproof_log::{ForkError, SignedCheckpoint};
-use peerproof_proof::audit::describe;
+use peerproof_proof::audit::{Recomputation, describe};
 use peerproof_proof::evidence::{self as proof, EvidenceError, Finding, Proven, Unchecked};
 use peerproof_wire::evidence::{Evidence, Fork};
 use peerproof_wire::{Case, ModelId};
 use serde::Serialize;
 
-use crate::evidence::{EvidenceFileError, read};
+use crate::evidence::{EvidenceFileError, read, read_all};
 use crate::models::{Installed, ModelError, Store};
 use crate::portable;
 
@@ -84,11 +84,39 @@ pub fn verify(
     store: &Store,
     model: Option<&Installed>,
 ) -> Result<Judgement, VerifyError> {
-    let evidence = read(path)?;
-    if let Evidence::Fork(fork) = &evidence {
+    judge(&read(path)?, path, store, model)
+}
+
+/// Judges every piece of evidence in a file, which may be one piece or a bundle of them.
+///
+/// # Errors
+/// The file could not be read; what is wrong with a single piece is its own result.
+pub fn verify_all(
+    path: &Path,
+    store: &Store,
+    model: Option<&Installed>,
+) -> Result<Vec<Result<Judgement, VerifyError>>, VerifyError> {
+    let all = read_all(path)?;
+    Ok(all.iter().map(|evidence| judge(evidence, path, store, model)).collect())
+}
+
+/// Runs the job of a case again.
+pub(crate) fn recompute(model: &Installed, case: &Case) -> Result<Recomputation, VerifyError> {
+    let failed = |message: String| VerifyError::Model { name: model.name.clone(), message };
+    peerproof_proof::audit::recompute(&replayer(model)?, &case.offer, &case.tokens)
+        .map_err(|e| failed(e.to_string()))
+}
+
+fn judge(
+    evidence: &Evidence,
+    path: &Path,
+    store: &Store,
+    model: Option<&Installed>,
+) -> Result<Judgement, VerifyError> {
+    if let Evidence::Fork(fork) = evidence {
         return forked(path, fork);
     }
-    let model_id = case(&evidence).map(|case| case.offer.model_id);
+    let model_id = case(evidence).map(|case| case.offer.model_id);
     let here = match (model, model_id) {
         (Some(model), _) => Some(model.clone()),
         (None, Some(id)) => store.find(&id.to_string()).ok(),
@@ -97,15 +125,15 @@ pub fn verify(
     let takes_the_model = matches!(evidence, Evidence::WrongAnswer(_) | Evidence::FalseVerdict(_));
     let recomputes = here.is_some() && takes_the_model;
     let finding = match here.filter(|_| recomputes) {
-        Some(model) => proof::verify_with(&evidence, &replayer(&model)?),
-        None => proof::verify(&evidence),
+        Some(model) => proof::verify_with(evidence, &replayer(&model)?),
+        None => proof::verify(evidence),
     };
     let worthless = |source| VerifyError::Worthless { path: path.display().to_string(), source };
     let finding = finding.map_err(worthless)?;
     // A receipt that breaks its offer convicts before anything is run.
     let recomputed = recomputes
         && matches!(finding.proven, Some(Proven::WrongAnswer(_) | Proven::FalseVerdict(_)));
-    Ok(judgement(&evidence, &finding, model_id, recomputed))
+    Ok(judgement(evidence, &finding, model_id, recomputed))
 }
 
 /// Two histories of one log: the checkpoints say it all.

@@ -14,6 +14,7 @@ pub mod agreement;
 pub mod audit;
 pub mod cells;
 pub mod challenge;
+pub mod decoy;
 pub mod embedding;
 pub mod evidence;
 pub mod execute;

@@ -87,7 +87,12 @@ pub struct Ticket {
 impl Ticket {
     /// Draws with an auditor's secret key.
     pub fn draw(secret: &Secret, receipt: &Receipt) -> Result<Self, VrfError> {
-        let (output, proof) = secret.prove(&alpha(&receipt.transcript_root, &receipt.offer_id))?;
+        Self::draw_over(secret, &receipt.transcript_root, &receipt.offer_id)
+    }
+
+    /// Draws for a receipt of which only the root and the offer's id are known.
+    pub fn draw_over(secret: &Secret, root: &Digest, offer_id: &Digest) -> Result<Self, VrfError> {
+        let (output, proof) = secret.prove(&alpha(root, offer_id))?;
         Ok(Self { key: secret.public(), proof, output })
     }
 

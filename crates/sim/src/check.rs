@@ -336,7 +336,11 @@ fn verify_record(world: &World, node: &Node, entries: &[LogEntry]) -> Vec<Violat
     for entry in entries {
         match &entry.body {
             LogBody::Accepted(accepted) => {
-                let worth = if accepted.audited { 9 } else { 1 };
+                let worth = match (accepted.audited, accepted.auditor) {
+                    (false, _) => 1,
+                    (true, None) => 9,
+                    (true, Some(_)) => 5,
+                };
                 *good.entry(accepted.provider.peer_id()).or_insert(0) += worth;
             }
             LogBody::Verdict(verdict) if verdict.outcome != Outcome::Pass => {
@@ -347,6 +351,9 @@ fn verify_record(world: &World, node: &Node, entries: &[LogEntry]) -> Vec<Violat
             }
             LogBody::Evidence(Evidence::Equivocation(two)) => {
                 barred.insert(two.first.key().peer_id());
+            }
+            LogBody::Evidence(Evidence::FalseVerdict(said)) => {
+                *bad.entry(said.verdict.key().peer_id()).or_insert(0) += 16;
             }
             LogBody::Evidence(Evidence::Observation(seen)) => {
                 match weight(seen.reason.split(':').next().unwrap_or_default()) {
@@ -359,7 +366,7 @@ fn verify_record(world: &World, node: &Node, entries: &[LogEntry]) -> Vec<Violat
     }
     let held: BTreeSet<PeerId> = node.barred().collect();
     let replayed: BTreeSet<PeerId> =
-        Reputation::replay(entries).barred().map(|(peer, _)| *peer).collect();
+        Reputation::replay(entries).barred().map(|(peer, _)| peer).collect();
     if held != barred || replayed != barred {
         let why = format!("barred {held:?} and {replayed:?}, the log says {barred:?}");
         found.push(Violation::Record { node: node.index, why });
@@ -382,7 +389,7 @@ fn verify_record(world: &World, node: &Node, entries: &[LogEntry]) -> Vec<Violat
 /// What an observation counts; `None` if it bars.
 fn weight(code: &str) -> Option<u64> {
     match code {
-        "refused" => Some(1),
+        "refused" | "accused" => Some(1),
         "unreachable" => Some(2),
         "dropped" | "stalled" => Some(4),
         "bindings" | "log-proof" | "openings" | "false-prefix" | "wrong-answer"

@@ -142,7 +142,7 @@ impl Node {
 
     /// Everybody this node never chooses.
     pub(crate) fn barred(&self) -> impl Iterator<Item = PeerId> + '_ {
-        self.reputation.barred().map(|(peer, _)| *peer)
+        self.reputation.barred().map(|(peer, _)| peer)
     }
 
     pub(crate) fn reputation(&self) -> &Reputation {

@@ -162,7 +162,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Date and time in UTC.
-fn time(unix_ms: u64) -> String {
+pub(super) fn time(unix_ms: u64) -> String {
     let seconds = unix_ms / 1000;
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);

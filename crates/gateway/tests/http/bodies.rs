@@ -271,6 +271,30 @@ async fn the_nodes_own_state_is_for_its_operator() {
 }
 
 #[tokio::test]
+async fn the_operator_decides_about_peers() {
+    let gateway = gateway(config()).await;
+    let peer = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5";
+    let ask = |action: &str| {
+        gateway.post(
+            "/peerproof/reputation",
+            json!({ "peer": peer, "action": action, "reason": "slow" }),
+        )
+    };
+    let blocked = ask("block").await;
+    assert_eq!(
+        (blocked.status, &blocked.json()["barred"]),
+        (200, &json!("blocked by the user: slow"))
+    );
+    assert_eq!(ask("unblock").await.json()["barred"], json!(null));
+    assert_eq!(ask("recheck").await.json()["refuted"][0], "a receipt");
+    assert_eq!(ask("praise").await.status, 400);
+    let nobody = json!({ "peer": "nobody", "action": "block" });
+    let nobody = gateway.post("/peerproof/reputation", nobody).await;
+    assert_eq!((nobody.status, &nobody.json()["error"]["param"]), (400, &json!("peer")));
+    assert_eq!(gateway.get("/peerproof/reputation").await.status, 405);
+}
+
+#[tokio::test]
 async fn peers_stay_unnamed_when_told_so() {
     let mut config = config();
     config.expose_peers = Some(false);

@@ -13,6 +13,7 @@ use peerproof::client::{
     Report, ServedModel, TokenLogprobs,
 };
 use peerproof::log::{Declined, Piece, Unreadable};
+use peerproof::reputation::{self, Rechecked, Record, ReputationError};
 use peerproof_gateway::{Backend, Events, GatewayConfig, Server};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -162,8 +163,26 @@ impl Backend for Scripted {
             serves: vec![],
             reputation: 0,
             barred: None,
+            record: Record::default(),
         };
         async { vec![peer] }.boxed()
+    }
+
+    fn decide<'a>(
+        &'a self,
+        peer: &'a str,
+        blocked: bool,
+        reason: &'a str,
+    ) -> BoxFuture<'a, Result<Record, ReputationError>> {
+        let known = reputation::parse_peer(peer);
+        let barred = blocked.then(|| format!("blocked by the user: {reason}"));
+        async { known.map(|_| Record { barred, ..Record::default() }) }.boxed()
+    }
+
+    fn recheck<'a>(&'a self, peer: &'a str) -> BoxFuture<'a, Result<Rechecked, ReputationError>> {
+        let known = reputation::parse_peer(peer);
+        let found = Rechecked { refuted: vec!["a receipt".into()], ..Rechecked::default() };
+        async { known.map(|_| found) }.boxed()
     }
 
     fn log_piece<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Piece>, Unreadable>> {

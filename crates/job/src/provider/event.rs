@@ -100,6 +100,8 @@ pub enum In {
     },
     /// Answer to [`Out::OpenLeaves`].
     LeavesOpened(StreamId, Result<Openings, String>),
+    /// This peer was barred: its jobs are dropped, those that wait too.
+    Barred(PeerId),
     /// The moment of the last [`Out::SetTimer`] has come. Harmless at other times.
     Timer,
 }

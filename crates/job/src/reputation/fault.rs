@@ -39,10 +39,16 @@ pub enum Fault {
     Equivocation,
     /// Two histories of one log.
     Fork,
+    /// One auditor says that a signed answer is wrong, and nobody else looked.
+    Accused,
+    /// A signed verdict that a recomputation does not give.
+    FalseVerdict,
+    /// An accusation, unsigned, of a receipt that passes.
+    FalseAccusation,
 }
 
 /// Every fault, for the reverse lookup and for tests.
-const ALL: [Fault; 15] = [
+pub(super) const ALL: [Fault; 18] = [
     Fault::Unreachable,
     Fault::Dropped,
     Fault::Stalled,
@@ -58,6 +64,9 @@ const ALL: [Fault; 15] = [
     Fault::WrongAnswer,
     Fault::Equivocation,
     Fault::Fork,
+    Fault::Accused,
+    Fault::FalseVerdict,
+    Fault::FalseAccusation,
 ];
 
 impl Fault {
@@ -80,6 +89,9 @@ impl Fault {
             Self::WrongAnswer => "wrong-answer",
             Self::Equivocation => "equivocation",
             Self::Fork => "fork",
+            Self::Accused => "accused",
+            Self::FalseVerdict => "false-verdict",
+            Self::FalseAccusation => "false-accusation",
         }
     }
 
@@ -110,7 +122,7 @@ impl Fault {
     #[must_use]
     pub const fn weight(self) -> u64 {
         match self {
-            Self::Refused => 1,
+            Self::Refused | Self::Accused => 1,
             Self::Unreachable => 2,
             Self::Dropped | Self::Stalled => 4,
             _ => 16,

@@ -6,8 +6,8 @@
 //! the answer; the outcome says that it was not audited, and why.
 
 use peerproof_wire::{
-    AcceptedAnswer, Case, Challenge, Evidence, Level, LogBody, NetworkGroup, Openings, RouterFrame,
-    WrongAnswer,
+    AcceptedAnswer, AuditedBy, Case, Challenge, Evidence, Level, LogBody, NetworkGroup, Openings,
+    RouterFrame, WrongAnswer,
 };
 
 use super::lane::Breach;
@@ -51,6 +51,17 @@ impl Check {
 }
 
 impl Job {
+    /// Whether somebody recomputes this lane's answer.
+    pub(super) fn is_audited(&self, id: LaneId) -> bool {
+        let waiting = self.check.as_ref().filter(|check| check.lane == id);
+        waiting.is_some_and(|check| matches!(check.step, Step::Audit(_)))
+    }
+
+    /// Waits no longer for what was asked of this lane.
+    pub(super) fn forget_check(&mut self, id: LaneId) {
+        self.check.take_if(|check| check.lane == id);
+    }
+
     pub(super) fn on_bindings(&mut self, id: LaneId, result: Result<(), Broken>) {
         let Some(lane) = self.lane_mut(id) else { return };
         if lane.receipt.is_none() || lane.is_sound() {
@@ -231,6 +242,10 @@ impl Job {
             Audited::Failed { by, .. } if planted("a failed audit passes") => {
                 self.succeed(id, Checked::Audited { by });
             }
+            Audited::Accused { .. } => {
+                let detail = self.keep_accusation(id, audited);
+                self.refute(Fault::Accused, &detail, Blame::Unknown);
+            }
             Audited::Failed { .. } => {
                 let Some(peer) = self.lane(id).map(|lane| lane.candidate.peer) else { return };
                 let detail = self.convict(id, audited);
@@ -271,7 +286,8 @@ impl Job {
                 let detail = self.convict(id, audited);
                 self.leave(id, Some(Fault::WrongAnswer), &detail, Again::Never);
             }
-            Audited::Unavailable(why) => {
+            Audited::Accused { .. } | Audited::Unavailable(_) => {
+                let why = self.unsettled(id, audited);
                 let detail = format!("{peer} departs from the answer so far; not audited: {why}");
                 self.fail(
                     Reason::Disputed { at, detail },
@@ -280,6 +296,31 @@ impl Job {
                 );
             }
         }
+    }
+
+    /// Why an audit settled nothing.
+    pub(super) fn unsettled(&mut self, id: LaneId, audited: Audited) -> String {
+        match audited {
+            Audited::Unavailable(why) => why,
+            other => self.keep_accusation(id, other),
+        }
+    }
+
+    /// Notes that one auditor accuses, and keeps its word as a file. Returns it in words.
+    fn keep_accusation(&mut self, id: LaneId, audited: Audited) -> String {
+        let Audited::Accused { by, mismatch, verdict } = audited else { return String::new() };
+        let detail = format!(
+            "position {}: {:?} differs, says auditor {by} alone, so nobody is barred",
+            mismatch.position, mismatch.what
+        );
+        let Some(peer) = self.lane(id).map(|lane| lane.candidate.peer) else { return detail };
+        if let Some(case) = self.case(id) {
+            let verdicts = vec![*verdict];
+            let wrong = WrongAnswer { case, mismatch, opening: None, verdicts };
+            self.outs.push(Out::Keep(Box::new(Evidence::WrongAnswer(wrong))));
+        }
+        self.observe(Fault::Accused, peer, &detail, None);
+        detail
     }
 
     /// Records the evidence of a failed audit. Returns it in words.
@@ -297,7 +338,10 @@ impl Job {
     }
 
     pub(super) fn succeed(&mut self, id: LaneId, done: Checked) {
-        let audited = matches!(done, Checked::Audited { .. });
+        let audited = match done {
+            Checked::Audited { by } => Some(by),
+            _ => None,
+        };
         let Some(stop) =
             self.lane(id).and_then(|lane| lane.receipt.as_ref()).map(|receipt| receipt.stop)
         else {
@@ -307,7 +351,7 @@ impl Job {
         self.finish(End::Answered(stop), done, Some(id));
     }
 
-    pub(super) fn record_accepted(&mut self, id: LaneId, audited: bool) {
+    pub(super) fn record_accepted(&mut self, id: LaneId, audited: Option<Auditor>) {
         let Some((lane, receipt)) =
             self.lane(id).and_then(|lane| Some((lane, lane.receipt.as_ref()?)))
         else {
@@ -322,9 +366,17 @@ impl Job {
             output_tokens: receipt.output_tokens,
             first_token_ms: short(first_token_at.since(self.started)),
             total_ms: short(self.delivered_at.unwrap_or(self.now).since(self.started)),
-            audited,
-            group: NetworkGroup::Unknown,
-            auditor: None,
+            audited: audited.is_some(),
+            group: lane.candidate.group,
+            // Where the auditor is and how it was found is the driver's to say.
+            auditor: match audited {
+                Some(Auditor::Peer(peer)) => Some(AuditedBy {
+                    auditor: peer.public_key(),
+                    group: NetworkGroup::Unknown,
+                    drawn: false,
+                }),
+                Some(Auditor::Local) | None => None,
+            },
         };
         self.record(LogBody::Accepted(accepted));
     }

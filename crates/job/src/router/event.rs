@@ -4,8 +4,8 @@ use std::fmt;
 
 use peerproof_identity::PeerId;
 use peerproof_wire::{
-    Case, Commitment, LogBody, LogProof, Mismatch, Openings, ProviderFrame, Receipt, RouterFrame,
-    Signed, TokenLogprobs, Verdict,
+    Case, Commitment, Evidence, LogBody, LogProof, Mismatch, Openings, ProviderFrame, Receipt,
+    RouterFrame, Signed, TokenLogprobs, Verdict,
 };
 
 use super::Outcome;
@@ -47,6 +47,9 @@ pub enum In {
     OpeningsChecked(LaneId, Result<(), String>),
     /// Answer to [`Out::Audit`].
     AuditDone(LaneId, Audited),
+    /// This provider was barred, by another job or by the user: nothing more of it is wanted,
+    /// unless a recomputation is under way.
+    Barred(PeerId, String),
     /// Nobody wants the answer any more.
     CancelledByUser,
 }
@@ -104,6 +107,16 @@ pub enum Audited {
         mismatch: Mismatch,
         /// Signed statements to the same effect, if others made any.
         verdicts: Vec<Signed<Verdict>>,
+    },
+    /// One auditor says that a leaf differs, and nobody could confirm it. The answer is not
+    /// to be used; nobody is barred.
+    Accused {
+        /// Who says so.
+        by: PeerId,
+        /// What differs, in its words.
+        mismatch: Mismatch,
+        /// Its signed statement.
+        verdict: Box<Signed<Verdict>>,
     },
     /// Nobody could recompute.
     Unavailable(String),
@@ -174,6 +187,8 @@ pub enum Out {
     },
     /// Append this to the node's log.
     Record(Box<LogBody>),
+    /// Keep this as a file for whoever can check it; it bars nobody.
+    Keep(Box<Evidence>),
     /// Send [`In::Timer`] at this moment; replaces the one before.
     SetTimer(Millis),
     /// The job is over; nothing follows.

@@ -245,6 +245,20 @@ impl Job {
         }
     }
 
+    /// Leaves a barred provider at once. What is being recomputed is recomputed to its end, and
+    /// what a quorum has received is still compared.
+    pub(super) fn on_barred(&mut self, peer: PeerId, why: &str) {
+        self.roster.bar(&peer);
+        let of_peer = self.lanes.iter().filter(|lane| lane.candidate.peer == peer);
+        let kept =
+            |lane: &&Lane| self.is_audited(lane.id) || self.quorum.is_some() && lane.is_sound();
+        let left: Vec<LaneId> = of_peer.filter(|lane| !kept(lane)).map(|lane| lane.id).collect();
+        for id in left {
+            self.forget_check(id);
+            self.leave(id, None, &format!("barred: {why}"), Again::Never);
+        }
+    }
+
     /// Leaves a provider and fills its place.
     pub(super) fn leave(&mut self, id: LaneId, fault: Option<Fault>, why: &str, again: Again) {
         self.drop_lane(id, fault, why, again);

@@ -124,13 +124,14 @@ impl Job {
         let finding = match &audited {
             Audited::Passed { by } => Finding::Passed(*by),
             Audited::Failed { .. } => Finding::Failed,
-            Audited::Unavailable(_) => Finding::Unknown,
+            Audited::Accused { .. } | Audited::Unavailable(_) => Finding::Unknown,
         };
         match audited {
             Audited::Failed { .. } => {
                 self.convict(id, audited);
             }
-            Audited::Unavailable(why) => {
+            Audited::Accused { .. } | Audited::Unavailable(_) => {
+                let why = self.unsettled(id, audited);
                 let detail = format!("differs from the others; not audited: {why}");
                 let peer = self.lane(id).map(|lane| lane.candidate.peer);
                 if let Some(peer) = peer.filter(|_| !self.winners().is_empty()) {
@@ -205,8 +206,10 @@ impl Job {
             self.lane(id).and_then(copy).map(|wanted| self.group(&wanted)).unwrap_or_default();
         for id in believed {
             let audits = self.quorum.as_ref().map(|quorum| &quorum.audits);
-            let audited =
-                audits.is_some_and(|audits| matches!(audits.get(&id), Some(Finding::Passed(_))));
+            let audited = audits.and_then(|audits| match audits.get(&id) {
+                Some(Finding::Passed(by)) => Some(*by),
+                _ => None,
+            });
             self.record_accepted(id, audited);
         }
         self.finish(End::Answered(stop), done, Some(id));

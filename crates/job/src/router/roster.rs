@@ -35,6 +35,8 @@ impl Place {
 #[derive(Default)]
 pub(super) struct Roster {
     places: Vec<Place>,
+    /// Who gets no further turn, whatever comes to be known of it.
+    barred: Vec<PeerId>,
     rounds: u64,
 }
 
@@ -43,6 +45,9 @@ impl Roster {
     pub(super) fn merge(&mut self, candidates: Vec<Candidate>) -> bool {
         let mut grown = false;
         for candidate in candidates {
+            if self.barred.contains(&candidate.peer) {
+                continue;
+            }
             let known = self.places.iter_mut().find(|place| place.candidate.peer == candidate.peer);
             if let Some(place) = known {
                 place.candidate = candidate;
@@ -80,6 +85,17 @@ impl Roster {
         place.turns
     }
 
+    /// Gives a provider no further turn.
+    pub(super) fn bar(&mut self, peer: &PeerId) {
+        if self.barred.len() < MAX_CANDIDATES && !self.barred.contains(peer) {
+            self.barred.push(*peer);
+        }
+        self.places.retain(|place| place.busy || place.candidate.peer != *peer);
+        if let Some(place) = self.places.iter_mut().find(|place| place.candidate.peer == *peer) {
+            place.again = Again::Never;
+        }
+    }
+
     /// The next moment at which somebody who may be chosen becomes free.
     pub(super) fn next_ready(&self, need: Need) -> Option<Millis> {
         let able = self.places.iter().filter(|place| {
@@ -109,6 +125,7 @@ mod tests {
             rtt_ms: None,
             standing: Standing::stranger(),
             preferred: None,
+            group: peerproof_wire::NetworkGroup::Local,
         }
     }
 

@@ -1,10 +1,11 @@
 //! The auditor's bench by itself.
 
-use peerproof_identity::Keypair;
+use peerproof_identity::{Keypair, PeerId};
 use peerproof_job::Millis;
-use peerproof_job::auditor::{Bench, CaseId, Config, In, Out, StreamId};
+use peerproof_job::auditor::{Allowance, Bench, CaseId, Config, In, Out, StreamId};
 use peerproof_wire::{
-    AuditReply, Case, Digest, Level, ModelId, Outcome, Receipt, Signed, Stop, Verdict,
+    AuditReply, Case, Digest, DrawRequest, Level, ModelId, NetworkGroup, Outcome, Receipt, Signed,
+    Stop, Verdict, VrfDraw,
 };
 
 use crate::model::{MODEL, offer};
@@ -44,14 +45,30 @@ pub(crate) fn verdict(case: &Case) -> Signed<Verdict> {
     Signed::sign(&Keypair::from_seed(&[3; 32]), verdict).unwrap()
 }
 
+/// So many audits at once for everybody.
+pub(crate) fn generous(burst: u32) -> Config {
+    let allowance = Allowance { burst, refill_ms: 500 };
+    Config { stranger: allowance, known: allowance, ..Config::default() }
+}
+
 pub(crate) fn bench() -> Bench {
-    Bench::new(Config { burst: 1_000, ..Config::default() }, vec![MODEL])
+    Bench::new(generous(1_000), vec![MODEL])
 }
 
 pub(crate) fn ask(bench: &mut Bench, stream: u64, peer: u8, case: Box<Case>) -> Vec<Out> {
     let peer = Keypair::from_seed(&[peer; 32]).public().peer_id();
-    bench.handle(Millis(0), In::Opened { stream: StreamId(stream), peer });
-    bench.handle(Millis(0), In::Requested(StreamId(stream), case))
+    ask_from(bench, stream, peer, NetworkGroup::Local, In::Requested(StreamId(stream), case))
+}
+
+fn ask_from(
+    bench: &mut Bench,
+    stream: u64,
+    peer: PeerId,
+    group: NetworkGroup,
+    question: In,
+) -> Vec<Out> {
+    bench.handle(Millis(0), In::Opened { stream: StreamId(stream), peer, group });
+    bench.handle(Millis(0), question)
 }
 
 pub(crate) fn started(outs: &[Out]) -> Option<CaseId> {
@@ -118,8 +135,7 @@ fn models_that_are_not_held_are_refused() {
 
 #[test]
 fn each_peer_has_its_rate() {
-    let mut bench =
-        Bench::new(Config { burst: 2, refill_ms: 500, ..Config::default() }, vec![MODEL]);
+    let mut bench = Bench::new(generous(2), vec![MODEL]);
     for stream in 1..3 {
         ask(&mut bench, stream, 7, case(stream));
     }
@@ -160,4 +176,49 @@ fn one_request_a_stream() {
     ask(&mut bench, 1, 7, case(1));
     let outs = bench.handle(Millis(0), In::Requested(StreamId(1), case(2)));
     assert_eq!(bench.audits(), 0, "{outs:?}");
+}
+
+#[test]
+fn many_keys_of_one_place_get_what_one_place_gets() {
+    let mut bench = Bench::new(Config::default(), vec![MODEL]);
+    let city = NetworkGroup::V4([203, 0]);
+    let limit = u64::from(Config::default().group.burst);
+    let mut taken = 0;
+    for stream in 0..2 * limit {
+        let mut seed = [5; 32];
+        seed[..8].copy_from_slice(&stream.to_le_bytes());
+        let peer = Keypair::from_seed(&seed).public().peer_id();
+        let question = In::Requested(StreamId(stream), case(1));
+        let outs = ask_from(&mut bench, stream, peer, city, question);
+        bench.handle(Millis(0), In::Closed(StreamId(stream)));
+        let refused = outs.iter().any(|out| matches!(out, Out::Reply(_, AuditReply::Failure(_))));
+        taken += u64::from(!refused);
+    }
+    assert_eq!(taken, limit);
+    let other = Keypair::from_seed(&[6; 32]).public().peer_id();
+    let question = In::Requested(StreamId(9_999), case(1));
+    let outs = ask_from(&mut bench, 9_999, other, NetworkGroup::V4([9, 9]), question);
+    assert!(started(&outs).is_some(), "another place is not touched");
+}
+
+#[test]
+fn a_draw_is_answered_without_a_case_and_has_its_own_rate() {
+    let mut bench = Bench::new(Config::default(), vec![MODEL]);
+    let zero = Digest::from_bytes([0; 32]);
+    let request = DrawRequest { transcript_root: zero, offer_id: zero };
+    let peer = Keypair::from_seed(&[7; 32]).public().peer_id();
+    let vrf = Keypair::from_seed(&[8; 32]).vrf();
+    let (_, proof) = vrf.prove(b"anything").unwrap();
+    let draw = VrfDraw { key: vrf.public(), proof };
+    for stream in 0..u64::from(Config::default().draws.burst) {
+        let question = In::DrawRequested(StreamId(stream), request);
+        let outs = ask_from(&mut bench, stream, peer, NetworkGroup::Local, question);
+        assert!(matches!(outs[..], [Out::Draw(_, asked), ..] if asked == request), "{outs:?}");
+        let outs = bench.handle(Millis(0), In::Drawn(StreamId(stream), Ok(draw)));
+        assert!(matches!(outs[0], Out::Reply(_, AuditReply::Draw(_))), "{outs:?}");
+    }
+    let question = In::DrawRequested(StreamId(999), request);
+    let outs = ask_from(&mut bench, 999, peer, NetworkGroup::Local, question);
+    assert_eq!(failure(&outs).0, "too many draws asked for");
+    assert!(started(&ask(&mut bench, 1_000, 7, case(1))).is_some(), "audits are counted apart");
 }

@@ -581,3 +581,21 @@ proptest! {
         prop_assert!(Desk::restore(Config::default(), vec![], &bench.entries).is_ok());
     }
 }
+
+#[test]
+fn jobs_of_a_barred_peer_are_dropped_running_and_queued() {
+    let mut bench = Bench::new(Config { max_running: 1, ..Config::default() });
+    let theirs = [nth(1, 1), nth(1, 2)];
+    bench.run(1, &theirs[0]);
+    bench.run(2, &theirs[1]);
+    bench.run(3, &nth(2, 3));
+    assert_eq!((bench.desk.load().active, bench.desk.load().queued), (1, 2));
+    let outs = bench.tell(In::Barred(peer(1)));
+    let closed: Vec<u64> = outs
+        .iter()
+        .filter_map(|out| if let Out::Close(stream) = out { Some(stream.0) } else { None })
+        .collect();
+    assert_eq!(closed, [1, 2], "{outs:?}");
+    assert!(outs.iter().any(|out| matches!(out, Out::Stop(stream) if stream.0 == 1)), "{outs:?}");
+    assert_eq!((bench.desk.load().active, bench.desk.load().queued), (1, 0), "the other goes on");
+}

@@ -169,10 +169,7 @@ fn waiters_of_one_audit_are_bounded() {
 
 #[test]
 fn cached_verdicts_are_bounded() {
-    let mut bench = auditor::Bench::new(
-        auditor::Config { burst: u32::MAX, ..auditor::Config::default() },
-        vec![MODEL],
-    );
+    let mut bench = auditor::Bench::new(audit::generous(u32::MAX), vec![MODEL]);
     let total = MAX_CACHED_VERDICTS as u64 + 1;
     for number in 1..=total {
         let id = audit::started(&audit::ask(&mut bench, number, 7, audit::case(number))).unwrap();

@@ -47,7 +47,13 @@ fn level() -> impl Strategy<Value = Level> {
 }
 
 fn audit_by() -> impl Strategy<Value = AuditBy> {
-    proptest::sample::select(vec![AuditBy::Here, AuditBy::Nobody, AuditBy::Silence])
+    proptest::sample::select(vec![
+        AuditBy::Here,
+        AuditBy::Nobody,
+        AuditBy::Silence,
+        AuditBy::OneStranger,
+        AuditBy::OneLiar,
+    ])
 }
 
 fn paces(count: usize) -> impl Strategy<Value = Vec<(u64, u64)>> {

@@ -318,3 +318,21 @@ fn a_barred_provider_is_not_asked() {
         End::Failed { reason: Reason::NoProvider, blame: Blame::Circumstances }
     );
 }
+
+#[test]
+fn a_provider_that_is_barred_meanwhile_is_left_at_once() {
+    for moment in 0..90 {
+        let mut world = World::new(Level::Receipt, &[Script::Honest, Script::Honest]);
+        world.run_until(Millis(moment));
+        if world.outcome.is_some() {
+            continue;
+        }
+        world.bar(0);
+        let outcome = world.run().clone();
+        assert_eq!(outcome.end, End::Answered(Stop::Length), "at {moment}");
+        let last = outcome.receipt.map(|receipt| receipt.key().peer_id());
+        assert_eq!(last, Some(world.providers[1].peer()), "at {moment}");
+        world.assert_answer();
+        assert!(world.evidence().is_empty(), "it did nothing wrong in this job");
+    }
+}

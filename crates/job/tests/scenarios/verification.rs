@@ -3,9 +3,9 @@
 use peerproof_job::Fault;
 use peerproof_job::router::{Auditor, Blame, Checked, Closed, End, In, LaneId, Options, Reason};
 use peerproof_job::{Entropy, Millis};
-use peerproof_wire::{Level, LogBody, Stop};
+use peerproof_wire::{Evidence, Level, LogBody, NetworkGroup, Stop};
 
-use crate::world::{AuditBy, Script, World};
+use crate::world::{AuditBy, Script, World, auditor_key};
 
 const ANSWERED: End = End::Answered(Stop::Length);
 
@@ -245,4 +245,40 @@ fn own_checks_that_do_not_come_back_are_our_own_fault() {
     let reason = Reason::CheckUnfinished { what: "receipt" };
     assert_eq!(outcome.end, End::Failed { reason, blame: Blame::Router });
     assert_eq!(world.evidence(), []);
+}
+
+#[test]
+fn one_auditors_word_bars_nobody() {
+    let mut world = World::new(Level::Full, &[Script::CheatsFrom(3), Script::Honest]);
+    world.audit_by = AuditBy::OneStranger;
+    let outcome = world.run().clone();
+    assert_eq!(refused(&outcome.end), (Fault::Accused, Blame::Unknown), "it is not used either");
+    assert_eq!(world.evidence(), [(0, "accused".into())]);
+    assert!(!world.is_barred(0));
+    let kept = world.kept.iter().any(|kept| {
+        matches!(kept, Evidence::WrongAnswer(wrong)
+        if wrong.verdicts.len() == 1)
+    });
+    assert!(kept, "whoever holds the model can check it: {:?}", world.kept);
+    // A liar can spoil an answer it is asked about, and no record.
+    let mut world = World::new(Level::Full, &[Script::Honest]);
+    world.audit_by = AuditBy::OneLiar;
+    let outcome = world.run().clone();
+    assert_eq!(refused(&outcome.end), (Fault::Accused, Blame::Unknown));
+    assert!(!world.is_barred(0));
+    assert!(world.reputation().standing(&world.providers[0].peer(), 1_000).score > 400);
+}
+
+#[test]
+fn an_accepted_answer_says_who_recomputed_it_and_where_it_came_from() {
+    let mut world = World::new(Level::Full, &[Script::Honest]);
+    world.audit_by = AuditBy::OneStranger;
+    world.run();
+    let accepted = world.records.iter().find_map(|body| match body {
+        LogBody::Accepted(accepted) => Some(accepted),
+        _ => None,
+    });
+    let accepted = accepted.expect("an accepted answer");
+    assert_eq!(accepted.group, NetworkGroup::Local);
+    assert_eq!(accepted.auditor.map(|by| by.auditor), Some(auditor_key().public()));
 }

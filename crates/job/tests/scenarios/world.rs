@@ -14,8 +14,8 @@ use peerproof_job::router::{
 use peerproof_job::{Candidate, Entropy, Millis, Reputation, Standing};
 use peerproof_wire::{
     Case, Commitment, Difference, Digest, Evidence, Failure, FailureCode, Leaf, Level, LogBody,
-    LogEntry, LogProof, Message, Mismatch, Offer, Opening, Openings, ProviderFrame, RouterFrame,
-    Signed, Stop, TokenLogprobs,
+    LogEntry, LogProof, Message, Mismatch, NetworkGroup, Offer, Opening, Openings, ProviderFrame,
+    RouterFrame, Signed, Stop, TokenLogprobs, Verdict,
 };
 
 pub(crate) use crate::model::Script;
@@ -36,6 +36,10 @@ pub(crate) enum AuditBy {
     Nobody,
     /// Somebody who never answers.
     Silence,
+    /// One auditor elsewhere, whose accusations nobody confirms.
+    OneStranger,
+    /// One auditor elsewhere, who says that everything is wrong.
+    OneLiar,
 }
 
 enum Event {
@@ -78,6 +82,7 @@ pub(crate) struct World {
     pub(crate) logprobs: Vec<TokenLogprobs>,
     pub(crate) notices: Vec<Notice>,
     pub(crate) records: Vec<LogBody>,
+    pub(crate) kept: Vec<Evidence>,
     pub(crate) audits: Vec<(LaneId, Vec<PeerId>)>,
     pub(crate) outcome: Option<Outcome>,
     pub(crate) emits: usize,
@@ -169,6 +174,7 @@ impl World {
             logprobs: vec![],
             notices: vec![],
             records: vec![],
+            kept: vec![],
             audits: vec![],
             outcome: None,
             emits: 0,
@@ -182,6 +188,12 @@ impl World {
         world
     }
 
+    /// This provider is barred, by something outside of this job.
+    pub(crate) fn bar(&mut self, provider: usize) {
+        let peer = self.providers[provider].peer();
+        self.tell(In::Barred(peer, "elsewhere".into()));
+    }
+
     pub(crate) fn candidates(&self) -> Vec<Candidate> {
         let candidate = |(place, provider): (u16, &Provider)| Candidate {
             peer: provider.peer(),
@@ -192,6 +204,7 @@ impl World {
             rtt_ms: Some(2 * provider.latency_ms as u32),
             standing: Standing::stranger(),
             preferred: Some(place),
+            group: NetworkGroup::Local,
         };
         (0..).zip(&self.providers).map(candidate).collect()
     }
@@ -303,6 +316,7 @@ impl World {
                 }
                 Out::Notice(notice) => self.notices.push(notice),
                 Out::Record(body) => self.records.push(*body),
+                Out::Keep(evidence) => self.kept.push(*evidence),
                 Out::SetTimer(at) => assert!(at > self.now, "a timer in the past"),
                 Out::Finish(outcome) => self.outcome = Some(*outcome),
                 question => self.check(question),
@@ -365,6 +379,10 @@ impl World {
             (AuditBy::Silence, _) => return,
             (AuditBy::Nobody, _) => Audited::Unavailable("nobody holds the model".into()),
             (AuditBy::Here | AuditBy::Another, None) => Audited::Passed { by },
+            (AuditBy::OneStranger, None) => {
+                Audited::Passed { by: Auditor::Peer(auditor_key().public().peer_id()) }
+            }
+            (AuditBy::OneStranger | AuditBy::OneLiar, at) => accused(case, at.unwrap_or(0)),
             (AuditBy::Here | AuditBy::Another, Some(at)) => Audited::Failed {
                 by,
                 mismatch: Mismatch {
@@ -648,4 +666,26 @@ impl World {
         assert_eq!(self.tokens, right);
         assert_eq!(self.text, text_of(&right, right.len(), right.len()));
     }
+}
+
+pub(crate) fn auditor_key() -> Keypair {
+    Keypair::from_seed(&[77; 32])
+}
+
+/// What one auditor's word amounts to.
+fn accused(case: &Case, at: usize) -> Audited {
+    let mismatch =
+        Mismatch { position: at as u32, what: Difference::Token, expected: vec![1], got: vec![2] };
+    let verdict = Verdict {
+        receipt_id: case.receipt.id(),
+        offer_id: case.offer.id(),
+        model_id: MODEL,
+        provider: case.receipt.key(),
+        outcome: peerproof_wire::Outcome::Fail(mismatch.clone()),
+        work: Digest::from_bytes([4; 32]),
+        draw: None,
+        issued_unix_ms: 1,
+    };
+    let verdict = Box::new(Signed::sign(&auditor_key(), verdict).unwrap());
+    Audited::Accused { by: auditor_key().public().peer_id(), mismatch, verdict }
 }

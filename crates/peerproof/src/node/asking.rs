@@ -6,8 +6,8 @@
 //! client never makes a provider look slow.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use peerproof_identity::PeerId;
@@ -22,13 +22,15 @@ use peerproof_proof::challenge;
 use peerproof_proof::receipt::{Answer as Whole, BindingError, Field, verify_bindings};
 use peerproof_wire::evidence::{Evidence, LogBody, LogEntry};
 use peerproof_wire::{
-    Challenge, JOB_PROTOCOL, Level as WireLevel, LogProof, Message as _, Receipt, RouterFrame,
-    Signed,
+    AuditedBy, Challenge, JOB_PROTOCOL, Level as WireLevel, LogProof, Message as _, Receipt,
+    RouterFrame, Signed,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::auditing::Question;
 use super::directory::{Known, Wanted};
+use super::incidents::group_of;
 use super::{Inner, sleep_until};
 use crate::client::{AnswerEvent, AskError, Preference};
 use crate::evidence;
@@ -86,6 +88,8 @@ pub(super) async fn run(
         events,
         searches: 0,
         found: HashMap::new(),
+        judges: Arc::default(),
+        begun: std::time::Instant::now(),
         ended: None,
     };
     asking.drive(outs, inputs, cancel).await;
@@ -115,6 +119,9 @@ struct Asking {
     searches: u32,
     /// What was found against whom.
     found: HashMap<PeerId, Found>,
+    /// Other nodes that recomputed for this job, and how they were found.
+    judges: Arc<Mutex<Vec<AuditedBy>>>,
+    begun: std::time::Instant,
     ended: Option<Box<Ended>>,
 }
 
@@ -126,10 +133,16 @@ impl Asking {
         mut cancel: oneshot::Receiver<()>,
     ) {
         let mut stopped = self.inner.stopped.clone();
+        let mut bars = self.inner.ledger.bars();
+        self.look_for_auditors();
         self.perform_all(outs).await;
         while self.ended.is_none() {
             let event = tokio::select! {
                 Some(event) = inputs.recv() => event,
+                Ok(change) = bars.recv() => match change.barred {
+                    Some(why) => In::Barred(change.peer, why),
+                    None => continue,
+                },
                 () = sleep_until(self.timer) => {
                     self.timer = None;
                     In::Timer
@@ -199,6 +212,10 @@ impl Asking {
             }
             Out::Audit { lane, case, exclude } => self.audit(lane, *case, exclude),
             Out::Record(body) => self.record(*body).await,
+            Out::Keep(evidence) => {
+                let accused = accused(&evidence);
+                self.keep(accused, *evidence).await;
+            }
             Out::SetTimer(at) => self.timer = Some(self.inner.clock.instant(at)),
             Out::Finish(outcome) => self.ended = Some(outcome),
         }
@@ -229,6 +246,23 @@ impl Asking {
                 AnswerEvent::Switched { provider: provider.to_string(), reason: why }
             }
             Notice::Checking => AnswerEvent::Checking,
+        });
+    }
+
+    /// An auditor's lot is worth most if its key was known before the answer was.
+    fn look_for_auditors(&mut self) {
+        let model = self.prepared.offer.model_id;
+        let level = self.prepared.offer.level;
+        if level == WireLevel::Receipt
+            || self.prepared.auditor.is_some()
+            || self.inner.holdings.by_id(model).is_some()
+        {
+            return;
+        }
+        let directory = self.inner.directory.clone();
+        self.errands.spawn(async move {
+            let mut found = directory.search(Wanted::Audited(model), SEARCH, false);
+            while found.recv().await.is_some() {}
         });
     }
 
@@ -320,10 +354,15 @@ impl Asking {
     fn audit(&mut self, lane: LaneId, case: peerproof_wire::Case, exclude: Vec<PeerId>) {
         let (inner, inbox, named) =
             (Arc::clone(&self.inner), self.inbox.clone(), self.prepared.auditor);
+        let (judges, begun) = (Arc::clone(&self.judges), self.begun);
         inner.counts.audits.fetch_add(1, Ordering::Relaxed);
         self.errands.spawn(async move {
             let since = std::time::Instant::now();
-            let audited = inner.audits.run(case, &exclude, named).await;
+            let question = Question { case: Arc::new(case), exclude, named, begun };
+            let (audited, judge) = inner.audits.run(&question).await;
+            if let Some(judge) = judge {
+                judges.lock().unwrap_or_else(PoisonError::into_inner).push(judge);
+            }
             let spent = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
             inner.counts.audit_ms.fetch_add(spent, Ordering::Relaxed);
             let _ = inbox.send(In::AuditDone(lane, audited)).await;
@@ -332,13 +371,20 @@ impl Asking {
 
     /// Remembers first, then makes it last: as a file, which is of use even if the log's disk is
     /// full, and in the log. What does not bar anybody is only logged.
-    async fn record(&mut self, body: LogBody) {
+    async fn record(&mut self, mut body: LogBody) {
+        if let LogBody::Accepted(accepted) = &mut body
+            && let Some(by) = &mut accepted.auditor
+        {
+            let judges = self.judges.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(judge) = judges.iter().find(|judge| judge.auditor == by.auditor) {
+                *by = *judge;
+            }
+        }
         let entry = self.inner.ledger.remember(body);
         if let LogBody::Evidence(evidence) = &entry.body {
             let accused = accused(evidence);
             if self.inner.standing(&accused).barred.is_some() {
                 self.keep(accused, evidence.clone()).await;
-                let _ = self.inner.net.ban(accused).await;
             }
         }
         let _ = self.inner.ledger.append(&entry).await;
@@ -392,6 +438,7 @@ async fn candidate(
             .map(|rtt| u32::try_from(rtt.as_millis()).unwrap_or(u32::MAX)),
         standing: sampled(inner.standing(&peer), inner.config.ask.audit_per_mille),
         preferred: place.and_then(|place| u16::try_from(place).ok()),
+        group: group_of(&inner.net, peer).await,
     })
 }
 

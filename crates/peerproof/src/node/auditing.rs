@@ -1,35 +1,44 @@
 //! Recomputing answers: for this node's own answers, and for routers that ask.
 //!
-//! A node that holds the model recomputes by itself; otherwise it looks for an
-//! auditor, sends the case, and takes a signed verdict back. One audit runs
-//! at a time, since a replay uses all threads. Answers of this node's own
-//! provider are put to others, so "audited" always means by somebody else.
+//! A node that holds the model recomputes by itself; otherwise its auditor is
+//! drawn by lot among those announced (`drawing`), its "failed" takes a second
+//! one to bar anybody (`panel`), and now and then it is given a receipt known to
+//! be wrong (`planting`). One audit runs at a time, since a replay uses all
+//! threads. Answers of this node's own provider are put to others, so "audited"
+//! always means by somebody else.
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peerproof_identity::{Keypair, PeerId, PublicKey};
 use peerproof_job::router::{Audited, Auditor};
 use peerproof_net::{FrameLimits, Handle};
-use peerproof_proof::audit::{Findings, audit};
+use peerproof_proof::audit::{Findings, Recomputation, audit, recompute};
 use peerproof_proof::verdict;
 use peerproof_wire::{
-    AUDIT_PROTOCOL, AuditReply, AuditRequest, Case, Message as _, Openings, Outcome, Signed,
-    Verdict,
+    AUDIT_PROTOCOL, AuditReply, AuditRequest, AuditedBy, Case, Message as _, Openings, Outcome,
+    Signed, Verdict,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
-use super::directory::{Directory, Wanted};
+use super::Settings;
+use super::clock::Clock;
+use super::directory::Directory;
 use super::holdings::Holdings;
+use super::ledger::Ledger;
+use crate::config;
 
-/// How long a search for an auditor may take.
+mod drawing;
+mod panel;
+mod planting;
+
+use planting::Shown;
+
+/// How long a search for auditors, or opening a stream to one, may take.
 const SEARCH: Duration = Duration::from_secs(3);
 /// How long an auditor may take for its verdict.
 const VERDICT: Duration = Duration::from_secs(110);
-/// As long, if others could be asked instead.
-const ONE_OF_MANY: Duration = Duration::from_secs(35);
-/// Auditors that are tried, one after the other.
-const MAX_AUDITORS: usize = 3;
 
 /// Replays what this node holds.
 pub(crate) struct Replays {
@@ -50,6 +59,27 @@ impl Replays {
         openings: Option<Openings>,
         auditor: PublicKey,
     ) -> Option<Result<Findings, String>> {
+        self.replay(case, move |replayer, case| {
+            audit(replayer, case, openings.as_ref(), &auditor).map_err(|e| e.to_string())
+        })
+        .await
+    }
+
+    /// All that a recomputation gives, to hold others' words against; `None` as for an audit.
+    pub(crate) async fn recompute(&self, case: Arc<Case>) -> Option<Result<Recomputation, String>> {
+        self.replay(case, |replayer, case| {
+            recompute(replayer, &case.offer, &case.tokens).map_err(|e| e.to_string())
+        })
+        .await
+    }
+
+    async fn replay<T: Send + 'static>(
+        &self,
+        case: Arc<Case>,
+        look: impl FnOnce(&peerproof_engine::execute::Replayer, &Case) -> Result<T, String>
+        + Send
+        + 'static,
+    ) -> Option<Result<T, String>> {
         let held = self.holdings.by_id(case.offer.model_id)?;
         self.holdings.check_fit(held).ok()?;
         let turn = Arc::clone(&self.turn).acquire_owned().await;
@@ -59,13 +89,36 @@ impl Replays {
         };
         let replay = move || {
             let _turn = turn;
-            audit(&lease.replayer, &case, openings.as_ref(), &auditor)
+            look(&lease.replayer, &case)
         };
         let found = tokio::task::spawn_blocking(replay).await;
-        Some(match found {
-            Ok(found) => found.map_err(|e| e.to_string()),
-            Err(error) => Err(error.to_string()),
-        })
+        Some(found.unwrap_or_else(|error| Err(error.to_string())))
+    }
+}
+
+/// What is to be recomputed.
+pub(crate) struct Question {
+    pub(crate) case: Arc<Case>,
+    /// Peers with a hand in the answer.
+    pub(crate) exclude: Vec<PeerId>,
+    /// The auditor the user named.
+    pub(crate) named: Option<PeerId>,
+    /// When the job began.
+    pub(crate) begun: Instant,
+}
+
+/// How auditors are dealt with.
+pub(crate) struct Manner {
+    /// Folder of evidence files.
+    evidence: PathBuf,
+    terms: config::Reputation,
+    shown: Shown,
+}
+
+impl Manner {
+    pub(crate) fn of(settings: &Settings) -> Manner {
+        let terms = settings.config.reputation.clone();
+        Manner { evidence: settings.home.evidence(), terms, shown: Shown::default() }
     }
 }
 
@@ -77,90 +130,38 @@ pub(crate) struct Audits {
     pub(crate) session: Arc<Keypair>,
     /// This node's own provider, whose answers it does not judge alone.
     pub(crate) own: Option<PeerId>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) clock: Clock,
+    pub(crate) manner: Manner,
+    pub(crate) stopped: watch::Receiver<bool>,
 }
 
 impl Audits {
     /// Has a case recomputed: by the auditor the request names, by this node, or by another
-    /// one; never by a peer with a hand in the answer.
-    pub(crate) async fn run(
-        &self,
-        case: Case,
-        exclude: &[PeerId],
-        named: Option<PeerId>,
-    ) -> Audited {
-        let case = Arc::new(case);
-        if let Some(peer) = named {
-            if exclude.contains(&peer) {
-                return Audited::Unavailable(format!("auditor {peer} took part in the answer"));
+    /// one; never by a peer with a hand in the answer. Says also who passed it, if another did.
+    pub(crate) async fn run(self: &Arc<Self>, question: &Question) -> (Audited, Option<AuditedBy>) {
+        if let Some(peer) = question.named {
+            if question.exclude.contains(&peer) {
+                let why = format!("auditor {peer} took part in the answer");
+                return (Audited::Unavailable(why), None);
             }
-            return match self.ask(peer, &case).await {
-                Ok(verdict) => judged(peer, vec![verdict]),
-                Err(why) => Audited::Unavailable(format!("auditor {peer}: {why}")),
-            };
+            return self.by_named(question, peer).await;
         }
-        if self.own.is_some_and(|own| exclude.contains(&own)) {
-            return self.by_others(&case, exclude).await;
+        if self.own.is_some_and(|own| question.exclude.contains(&own)) {
+            return self.by_others(question).await;
         }
         let key = self.session.public();
-        match self.replays.audit(Arc::clone(&case), None, key).await {
-            Some(Ok(findings)) => match findings.outcome {
-                Outcome::Pass => Audited::Passed { by: Auditor::Local },
-                Outcome::Fail(mismatch) => {
-                    Audited::Failed { by: Auditor::Local, mismatch, verdicts: Vec::new() }
-                }
-            },
-            Some(Err(why)) => Audited::Unavailable(why),
-            None => self.by_others(&case, exclude).await,
+        match self.replays.audit(Arc::clone(&question.case), None, key).await {
+            Some(Ok(findings)) => (here(findings), None),
+            Some(Err(why)) => (Audited::Unavailable(why), None),
+            None => self.by_others(question).await,
         }
     }
 
-    /// One auditor's word is enough to accept; a failure is put to a second one if there is one.
-    async fn by_others(&self, case: &Arc<Case>, exclude: &[PeerId]) -> Audited {
-        let wanted = Wanted::Audited(case.offer.model_id);
-        let mut auditors = self.directory.search(wanted, SEARCH, true);
-        let (mut reasons, mut against) = (Vec::new(), Vec::new());
-        while let Some((peer, _)) = auditors.recv().await {
-            if exclude.contains(&peer) || reasons.len() >= MAX_AUDITORS {
-                continue;
-            }
-            let asked = tokio::time::timeout(ONE_OF_MANY, self.ask(peer, case)).await;
-            match asked.unwrap_or_else(|_| Err("no verdict in time".into())) {
-                Ok(verdict) if verdict.outcome == Outcome::Pass && !against.is_empty() => {
-                    return Audited::Unavailable("two auditors disagree".into());
-                }
-                Ok(verdict) if verdict.outcome == Outcome::Pass => {
-                    return judged(peer, vec![verdict]);
-                }
-                Ok(verdict) => against.push((peer, verdict)),
-                Err(why) => reasons.push(format!("{peer}: {why}")),
-            }
-            if against.len() > 1 {
-                break;
-            }
-        }
-        if let Some((first, _)) = against.first() {
-            let first = *first;
-            return judged(first, against.into_iter().map(|(_, verdict)| verdict).collect());
-        }
-        Audited::Unavailable(if reasons.is_empty() {
-            match self.own.is_some_and(|own| exclude.contains(&own)) {
-                true => "this node answered itself and found no other auditor".into(),
-                false => "this node does not hold the model and found no auditor of it".into(),
-            }
-        } else {
-            format!("no auditor gave a verdict: {}", reasons.join("; "))
-        })
-    }
-
+    /// Asks an auditor for its verdict, which is about this case and signed by it.
     async fn ask(&self, peer: PeerId, case: &Case) -> Result<Signed<Verdict>, String> {
-        let limits = FrameLimits { read_timeout: VERDICT, ..FrameLimits::default() };
-        let open = self.net.open(peer, AUDIT_PROTOCOL, SEARCH, limits);
-        let mut stream = open.await.map_err(|e| e.to_string())?;
         let request = AuditRequest::Case(Box::new(case.clone()));
-        let request = request.encode().map_err(|e| e.to_string())?;
-        stream.send(&request).await.map_err(|e| e.to_string())?;
-        let frame = stream.recv().await.map_err(|e| e.to_string())?.ok_or("no verdict came")?;
-        match AuditReply::decode(&frame).map_err(|e| e.to_string())? {
+        match talk(&self.net, peer, request, VERDICT).await? {
             AuditReply::Failure(failure) => Err(failure.message),
             AuditReply::Draw(_) => Err("a draw came in place of a verdict".into()),
             AuditReply::Verdict(signed) => {
@@ -172,11 +173,27 @@ impl Audits {
     }
 }
 
-/// What verdicts of one outcome amount to; there is at least one.
-fn judged(peer: PeerId, verdicts: Vec<Signed<Verdict>>) -> Audited {
-    let by = Auditor::Peer(peer);
-    match verdicts.first().map(|verdict| verdict.outcome.clone()) {
-        Some(Outcome::Fail(mismatch)) => Audited::Failed { by, mismatch, verdicts },
-        Some(Outcome::Pass) | None => Audited::Passed { by },
+/// One question and its answer.
+async fn talk(
+    net: &Handle,
+    peer: PeerId,
+    request: AuditRequest,
+    read_timeout: Duration,
+) -> Result<AuditReply, String> {
+    let limits = FrameLimits { read_timeout, ..FrameLimits::default() };
+    let open = net.open(peer, AUDIT_PROTOCOL, SEARCH, limits);
+    let mut stream = open.await.map_err(|e| e.to_string())?;
+    let request = request.encode().map_err(|e| e.to_string())?;
+    stream.send(&request).await.map_err(|e| e.to_string())?;
+    let frame = stream.recv().await.map_err(|e| e.to_string())?.ok_or("no reply came")?;
+    AuditReply::decode(&frame).map_err(|e| e.to_string())
+}
+
+/// What this node's own recomputation amounts to.
+fn here(findings: Findings) -> Audited {
+    let by = Auditor::Local;
+    match findings.outcome {
+        Outcome::Pass => Audited::Passed { by },
+        Outcome::Fail(mismatch) => Audited::Failed { by, mismatch, verdicts: Vec::new() },
     }
 }

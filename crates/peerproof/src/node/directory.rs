@@ -41,6 +41,8 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(4);
 pub(crate) struct Known {
     pub(crate) announcement: Announcement,
     pub(crate) heard: Instant,
+    /// Since when its VRF key is this one.
+    pub(crate) key_since: Instant,
 }
 
 /// What is looked for.
@@ -76,6 +78,10 @@ impl Wanted {
             Wanted::Audited(id) => announcement.audits.iter().any(|m| m.model_id == *id),
         }
     }
+}
+
+fn same_key(was: &Known, announcement: &Announcement) -> bool {
+    was.announcement.vrf_key == announcement.vrf_key
 }
 
 /// The node's knowledge of others. Cheap to clone.
@@ -119,8 +125,11 @@ impl Directory {
         let _slot = self.asking.acquire().await.ok()?;
         match tokio::time::timeout(ASK_TIMEOUT, self.ask(peer)).await {
             Ok(Ok(announcement)) => {
-                let known = Known { announcement, heard: Instant::now() };
+                let heard = Instant::now();
                 let mut all = self.lock();
+                let before = all.get(&peer).filter(|was| same_key(was, &announcement));
+                let key_since = before.map_or(heard, |was| was.key_since);
+                let known = Known { announcement, heard, key_since };
                 if all.len() >= MAX_KNOWN && !all.contains_key(&peer) {
                     all.retain(|_, known| known.heard.elapsed() < FRESH);
                 }

@@ -7,15 +7,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use peerproof_identity::PeerId;
+use peerproof_wire::NetworkGroup;
 use tokio::sync::{mpsc, oneshot};
 
 use super::archive::Asker;
 use super::directory::{Known, Wanted};
 use super::fetching::FetchWatch;
+use super::incidents::group_of;
 use super::{Inner, asking};
 use crate::client::{Answer, AskError, Counters, JobSpec, NodeStatus, PeerStatus, ServedModel};
 use crate::fetch::{FetchError, PullSpec, Pulled};
 use crate::log::{Declined, Piece, Unreadable};
+use crate::reputation::{
+    Rechecked, Record, ReputationError, accusation, decision, parse_peer, refuting,
+};
 
 /// A handle to ask with. Cheap to clone.
 #[derive(Clone)]
@@ -59,7 +64,7 @@ impl Client {
             let serves = announced
                 .get(&peer.peer)
                 .map(|known| known.announcement.serves.iter().map(|m| m.name.clone()).collect());
-            let standing = inner.standing(&peer.peer);
+            let explained = inner.ledger.explain(&peer.peer);
             all.push(PeerStatus {
                 peer: peer.peer.to_string(),
                 address: peer.addresses.first().map(ToString::to_string).unwrap_or_default(),
@@ -67,8 +72,9 @@ impl Client {
                 rtt_us: peer.rtt_ms.map(|ms| (ms * 1000.0) as u64),
                 source: peer.source.name().to_owned(),
                 serves: serves.unwrap_or_default(),
-                reputation: u32::from(standing.score),
-                barred: standing.barred,
+                reputation: u32::from(explained.standing.score),
+                barred: explained.standing.barred.clone(),
+                record: Record::of(&explained, group_of(&inner.net, peer.peer).await),
             });
         }
         for (peer, why) in inner.ledger.barred() {
@@ -84,9 +90,60 @@ impl Client {
                 serves: Vec::new(),
                 reputation: 0,
                 barred: Some(why),
+                record: Record::of(&inner.ledger.explain(&peer), NetworkGroup::Unknown),
             });
         }
         all
+    }
+
+    /// Blocks or unblocks a peer: the user's own decision, which is logged. Jobs with a peer
+    /// that is blocked are dropped at once.
+    ///
+    /// # Errors
+    /// The name is none, or the log does not take it.
+    pub async fn decide(
+        &self,
+        peer: &str,
+        blocked: bool,
+        reason: &str,
+    ) -> Result<Record, ReputationError> {
+        let peer = parse_peer(peer)?;
+        self.inner.ledger.record(decision(&peer, blocked, reason)).await?;
+        let group = group_of(&self.inner.net, peer).await;
+        Ok(Record::of(&self.inner.ledger.explain(&peer), group))
+    }
+
+    /// Recomputes everything a peer is accused of, if the models are here; what passes after
+    /// all is logged as refuted, and lifts its bar.
+    ///
+    /// # Errors
+    /// The name is none, or the log cannot be read or written.
+    pub async fn recheck(&self, peer: &str) -> Result<Rechecked, ReputationError> {
+        let peer = parse_peer(peer)?;
+        let ledger = &self.inner.ledger;
+        let (accused, mut found) = (ledger.accused_receipts(&peer), Rechecked::default());
+        for index in 0..ledger.len().await {
+            let entry = ledger.entry(index).await?;
+            let Some(wrong) = accusation(&entry.body, &accused) else { continue };
+            let id = wrong.case.receipt.id().to_string();
+            let case = Arc::new(wrong.case.clone());
+            match self.inner.audits.replays.recompute(case).await {
+                Some(Ok(recomputed)) => {
+                    let bodies = refuting(wrong, &recomputed);
+                    if bodies.is_empty() { &mut found.confirmed } else { &mut found.refuted }
+                        .push(id);
+                    for body in bodies {
+                        ledger.record(body).await?;
+                    }
+                }
+                Some(Err(why)) => found.unchecked.push(format!("{id}: {why}")),
+                None => found.unchecked.push(format!(
+                    "{id}: this node does not hold model {}",
+                    wrong.case.offer.model_id
+                )),
+            }
+        }
+        Ok(found)
     }
 
     /// Counters since the start.

@@ -6,16 +6,20 @@ use std::time::Duration;
 
 use peerproof_identity::Keypair;
 use peerproof_job::auditor::{Bench, CaseId, In, Out, StreamId};
-use peerproof_net::{FrameStream, Incoming};
+use peerproof_net::{FrameStream, Handle, Incoming};
 use peerproof_proof::lottery::Ticket;
 use peerproof_proof::verdict;
 use peerproof_wire::evidence::LogBody;
-use peerproof_wire::{AuditReply, AuditRequest, Case, Message as _, Signed, Verdict};
+use peerproof_wire::{
+    AuditReply, AuditRequest, Case, DrawRequest, Message as _, NetworkGroup, Signed, Verdict,
+    VrfDraw,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::auditing::Replays;
 use super::clock::Clock;
+use super::incidents::group_of;
 use super::ledger::Ledger;
 
 /// What waits for the bench.
@@ -31,6 +35,7 @@ pub(super) struct Court {
     pub(super) clock: Clock,
     pub(super) ledger: Arc<Ledger>,
     pub(super) replays: Arc<Replays>,
+    pub(super) net: Handle,
 }
 
 /// Judges until `stop` turns true.
@@ -55,7 +60,10 @@ pub(super) async fn run(
         let timer = judging.timer;
         let event = tokio::select! {
             stream = incoming.next() => match stream {
-                Some((_, stream)) => judging.opened(stream),
+                Some((peer, stream)) => {
+                    let group = group_of(&judging.court.net, peer).await;
+                    judging.opened(stream, group)
+                }
                 None => return,
             },
             Some(event) = events.recv() => event,
@@ -64,7 +72,7 @@ pub(super) async fn run(
                 In::Timer
             }
             Some(_) = judging.tasks.join_next() => continue,
-            _ = stop.wait_for(|stop| *stop) => return,
+            () = super::stopping(&mut stop) => return,
         };
         judging.step(event);
     }
@@ -82,14 +90,14 @@ struct Judging {
 }
 
 impl Judging {
-    fn opened(&mut self, stream: FrameStream) -> In {
+    fn opened(&mut self, stream: FrameStream, group: NetworkGroup) -> In {
         let id = StreamId(self.next_stream);
         self.next_stream += 1;
         let peer = stream.peer();
         let (reply, replied) = oneshot::channel();
         self.streams.insert(id, reply);
         self.tasks.spawn(converse(id, stream, replied, self.inbox.clone()));
-        In::Opened { stream: id, peer }
+        In::Opened { stream: id, peer, group }
     }
 
     fn step(&mut self, event: In) {
@@ -98,6 +106,12 @@ impl Judging {
         }
         for out in self.bench.handle(self.court.clock.now(), event) {
             match out {
+                Out::Draw(stream, request) => {
+                    let drawn = draw(&self.court, &request);
+                    if self.inbox.try_send(In::Drawn(stream, drawn)).is_err() {
+                        tracing::warn!("too much waits for the auditor to draw");
+                    }
+                }
                 Out::RunAudit { id, case } => self.audit(id, *case),
                 Out::StopAudit(id) => {
                     if let Some(task) = self.audits.remove(&id) {
@@ -138,7 +152,7 @@ async fn converse(
     let event = match stream.recv().await {
         Ok(Some(frame)) => match AuditRequest::decode(&frame) {
             Ok(AuditRequest::Case(case)) => In::Requested(id, case),
-            Ok(AuditRequest::Draw(_)) => In::Unreadable(id, "draws come with verdicts here".into()),
+            Ok(AuditRequest::Draw(request)) => In::DrawRequested(id, request),
             Err(error) => In::Unreadable(id, error.to_string()),
         },
         Ok(None) => In::Closed(id),
@@ -162,6 +176,14 @@ async fn converse(
     {
         let _ = stream.finish().await;
     }
+}
+
+/// What this auditor draws over a receipt it has not seen.
+fn draw(court: &Court, request: &DrawRequest) -> Result<VrfDraw, String> {
+    let vrf = court.key.vrf();
+    let ticket = Ticket::draw_over(&vrf, &request.transcript_root, &request.offer_id);
+    let ticket = ticket.map_err(|e| e.to_string())?;
+    Ok(VrfDraw { key: *ticket.key(), proof: *ticket.proof() })
 }
 
 /// Recomputes, signs, logs. The lot is drawn over the receipt, so a reader can tell whether

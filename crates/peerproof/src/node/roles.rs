@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use peerproof_engine::service::ServiceOptions;
 use peerproof_engine::transformer::LoadOptions;
-use peerproof_identity::Keypair;
+use peerproof_identity::{Keypair, PeerId};
 use peerproof_job::auditor::{self, Bench};
 use peerproof_job::provider::{self, Desk, Served};
 use peerproof_net::{Events, FrameLimits, Handle};
@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::archive::Archive;
 use super::clock::Clock;
+use super::directory::Directory;
 use super::holdings::{Held, Holdings, Terms};
 use super::ledger::Ledger;
 use super::{
@@ -104,6 +105,27 @@ pub(super) struct Opening<'a> {
 }
 
 impl Opening<'_> {
+    /// What has answers recomputed.
+    pub(super) fn audits(
+        &self,
+        (net, directory): (&Handle, &Directory),
+        session: &Arc<Keypair>,
+        replays: Arc<auditing::Replays>,
+        own: Option<PeerId>,
+    ) -> Arc<auditing::Audits> {
+        Arc::new(auditing::Audits {
+            replays,
+            directory: directory.clone(),
+            net: net.clone(),
+            session: Arc::clone(session),
+            own,
+            ledger: Arc::clone(self.ledger),
+            clock: self.clock,
+            manner: auditing::Manner::of(self.settings),
+            stopped: self.stopped.clone(),
+        })
+    }
+
     /// The log first: nothing is signed before it was held against what others saw of it.
     pub(super) async fn public(
         &self,
@@ -175,7 +197,8 @@ impl Opening<'_> {
         };
         let limits = FrameLimits { read_timeout: serving::READ_TIMEOUT, ..FrameLimits::default() };
         let incoming = net.accept(JOB_PROTOCOL, limits)?;
-        Ok(tokio::spawn(serving::run(shop, desk, incoming, self.stopped.clone())))
+        let bars = self.ledger.bars();
+        Ok(tokio::spawn(serving::run(shop, desk, incoming, bars, self.stopped.clone())))
     }
 
     fn sharer(&self, net: &Handle, models: &Models) -> Result<JoinHandle<()>, NodeError> {
@@ -198,6 +221,7 @@ impl Opening<'_> {
             clock: self.clock,
             ledger: Arc::clone(self.ledger),
             replays: Arc::clone(replays),
+            net: net.clone(),
         };
         let limits = FrameLimits { read_timeout: judging::READ_TIMEOUT, ..FrameLimits::default() };
         let incoming = net.accept(AUDIT_PROTOCOL, limits)?;

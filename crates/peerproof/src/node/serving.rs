@@ -26,11 +26,12 @@ use peerproof_wire::{
     Digest, Failure, FailureCode, Leaf, LogProof, Message as _, ModelId, Offer, ProviderFrame,
     RouterFrame, Signed, Stop, TokenLogprobs,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::clock::Clock;
 use super::holdings::{Holdings, Lease};
+use super::ledger::Change;
 use super::sleep_until;
 use crate::store::LogWriter;
 
@@ -96,6 +97,7 @@ pub(crate) async fn run(
     shop: Shop,
     desk: Desk,
     mut incoming: Incoming,
+    mut bars: broadcast::Receiver<Change>,
     mut stop: watch::Receiver<bool>,
 ) {
     let (inbox, mut events) = mpsc::channel(INBOX);
@@ -120,6 +122,11 @@ pub(crate) async fn run(
                 None => return,
             },
             Some(event) = events.recv() => event,
+            // Of one that is missed here, the network closes the connection.
+            Ok(change) = bars.recv() => match change.barred {
+                Some(_) => In::Barred(change.peer),
+                None => continue,
+            },
             () = sleep_until(timer) => {
                 serving.timer = None;
                 In::Timer

@@ -113,6 +113,8 @@ fn cases_that_do_not_hang_together() {
                 failure(AuditReply::decode(&frame).map_err(|e| e.to_string()), name);
             }
         }
+        // Whoever brought those pays for them; another key is not touched.
+        let router = auditor.router().await;
         // A false root is judged, and does not become the verdict on the true receipt.
         let forged = case(&router, |r| r.transcript_root = Digest::from_bytes([1; 32]));
         match ask(&router, &forged).await.unwrap() {

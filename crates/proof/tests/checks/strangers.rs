@@ -3,11 +3,13 @@
 
 use peerproof_identity::Keypair;
 use peerproof_proof::agreement::{self, Agreement, AgreementError, Odd};
-use peerproof_proof::audit::{Recomputation, audit, recompute};
+use peerproof_proof::audit::{Findings, Recomputation, audit, recompute, verify_case};
 use peerproof_proof::challenge::{positions, positions_by_lot};
+use peerproof_proof::decoy::plant;
+use peerproof_proof::evidence::{Proven, verify_with};
 use peerproof_proof::lottery::{Rate, Ticket, choose};
 use peerproof_proof::verdict::{self, VerdictError};
-use peerproof_wire::{Digest, Outcome, Receipt, Signed, Verdict};
+use peerproof_wire::{Digest, Evidence, FalseVerdict, Outcome, Receipt, Signed, Verdict};
 
 use crate::support::{NONCE, Quirk, Served, Toy, auditor, commit, long_offer, offer, serve, sign};
 
@@ -235,4 +237,38 @@ fn receipts_that_cannot_be_compared() {
         agreement::compare(&[all[0].clone(), other]),
         Err(AgreementError::Offer { index: 1, .. })
     ));
+}
+
+#[test]
+fn a_planted_receipt_hangs_together_and_fails_every_honest_audit() {
+    for (round, served) in
+        [serve(&Toy::default(), &sign(offer())), serve(&Toy::default(), &sign(long_offer()))]
+            .iter()
+            .enumerate()
+    {
+        let router = Keypair::from_seed(&[40; 32]);
+        for number in 0..8_u8 {
+            let entropy = [number + 8 * round as u8; 32];
+            let case = plant(&served.case(), &router, &entropy, 7).unwrap();
+            verify_case(&case.offer, &case.receipt, &case.tokens).unwrap();
+            let differing =
+                case.tokens.iter().zip(&served.case().tokens).filter(|(a, b)| a != b).count();
+            assert_eq!(differing, 1);
+            let found = audit(&Toy::default(), &case, None, &auditor().public()).unwrap();
+            assert!(matches!(found.outcome, Outcome::Fail(_)), "{found:?}");
+            // Whoever passes it is convicted by the file.
+            let lazy = Findings { outcome: Outcome::Pass, work: Digest::from_bytes([1; 32]) };
+            let verdict = verdict::build(&auditor(), &case, lazy, None, 7).unwrap();
+            let said = Evidence::FalseVerdict(FalseVerdict { case, verdict });
+            let finding = verify_with(&said, &Toy::default()).unwrap();
+            assert!(matches!(finding.proven, Some(Proven::FalseVerdict(_))));
+        }
+    }
+}
+
+#[test]
+fn a_draw_before_the_job_is_shown_is_the_draw_of_the_verdict() {
+    let (receipt, key) = (receipt(), auditor().vrf());
+    let before = Ticket::draw_over(&key, &receipt.transcript_root, &receipt.offer_id).unwrap();
+    assert_eq!(before, Ticket::draw(&key, &receipt).unwrap());
 }

@@ -13,8 +13,8 @@ use peerproof_proof::challenge;
 use peerproof_proof::receipt::{Answer, BindingError, Field, verify_bindings};
 use peerproof_wire::job::client_nonce_hash;
 use peerproof_wire::{
-    Challenge, LogBody, LogEntry, LogProof, Message as _, Offer, Openings, Prompt, ProviderFrame,
-    Receipt, Sampling, Signed,
+    Challenge, LogBody, LogEntry, LogProof, Message as _, NetworkGroup, Offer, Openings, Prompt,
+    ProviderFrame, Receipt, Sampling, Signed,
 };
 
 use crate::check::Violation;
@@ -170,6 +170,8 @@ impl Node {
                 self.start_errand(context, Owner::Job(plan, lane), *case, &exclude);
             }
             Out::Record(body) => self.record(context, *body),
+            // A file beside the log, for people.
+            Out::Keep(_) => {}
             Out::SetTimer(at) => {
                 asking.timer += 1;
                 let set = asking.timer;
@@ -220,6 +222,7 @@ impl Node {
                 rtt_ms: Some(context.scenario.weather.most_ms as u32),
                 standing: self.reputation.standing(&peer, unix_ms),
                 preferred: place.map(|place| place as u16),
+                group: NetworkGroup::Local,
             });
         }
         let barred: Vec<PeerId> = self.barred().collect();

@@ -9,8 +9,8 @@ use peerproof_proof::audit::{Findings, audit};
 use peerproof_proof::lottery::Ticket;
 use peerproof_proof::verdict;
 use peerproof_wire::{
-    AuditReply, AuditRequest, Case, Difference, LogBody, Message as _, Mismatch, Outcome, Signed,
-    Verdict,
+    AuditReply, AuditRequest, Case, Difference, LogBody, Message as _, Mismatch, NetworkGroup,
+    Outcome, Signed, Verdict,
 };
 
 use crate::check::Violation;
@@ -65,7 +65,7 @@ impl Node {
         let event = match piece {
             Piece::Opened => {
                 self.judging.peers.insert(id, peer);
-                In::Opened { stream: id, peer }
+                In::Opened { stream: id, peer, group: NetworkGroup::Local }
             }
             Piece::Frame(bytes) => match AuditRequest::decode(&bytes) {
                 Ok(AuditRequest::Case(case)) => In::Requested(id, case),
@@ -99,7 +99,9 @@ impl Node {
         let taken = self.judging.taken.entry(peer).or_default();
         taken.push(now);
         let first = taken.first().copied().unwrap_or(now);
-        let allowed = u64::from(config.burst) + (now - first) / config.refill_ms + 1;
+        // What a key gets that has brought nothing but sound cases.
+        let most = config.known;
+        let allowed = u64::from(most.burst) + (now - first) / most.refill_ms + 1;
         if taken.len() as u64 > allowed {
             let got = taken.len() as u64;
             context.facts.violate(Violation::Rate { node: self.index, got, allowed });
@@ -116,6 +118,8 @@ impl Node {
                     let wait = 5 + positions(&case) / 4;
                     self.wake_after(context, wait, Wake::Errand(0, event));
                 }
+                // Draws are not asked for here.
+                Out::Draw(..) => {}
                 Out::StopAudit(id) => {
                     self.judging.running.remove(&id);
                 }

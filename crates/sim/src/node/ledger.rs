@@ -1,7 +1,7 @@
 //! The log and what follows from it: remember at once, then make it last.
 
 use peerproof_identity::PeerId;
-use peerproof_wire::{Digest, Evidence, LogBody, LogEntry, LogProof, Message as _};
+use peerproof_wire::{Digest, Evidence, LogBody, LogEntry, LogProof, Message as _, NetworkGroup};
 
 use crate::check::Violation;
 use crate::world::Context;
@@ -10,7 +10,13 @@ use super::Node;
 
 impl Node {
     /// Takes something into account and appends it.
-    pub(super) fn record(&mut self, context: &mut Context, body: LogBody) {
+    pub(super) fn record(&mut self, context: &mut Context, mut body: LogBody) {
+        if let LogBody::Accepted(accepted) = &mut body
+            && let Some(by) = &mut accepted.auditor
+        {
+            // All of them are on one private network.
+            by.group = NetworkGroup::Local;
+        }
         let entry = LogEntry { unix_ms: self.unix_ms(context.now), body };
         self.reputation.note(&entry);
         if let LogBody::Evidence(evidence) = &entry.body {
