@@ -20,8 +20,8 @@ const fn roots() -> [u64; DIGITS] {
     roots
 }
 
-/// What is left of `value` after `age` at this half-life, in the same unit. Rounds down at
-/// every step, so that the sum of what is left of parts is at most what is left of the sum.
+/// What is left of `value` after `age` at this half-life, in the same unit. Rounds down, so
+/// that the sum of what is left of parts is at most what is left of the sum.
 pub(super) fn fade(value: u64, age: u64, half_life: u64) -> u64 {
     let half_life = half_life.max(1);
     let halvings = age / half_life;
@@ -29,13 +29,13 @@ pub(super) fn fade(value: u64, age: u64, half_life: u64) -> u64 {
         return 0;
     }
     let fraction = ((age % half_life) << DIGITS) / half_life;
-    let mut left = u128::from(value >> halvings);
+    let mut factor = 1_u64 << 32;
     for (digit, root) in ROOTS.iter().enumerate() {
         if fraction >> (DIGITS - 1 - digit) & 1 == 1 {
-            left = (left * u128::from(*root)) >> 32;
+            factor = (factor * root) >> 32;
         }
     }
-    left as u64
+    ((u128::from(value) * u128::from(factor)) >> (32 + halvings)) as u64
 }
 
 #[cfg(test)]
@@ -52,6 +52,11 @@ mod tests {
         assert_eq!(fade(value, 42, 14), value / 8);
         assert_eq!(fade(value, 64 * 14, 14), 0);
         assert_eq!(fade(u64::MAX, u64::from(u32::MAX), 1), 0);
+    }
+
+    #[test]
+    fn little_that_is_left_does_not_grow_back() {
+        assert!(fade(1 << 48, 475, 10) <= fade(1 << 48, 474, 10));
     }
 
     #[test]
