@@ -129,6 +129,11 @@ fn render_node(out: &mut Page, status: &NodeStatus, node: &Counters) {
         ("peerproof_received_tokens_total", "Tokens received from providers.", node.tokens_in),
         ("peerproof_served_tokens_total", "Tokens served as a provider.", node.tokens_out),
         ("peerproof_dial_failures_total", "Dial failures.", node.dial_failures),
+        (
+            "peerproof_shared_bytes_total",
+            "Bytes of model files sent to others.",
+            status.shared_bytes,
+        ),
         ("peerproof_model_evictions_total", "Models let go for others.", status.evictions),
     ] {
         out.one(name, "counter", help, value);

@@ -478,6 +478,9 @@ pub struct NodeStatus {
     pub queued_jobs: u32,
     /// Jobs under way as a router.
     pub asking: u32,
+    /// Bytes of model files sent to others since the start.
+    #[serde(default)]
+    pub shared_bytes: u64,
     /// Entries of the log.
     pub log_entries: u64,
     /// What others vouch for of it, and what this node vouches for of others.

@@ -480,6 +480,7 @@ impl Inner {
             active_jobs: self.load.active.load(Ordering::Relaxed),
             queued_jobs: self.load.queued.load(Ordering::Relaxed),
             asking: u32::try_from(self.counts.asking.load(Ordering::Relaxed)).unwrap_or(u32::MAX),
+            shared_bytes: self.load.shared_bytes.load(Ordering::Relaxed),
             log_entries,
             log: self.archive.status(),
             uptime_s: self.clock.now().0 / 1000,

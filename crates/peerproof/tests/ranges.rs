@@ -428,6 +428,7 @@ async fn a_provider_shares_what_it_serves() {
     let read = client.ranges(&model.id, &ranges, &mut on).await.expect("read");
     let whole = std::fs::read(&model.path).expect("read");
     assert_eq!(read, ranges.map(|range| whole[range.start as usize..range.end as usize].to_vec()));
+    assert!(provider.status().shared_bytes > 1_500_000, "{}", provider.status().shared_bytes);
     // Whoever has the file reads it there.
     let length = model.bytes;
     std::fs::create_dir_all(second.path().join("cache/models")).expect("made");

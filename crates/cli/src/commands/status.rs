@@ -45,6 +45,9 @@ pub(crate) fn status(place: &Place, args: &ListArgs) -> anyhow::Result<()> {
         "jobs       {} running, {} waiting, {} asked for",
         status.active_jobs, status.queued_jobs, status.asking
     );
+    if status.shared_bytes > 0 {
+        println!("shared     {} of model files", bytes_text(status.shared_bytes));
+    }
     println!("log        {} entries{}", status.log_entries, vouched(&status.log));
     if let Some(fault) = &status.log.fault {
         println!("FENCED     {fault}; it signs nothing more");

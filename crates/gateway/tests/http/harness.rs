@@ -142,6 +142,7 @@ impl Backend for Scripted {
             active_jobs: 0,
             queued_jobs: 0,
             asking: 0,
+            shared_bytes: 0,
             log_entries: 0,
             log: Default::default(),
             uptime_s: 1,

@@ -203,7 +203,7 @@ impl Opening<'_> {
 
     fn sharer(&self, net: &Handle, models: &Models) -> Result<JoinHandle<()>, NodeError> {
         let announced = models.serve.iter().chain(&models.audit).cloned();
-        let library = sharing::Library::new(announced, &self.settings.config.share);
+        let library = sharing::Library::new(announced, &self.settings.config.share, self.load);
         let limits = FrameLimits { read_timeout: sharing::READ_TIMEOUT, ..FrameLimits::default() };
         let incoming = net.accept(RANGE_PROTOCOL, limits)?;
         Ok(tokio::spawn(sharing::run(library, incoming, self.stopped.clone())))

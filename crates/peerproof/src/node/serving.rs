@@ -60,6 +60,8 @@ pub(crate) struct Load {
     pub(crate) active: AtomicU32,
     pub(crate) queued: AtomicU32,
     pub(crate) tokens_out: AtomicU64,
+    /// Of model files.
+    pub(crate) shared_bytes: AtomicU64,
 }
 
 /// What serving needs of the node.

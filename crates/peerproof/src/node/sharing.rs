@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use peerproof_identity::PeerId;
@@ -23,6 +24,7 @@ use tokio::task::JoinSet;
 
 use super::holdings::Held;
 use super::pace::Pace;
+use super::serving::Load;
 use crate::config::Share;
 use crate::models::{Installed, ModelError, tree};
 
@@ -74,10 +76,15 @@ pub(super) struct Library {
     files: Vec<Arc<Shared>>,
     requests: Semaphore,
     pace: Pace,
+    load: Arc<Load>,
 }
 
 impl Library {
-    pub(super) fn new(models: impl Iterator<Item = Arc<Held>>, terms: &Share) -> Library {
+    pub(super) fn new(
+        models: impl Iterator<Item = Arc<Held>>,
+        terms: &Share,
+        load: &Arc<Load>,
+    ) -> Library {
         let mut files: Vec<Arc<Shared>> = Vec::new();
         for held in models {
             if !files.iter().any(|file| file.id == held.id) {
@@ -89,13 +96,16 @@ impl Library {
             files,
             requests: Semaphore::new(terms.max_requests as usize),
             pace: Pace::new(Some(u64::from(terms.max_rate_mib) << 20)),
+            load: Arc::clone(load),
         }
     }
 
     async fn answer(&self, request: &RangeRequest) -> RangeReply {
         match self.open(request).await {
             Ok(slice) => {
-                self.pace.take(slice.bytes.len() as u64).await;
+                let bytes = slice.bytes.len() as u64;
+                self.pace.take(bytes).await;
+                self.load.shared_bytes.fetch_add(bytes, Ordering::Relaxed);
                 RangeReply::Slice(slice)
             }
             Err(failure) => RangeReply::Failure(failure),
