@@ -189,7 +189,7 @@ pub(crate) struct AskArgs {
     /// without a chat template.
     #[arg(long, conflicts_with_all = ["system", "logprobs", "json_schema"])]
     pub(crate) text: bool,
-    /// How the answer is checked: receipt, sampled, full or k_of_n.
+    /// How the answer is checked: receipt, sampled, spot, full or k_of_n.
     #[arg(long)]
     pub(crate) verify: Option<Level>,
     /// For k_of_n: how many must agree, of how many asked.

@@ -258,6 +258,7 @@ fn level(level: Level) -> &'static str {
     match level {
         Level::Receipt => "receipt",
         Level::Sampled => "sampled",
+        Level::Spot => "spot",
         Level::Full => "full",
         Level::KOfN => "k_of_n",
     }

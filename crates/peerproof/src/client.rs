@@ -110,6 +110,9 @@ pub enum Level {
     /// As `Receipt`, and a full audit with a probability that falls with the provider's record.
     #[default]
     Sampled,
+    /// A few cells that this node's secret nonce draws are opened by the provider and recomputed
+    /// here. Takes single layers of the model, which are fetched; not the whole model.
+    Spot,
     /// Every leaf recomputed before the answer counts as verified.
     Full,
     /// Several providers, equality.
@@ -123,9 +126,10 @@ impl std::str::FromStr for Level {
         match name {
             "receipt" => Ok(Level::Receipt),
             "sampled" => Ok(Level::Sampled),
+            "spot" => Ok(Level::Spot),
             "full" => Ok(Level::Full),
             "k_of_n" => Ok(Level::KOfN),
-            other => Err(format!("expected receipt, sampled, full or k_of_n, got {other}")),
+            other => Err(format!("expected receipt, sampled, spot, full or k_of_n, got {other}")),
         }
     }
 }

@@ -178,7 +178,7 @@ pub struct Log {
 /// Defaults of requests.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ask {
-    /// How answers are checked: `receipt`, `sampled`, `full` or `k_of_n`.
+    /// How answers are checked: `receipt`, `sampled`, `spot`, `full` or `k_of_n`.
     #[serde(with = "level_name")]
     pub level: Level,
     /// Least share of answers that `sampled` audits, in per mille: a provider without a record is
@@ -607,7 +607,7 @@ mod tests {
             ("version = 2", "version: expected 1 to 1, got 2"),
             ("[network]\nport = 1", "must begin with `version = 1`"),
             ("version = 1\n[provide]\nmax_jobs = 0", "provide.max_jobs: expected 1 to 256, got 0"),
-            ("version = 1\n[ask]\nlevel = \"some\"", "expected receipt, sampled, full or k_of_n"),
+            ("version = 1\n[ask]\nlevel = \"some\"", "expected receipt, sampled, spot, full or k_of_n"),
             ("version = 1\n[network\n", "config.toml"),
         ];
         for (file, expected) in cases {

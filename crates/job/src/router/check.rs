@@ -137,7 +137,7 @@ impl Job {
         let Some(lane) = self.lane(id) else { return };
         match self.offer.level {
             Level::Receipt | Level::KOfN => self.settle_unaudited(id, Checked::Receipt),
-            Level::Full => self.start_audit(id, Why::Due),
+            Level::Full | Level::Spot => self.start_audit(id, Why::Due),
             Level::Sampled => {
                 let own = lane.candidate.standing.audit_permille;
                 let permille = self.options.audit_permille.unwrap_or(own).min(1000);
@@ -238,6 +238,8 @@ impl Job {
     fn on_due_audit(&mut self, id: LaneId, audited: Audited) {
         match audited {
             Audited::Passed { by } => self.succeed(id, Checked::Audited { by }),
+            Audited::Spot { held, of } => self.succeed(id, Checked::Spot { held, of }),
+            Audited::Breach { fault, detail } => self.on_false_receipt(id, fault, &detail),
             Audited::Unavailable(why) => self.settle_unaudited(id, Checked::NotAudited { why }),
             Audited::Failed { by, .. } if planted("a failed audit passes") => {
                 self.succeed(id, Checked::Audited { by });
@@ -257,6 +259,7 @@ impl Job {
     /// Another provider continued, and says the beginning was false.
     fn on_dispute_audit(&mut self, id: LaneId, at: usize, audited: Audited) {
         let Some(peer) = self.lane(id).map(|lane| lane.candidate.peer) else { return };
+        let audited = audited.whole();
         match audited {
             Audited::Passed { by } => {
                 let detail =
@@ -286,6 +289,8 @@ impl Job {
                 let detail = self.convict(id, audited);
                 self.leave(id, Some(Fault::WrongAnswer), &detail, Again::Never);
             }
+            // `whole` has left none.
+            Audited::Spot { .. } | Audited::Breach { .. } => {}
             Audited::Accused { .. } | Audited::Unavailable(_) => {
                 let why = self.unsettled(id, audited);
                 let detail = format!("{peer} departs from the answer so far; not audited: {why}");

@@ -9,6 +9,7 @@ use peerproof_wire::{
 };
 
 use super::Outcome;
+use crate::reputation::Fault;
 use crate::select::Candidate;
 use crate::time::Millis;
 
@@ -118,8 +119,33 @@ pub enum Audited {
         /// Its signed statement.
         verdict: Box<Signed<Verdict>>,
     },
+    /// Some cells were recomputed, and hold.
+    Spot {
+        /// How many.
+        held: u32,
+        /// Of how many.
+        of: u64,
+    },
+    /// The provider would not open cells, or opened others than it committed to.
+    Breach {
+        /// Which of the two.
+        fault: Fault,
+        /// In words.
+        detail: String,
+    },
     /// Nobody could recompute.
     Unavailable(String),
+}
+
+impl Audited {
+    /// What it amounts to where only a recomputation of everything settles anything.
+    pub(super) fn whole(self) -> Self {
+        match self {
+            Self::Spot { .. } => Self::Unavailable("a spot audit settles no dispute".into()),
+            Self::Breach { detail, .. } => Self::Unavailable(detail),
+            audited => audited,
+        }
+    }
 }
 
 /// What is to be done.

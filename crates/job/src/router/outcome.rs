@@ -199,6 +199,13 @@ pub enum Checked {
         /// Why.
         why: String,
     },
+    /// Some cells were recomputed, and hold. The answer may be wrong in others.
+    Spot {
+        /// How many.
+        held: u32,
+        /// Of how many.
+        of: u64,
+    },
     /// Every leaf was recomputed and equal.
     Audited {
         /// By whom.
@@ -224,6 +231,9 @@ impl fmt::Display for Checked {
                 write!(f, "receipt checked, not drawn for an audit ({permille} in 1000)")
             }
             Self::NotAudited { why } => write!(f, "not audited: {why}"),
+            Self::Spot { held, of } => {
+                write!(f, "spot audit: {held} of {of} cells recomputed, all hold")
+            }
             Self::Audited { by } => write!(f, "audited by {by}"),
             Self::Agreed { equal, of } => write!(f, "{equal} of {of} providers agree"),
             Self::Refuted => f.write_str("refuted"),

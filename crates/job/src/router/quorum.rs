@@ -121,10 +121,11 @@ impl Job {
     }
 
     pub(super) fn on_quorum_audit(&mut self, id: LaneId, audited: Audited) {
+        let audited = audited.whole();
         let finding = match &audited {
             Audited::Passed { by } => Finding::Passed(*by),
             Audited::Failed { .. } => Finding::Failed,
-            Audited::Accused { .. } | Audited::Unavailable(_) => Finding::Unknown,
+            _ => Finding::Unknown,
         };
         match audited {
             Audited::Failed { .. } => {
@@ -139,7 +140,7 @@ impl Job {
                     self.observe(Fault::Minority, peer, &detail, case);
                 }
             }
-            Audited::Passed { .. } => {}
+            Audited::Passed { .. } | Audited::Spot { .. } | Audited::Breach { .. } => {}
         }
         let winners = self.winners();
         if let Some(quorum) = &mut self.quorum {

@@ -78,6 +78,8 @@ pub enum Level {
     Full,
     /// Several providers, equality.
     KOfN,
+    /// Drawn cells recomputed, with single layers of the model.
+    Spot,
 }
 
 /// What an offer shows of the client's nonce: `BLAKE3("peerproof client nonce v1" ‖ 0x00 ‖ nonce)`.
@@ -244,6 +246,7 @@ impl Level {
             Self::Sampled => proto::Level::Sampled,
             Self::Full => proto::Level::Full,
             Self::KOfN => proto::Level::KOfN,
+            Self::Spot => proto::Level::Spot,
         }
     }
 
@@ -253,6 +256,7 @@ impl Level {
             Ok(proto::Level::Sampled) => Ok(Self::Sampled),
             Ok(proto::Level::Full) => Ok(Self::Full),
             Ok(proto::Level::KOfN) => Ok(Self::KOfN),
+            Ok(proto::Level::Spot) => Ok(Self::Spot),
             Ok(proto::Level::Unspecified) | Err(_) => {
                 Err(WireError::Unnamed { place: "offer.level", got: number })
             }

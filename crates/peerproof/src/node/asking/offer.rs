@@ -60,6 +60,7 @@ pub(in crate::node) fn prepare(
         level: match level {
             Level::Receipt => WireLevel::Receipt,
             Level::Sampled => WireLevel::Sampled,
+            Level::Spot => WireLevel::Spot,
             Level::Full => WireLevel::Full,
             Level::KOfN => WireLevel::KOfN,
         },

@@ -137,6 +137,7 @@ fn level(level: WireLevel) -> Level {
     match level {
         WireLevel::Receipt => Level::Receipt,
         WireLevel::Sampled => Level::Sampled,
+        WireLevel::Spot => Level::Spot,
         WireLevel::Full => Level::Full,
         WireLevel::KOfN => Level::KOfN,
     }
