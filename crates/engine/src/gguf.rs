@@ -148,6 +148,8 @@ impl Span {
 enum Source {
     Mapped(memmap2::Mmap),
     Shared(Arc<[u8]>),
+    /// Memory of the file's length, with some stretches filled in.
+    Sparse(memmap2::Mmap),
 }
 
 impl Deref for Source {
@@ -155,7 +157,7 @@ impl Deref for Source {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Self::Mapped(map) => map,
+            Self::Mapped(map) | Self::Sparse(map) => map,
             Self::Shared(bytes) => bytes,
         }
     }
@@ -226,6 +228,26 @@ impl Gguf {
     /// As [`Gguf::open`].
     pub fn parse(bytes: impl Into<Arc<[u8]>>) -> Result<Self, GgufError> {
         Self::build(Source::Shared(bytes.into()))
+    }
+
+    /// Checks a file of `length` bytes of which only some stretches are there; the rest
+    /// reads as zeros, and takes no memory. The header must be among them: see
+    /// [`header_bytes`](Self::header_bytes).
+    ///
+    /// # Errors
+    /// As [`Gguf::open`]; or a stretch isn't within the file.
+    pub fn sparse(length: u64, parts: &[(u64, &[u8])]) -> Result<Self, GgufError> {
+        let io = |source| GgufError::Io { path: "memory".into(), source };
+        let outside = || io(std::io::ErrorKind::InvalidInput.into());
+        let length = usize::try_from(length).map_err(|_| outside())?;
+        let options = memmap2::MmapOptions::new().len(length.max(1)).to_owned();
+        let mut memory = options.map_anon().map_err(io)?;
+        for (start, bytes) in parts {
+            let start = usize::try_from(*start).map_err(|_| outside())?;
+            let place = start.checked_add(bytes.len()).and_then(|end| memory.get_mut(start..end));
+            place.ok_or_else(outside)?.copy_from_slice(bytes);
+        }
+        Self::build(Source::Sparse(memory.make_read_only().map_err(io)?))
     }
 
     fn build(source: Source) -> Result<Self, GgufError> {

@@ -1,9 +1,8 @@
 //! Recomputing single cells: for whoever holds a part of a model's file.
 //!
-//! A cell is one layer at one position (`peerproof_proof::cells`). [`Checker`]
-//! opens a file of which only some stretches need be there, loads a layer the
-//! first time a cell asks for it, and computes what the cell must give from what
-//! was opened. The head, that is logits and choice of a token from a state, is
+//! A cell is one layer at one position (`peerproof_proof::cells`). [`Checker`] is
+//! made of a file's header, is given the stretches that single layers take, and
+//! computes what a cell must give from what was opened. The head, that is logits and choice of a token from a state, is
 //! the cell behind the last layer. [`expose`] is the other side: a holder of the
 //! whole model computes an answer again and takes out what cells read and gave.
 //!
@@ -14,9 +13,8 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use peerproof_proof::audit::{AuditError, verify_case};
 use peerproof_proof::cells::{
@@ -72,6 +70,12 @@ pub enum SpotError {
         /// The cell's.
         got: u32,
     },
+    /// What cells of a layer take was not loaded.
+    #[error("cell of layer {layer}: its weights are not loaded")]
+    NotLoaded {
+        /// The layer.
+        layer: u32,
+    },
     /// The answer is an embedding, which has no head, or is shorter than the position.
     #[error("cell of position {position}: no token is drawn there")]
     NotDrawn {
@@ -88,39 +92,88 @@ struct Recomputed {
     leaving: Vec<i32>,
 }
 
-/// A model's file, as far as it is there, and the layers loaded of it.
+/// Stretches of a file: where each begins, and its bytes.
+pub type Parts<'a> = &'a [(u64, &'a [u8])];
+
+/// A model of which some layers are loaded.
 #[derive(Debug)]
 pub struct Checker {
-    file: Gguf,
+    length: u64,
+    header: Vec<(u64, Vec<u8>)>,
     text: Arc<Model>,
     shape: Shape,
     layers: Mutex<HashMap<u32, Arc<Transformer>>>,
-    ends: Mutex<Option<Arc<Model>>>,
+    ends: OnceLock<Arc<Model>>,
 }
 
 impl Checker {
-    /// Opens a file whose header is there. `id` is taken on trust: whoever puts
-    /// the file together has checked every stretch of it.
+    /// The stretches of a file of `length` bytes that [`Checker::open`] takes, found in
+    /// the file's beginning; `None` if the beginning is too short to tell.
     ///
     /// # Errors
-    /// The header can't be read or isn't of a model that this engine knows.
-    pub fn open(path: &Path, id: ModelId) -> Result<Self, SpotError> {
-        let file = Gguf::open(path).map_err(ModelError::from)?;
-        let shape = Transformer::shape_of(&file)?;
-        let text = Model::part(&file, id, Part::Header)?;
-        Ok(Self { file, text, shape, layers: Mutex::default(), ends: Mutex::default() })
-    }
-
-    /// The stretches of a file with this header that must be there before [`Checker::open`],
-    /// the header itself included.
-    ///
-    /// # Errors
-    /// The header can't be read or isn't of a model that this engine knows.
-    pub fn needed(path: &Path) -> Result<Vec<Range<u64>>, SpotError> {
-        let file = Gguf::open(path).map_err(ModelError::from)?;
+    /// The header isn't of a model that this engine knows.
+    pub fn needed(length: u64, beginning: &[u8]) -> Result<Option<Vec<Range<u64>>>, SpotError> {
+        let file = match Gguf::sparse(length, &[(0, beginning)]) {
+            Ok(file) if file.header_bytes() <= beginning.len() as u64 => file,
+            Err(error) if beginning.len() as u64 >= length => {
+                return Err(ModelError::from(error).into());
+            }
+            _ => return Ok(None),
+        };
         let mut ranges = Transformer::part_ranges(&file, Part::Header)?;
         ranges.insert(0, 0..file.header_bytes());
-        Ok(ranges)
+        Ok(Some(ranges))
+    }
+
+    /// Opens a file by its header. `id` is taken on trust, here and wherever stretches
+    /// are given: whoever gives them has checked each against the id.
+    ///
+    /// # Errors
+    /// The header isn't of a model that this engine knows.
+    pub fn open(length: u64, id: ModelId, header: Parts<'_>) -> Result<Self, SpotError> {
+        let file = Gguf::sparse(length, header).map_err(ModelError::from)?;
+        let shape = Transformer::shape_of(&file)?;
+        let text = Model::part(&file, id, Part::Header)?;
+        let header = header.iter().map(|(start, bytes)| (*start, bytes.to_vec())).collect();
+        let (layers, ends) = Default::default();
+        Ok(Self { length, header, text, shape, layers, ends })
+    }
+
+    /// Bytes of the file.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether cells of this layer can be judged; the head stands behind the last layer.
+    #[must_use]
+    pub fn has(&self, layer: u32) -> bool {
+        let layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        let head = layer as usize == self.shape.layers;
+        (head || layers.contains_key(&layer))
+            && (self.ends.get().is_some() || !needs_ends(self, layer))
+    }
+
+    /// Loads what cells of a layer take, from the stretches of [`Checker::ranges`].
+    ///
+    /// # Errors
+    /// There is no such layer, or its weights can't be used.
+    pub fn load(&self, layer: u32, parts: Parts<'_>) -> Result<(), SpotError> {
+        let header = self.header.iter().map(|(start, bytes)| (*start, &bytes[..]));
+        let parts: Vec<(u64, &[u8])> = header.chain(parts.iter().copied()).collect();
+        let file = Gguf::sparse(self.length, &parts).map_err(ModelError::from)?;
+        if needs_ends(self, layer) && self.ends.get().is_none() {
+            let ends = Model::part(&file, self.text.id(), Part::Ends)?;
+            let _ = self.ends.set(ends);
+        }
+        let part = self.part(layer)?;
+        if part != Part::Ends {
+            let options = LoadOptions { part, ..LoadOptions::default() };
+            let loaded = Arc::new(Transformer::load(&file, &options)?);
+            let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+            layers.insert(layer, loaded);
+        }
+        Ok(())
     }
 
     /// The sizes that openings follow from.
@@ -131,22 +184,18 @@ impl Checker {
         Dimensions { layers: layers as u32, width: width as u32, kv_row_bytes }
     }
 
-    /// The sizes of the model.
-    #[must_use]
-    pub fn shape(&self) -> &Shape {
-        &self.shape
-    }
-
-    /// The stretches of the file that a cell of this layer takes; the head stands
-    /// behind the last layer.
+    /// The stretches of the file that cells of a layer take, beside the header.
     ///
     /// # Errors
     /// There is no such layer.
     pub fn ranges(&self, layer: u32) -> Result<Vec<Range<u64>>, SpotError> {
-        let mut ranges = Transformer::part_ranges(&self.file, self.part(layer)?)?;
-        if layer == 0 {
-            // The row that enters the first layer is an embedding.
-            ranges.extend(Transformer::part_ranges(&self.file, Part::Ends)?);
+        let header: Vec<(u64, &[u8])> =
+            self.header.iter().map(|(start, bytes)| (*start, &bytes[..])).collect();
+        let file = Gguf::sparse(self.length, &header).map_err(ModelError::from)?;
+        let part = self.part(layer)?;
+        let mut ranges = Transformer::part_ranges(&file, part)?;
+        if part != Part::Ends && needs_ends(self, layer) {
+            ranges.extend(Transformer::part_ranges(&file, Part::Ends)?);
         }
         Ok(ranges)
     }
@@ -161,25 +210,14 @@ impl Checker {
     }
 
     fn layer(&self, layer: u32) -> Result<Arc<Transformer>, SpotError> {
-        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(loaded) = layers.get(&layer) {
-            return Ok(Arc::clone(loaded));
-        }
-        let options = LoadOptions { part: self.part(layer)?, ..LoadOptions::default() };
-        let loaded = Arc::new(Transformer::load(&self.file, &options)?);
-        layers.insert(layer, Arc::clone(&loaded));
-        Ok(loaded)
+        self.part(layer)?;
+        let layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        layers.get(&layer).cloned().ok_or(SpotError::NotLoaded { layer })
     }
 
     /// Embedding and head.
-    fn ends(&self) -> Result<Arc<Model>, SpotError> {
-        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(loaded) = ends.as_ref() {
-            return Ok(Arc::clone(loaded));
-        }
-        let loaded = Model::part(&self.file, self.text.id(), Part::Ends)?;
-        *ends = Some(Arc::clone(&loaded));
-        Ok(loaded)
+    fn ends(&self) -> Result<&Arc<Model>, SpotError> {
+        self.ends.get().ok_or(SpotError::NotLoaded { layer: self.shape.layers as u32 })
     }
 
     /// The first position that a cell reads keys and values of.
@@ -354,6 +392,11 @@ impl Checker {
         let logits = runner.head(state);
         Ok(draws.drawn_after(answer, &logits))
     }
+}
+
+/// The row that enters the first layer is an embedding; behind the last stands the head.
+fn needs_ends(checker: &Checker, layer: u32) -> bool {
+    layer == 0 || layer as usize >= checker.shape.layers
 }
 
 fn number(position: u32, what: Difference, expected: u32, got: u32) -> Mismatch {

@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -103,19 +103,20 @@ impl Served {
     }
 }
 
-/// A file of which only some stretches are there.
-fn part_of(whole: &Path, part: &Path, ranges: &[Range<u64>]) {
+/// Stretches of a file.
+fn parts_of(whole: &Path, ranges: &[Range<u64>]) -> Vec<(u64, Vec<u8>)> {
     let mut from = File::open(whole).expect("a model");
-    let mut to =
-        File::options().create(true).write(true).truncate(false).open(part).expect("a file");
-    to.set_len(from.metadata().expect("its length").len()).expect("room");
-    for range in ranges {
+    let read = |range: &Range<u64>| {
         let mut bytes = vec![0; (range.end - range.start) as usize];
         from.seek(SeekFrom::Start(range.start)).expect("a place");
         from.read_exact(&mut bytes).expect("bytes");
-        to.seek(SeekFrom::Start(range.start)).expect("a place");
-        to.write_all(&bytes).expect("room");
-    }
+        (range.start, bytes)
+    };
+    ranges.iter().map(read).collect()
+}
+
+fn lent(parts: &[(u64, Vec<u8>)]) -> Vec<(u64, &[u8])> {
+    parts.iter().map(|(start, bytes)| (*start, &bytes[..])).collect()
 }
 
 fn replayer(path: &Path) -> Replayer {
@@ -124,12 +125,22 @@ fn replayer(path: &Path) -> Replayer {
 }
 
 /// A checker that has the header, and what `layers` take.
-fn checker(dir: &Path, whole: &Path, id: peerproof_wire::ModelId, layers: &[u32]) -> Checker {
-    let part = dir.join("part");
-    part_of(whole, &part, &Checker::needed(whole).expect("a header"));
-    let checker = Checker::open(&part, id).expect("a header");
+fn checker(whole: &Path, id: peerproof_wire::ModelId, layers: &[u32]) -> Checker {
+    let length = File::open(whole).and_then(|file| file.metadata()).expect("a model").len();
+    let mut beginning = 1 << 12;
+    let needed = loop {
+        let parts = parts_of(whole, &[0..beginning]);
+        match Checker::needed(length, &parts[0].1).expect("a header") {
+            Some(needed) => break needed,
+            None => beginning = (2 * beginning).min(length),
+        }
+    };
+    assert!(needed[0].end <= beginning && beginning < length / 2);
+    let checker = Checker::open(length, id, &lent(&parts_of(whole, &needed))).expect("a header");
     for layer in layers {
-        part_of(whole, &part, &checker.ranges(*layer).expect("a layer"));
+        let parts = parts_of(whole, &checker.ranges(*layer).expect("a layer"));
+        checker.load(*layer, &lent(&parts)).expect("weights");
+        assert!(checker.has(*layer));
     }
     checker
 }
@@ -151,9 +162,8 @@ fn check_model(path: &Path, prompt: &str, sampling: Sampling) {
     ]);
     let cells: Vec<Cell> = cells.into_iter().collect();
     let served = serve(&replayer, &offer, &tokens, &cells);
-    let dir = tempfile::tempdir().expect("a folder");
     let wanted: BTreeSet<u32> = cells.iter().map(|cell| cell.layer).collect();
-    let checker = checker(dir.path(), path, model.id(), &Vec::from_iter(wanted));
+    let checker = checker(path, model.id(), &Vec::from_iter(wanted));
     for (index, cell) in cells.iter().enumerate() {
         let opening = served.open(&checker, index);
         let judged = checker.judge(&served.case, &opening).expect("a judgement");
@@ -197,8 +207,7 @@ fn what_does_not_follow_is_found_where_it_is_opened() {
     let all = [first, cell, last, head];
     let honest = serve(&replayer, &offer, &tokens, &all);
     assert_eq!(honest.layers(), 30);
-    let dir = tempfile::tempdir().expect("a folder");
-    let checker = checker(dir.path(), &path, model.id(), &[0, 7, 29, 30]);
+    let checker = checker(&path, model.id(), &[0, 7, 29, 30]);
     let width = 576;
     let cheats: [(&str, usize, Cheat, Difference); 6] = [
         ("leaving row", 1, |leaves, it| nudge_rows(leaves, it, 8 * 576), Difference::Layers),
@@ -240,8 +249,7 @@ fn rows_that_the_arithmetic_never_makes_are_found() {
     let offer = offer(&model, Sampling::GREEDY, "The capital of France is");
     let tokens = answer(&replayer, &offer);
     let honest = serve(&replayer, &offer, &tokens, &[Cell { position: 9, layer: 7 }]);
-    let dir = tempfile::tempdir().expect("a folder");
-    let checker = checker(dir.path(), &path, model.id(), &[7]);
+    let checker = checker(&path, model.id(), &[7]);
     let cheats: [Cheat; 4] = [
         // i32::MIN in the entering row.
         |leaves, it| {
@@ -279,8 +287,7 @@ fn every_byte_of_an_opening_is_bound() {
     let tokens = answer(&replayer, &offer);
     let cell = Cell { position: 70, layer: 29 };
     let served = serve(&replayer, &offer, &tokens, &[cell]);
-    let dir = tempfile::tempdir().expect("a folder");
-    let checker = checker(dir.path(), &path, model.id(), &[29]);
+    let checker = checker(&path, model.id(), &[29]);
     let honest = served.open(&checker, 0);
     assert!(!honest.pages.is_empty() && honest.kv_pages.len() > 1);
     let refused = |change: &dyn Fn(&mut CellOpening)| {
