@@ -179,9 +179,19 @@ impl Checker {
     /// The sizes that openings follow from.
     #[must_use]
     pub fn dimensions(&self) -> Dimensions {
-        let Shape { layers, width, kv_heads, head_dims, .. } = self.shape;
-        let kv_row_bytes = (kv_heads * (head_dims + 1) * 4) as u32;
-        Dimensions { layers: layers as u32, width: width as u32, kv_row_bytes }
+        dimensions(&self.shape)
+    }
+
+    /// All stretches of the file that whoever has nothing of it takes to judge a cell
+    /// of a layer: [`Checker::needed`] and [`Checker::ranges`].
+    ///
+    /// # Errors
+    /// There is no such layer.
+    pub fn evidence_ranges(&self, layer: u32) -> Result<Vec<Range<u64>>, SpotError> {
+        let header = self.header.iter().map(|(start, bytes)| *start..*start + bytes.len() as u64);
+        let mut ranges: Vec<Range<u64>> = header.collect();
+        ranges.extend(self.ranges(layer)?);
+        Ok(ranges)
     }
 
     /// The stretches of the file that cells of a layer take, beside the header.
@@ -402,6 +412,14 @@ fn needs_ends(checker: &Checker, layer: u32) -> bool {
 fn number(position: u32, what: Difference, expected: u32, got: u32) -> Mismatch {
     let (expected, got) = (expected.to_le_bytes(), got.to_le_bytes());
     Mismatch { position, what, expected: expected.into(), got: got.into() }
+}
+
+/// The sizes that openings of a model's cells follow from.
+#[must_use]
+pub fn dimensions(shape: &Shape) -> Dimensions {
+    let Shape { layers, width, kv_heads, head_dims, .. } = *shape;
+    let kv_row_bytes = (kv_heads * (head_dims + 1) * 4) as u32;
+    Dimensions { layers: layers as u32, width: width as u32, kv_row_bytes }
 }
 
 /// The first position that one reads keys and values of, in a layer with or without a window.

@@ -607,7 +607,10 @@ mod tests {
             ("version = 2", "version: expected 1 to 1, got 2"),
             ("[network]\nport = 1", "must begin with `version = 1`"),
             ("version = 1\n[provide]\nmax_jobs = 0", "provide.max_jobs: expected 1 to 256, got 0"),
-            ("version = 1\n[ask]\nlevel = \"some\"", "expected receipt, sampled, spot, full or k_of_n"),
+            (
+                "version = 1\n[ask]\nlevel = \"some\"",
+                "expected receipt, sampled, spot, full or k_of_n",
+            ),
             ("version = 1\n[network\n", "config.toml"),
         ];
         for (file, expected) in cases {

@@ -29,6 +29,7 @@ mod pace;
 mod roles;
 mod serving;
 mod sharing;
+mod spotting;
 mod witnessing;
 
 use std::collections::HashMap;
@@ -184,6 +185,7 @@ pub(crate) struct Inner {
     directory: Directory,
     holdings: Arc<Holdings>,
     fetcher: fetching::Fetcher,
+    spots: spotting::Spots,
     audits: Arc<auditing::Audits>,
     ledger: Arc<Ledger>,
     archive: Arc<Archive>,
@@ -266,6 +268,7 @@ impl Node {
         let inner = Inner {
             clock,
             fetcher,
+            spots: spotting::Spots::new(net.clone(), settings.home.evidence()),
             net,
             audits,
             public_net,

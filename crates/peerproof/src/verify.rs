@@ -17,6 +17,7 @@ use peerproof_wire::{Case, ModelId};
 use serde::Serialize;
 
 use crate::evidence::{EvidenceFileError, read, read_all};
+use crate::fraud::FraudError;
 use crate::models::{Installed, ModelError, Store};
 use crate::portable;
 
@@ -27,6 +28,9 @@ pub enum VerifyError {
     /// The file.
     #[error(transparent)]
     File(#[from] EvidenceFileError),
+    /// A fraud proof that proves nothing, or can't be read.
+    #[error(transparent)]
+    Fraud(#[from] FraudError),
     /// The model store.
     #[error(transparent)]
     Store(#[from] ModelError),
@@ -61,7 +65,7 @@ pub enum VerifyError {
 pub struct Judgement {
     /// Peer id of the accused.
     pub accused: String,
-    /// `wrong answer`, `equivocation`, `observation` or `false verdict`.
+    /// `wrong answer`, `equivocation`, `observation`, `false verdict` or `fraud proof`.
     pub kind: &'static str,
     /// The model in question, if there is one.
     pub model_id: Option<String>,
@@ -96,6 +100,9 @@ pub fn verify_all(
     store: &Store,
     model: Option<&Installed>,
 ) -> Result<Vec<Result<Judgement, VerifyError>>, VerifyError> {
+    if crate::fraud::is_one(path).unwrap_or(false) {
+        return Ok(vec![Ok(crate::fraud::judge(&crate::fraud::read(path)?)?)]);
+    }
     let all = read_all(path)?;
     Ok(all.iter().map(|evidence| judge(evidence, path, store, model)).collect())
 }

@@ -69,7 +69,20 @@ pub fn kv_root(layers: &[Digest]) -> Digest {
     layers.iter().fold(hash, |hash, layer| hash.fixed(layer.as_bytes())).finish()
 }
 
-/// The cells that a client nonce draws of an answer, ascending: `count` of them, or all
+/// How many cells an answer has, heads included.
+#[must_use]
+pub fn count(offer: &Offer, receipt: &Receipt, layers: u32) -> u64 {
+    let positions = receipt.leaves.saturating_sub(1);
+    u64::from(positions) * u64::from(layers) + u64::from(heads(offer, receipt))
+}
+
+/// Positions that draw a token.
+fn heads(offer: &Offer, receipt: &Receipt) -> u32 {
+    let tokens = if offer.pooling.is_some() { 0 } else { receipt.output_tokens };
+    tokens.min(receipt.leaves.saturating_sub(1))
+}
+
+/// The cells that a client nonce draws of an answer, ascending: `wanted` of them, or all
 /// if there are fewer. The head counts as a layer behind the last at the positions that
 /// draw a token.
 ///
@@ -80,13 +93,11 @@ pub fn drawn(
     offer: &Offer,
     receipt: &Receipt,
     layers: u32,
-    count: u32,
+    wanted: u32,
 ) -> BTreeSet<Cell> {
     let positions = receipt.leaves.saturating_sub(1);
-    // The answer's last token is drawn by the position before it.
-    let tokens = if offer.pooling.is_some() { 0 } else { receipt.output_tokens };
-    let heads = tokens.min(positions);
-    let all = u64::from(positions) * u64::from(layers) + u64::from(heads);
+    let heads = heads(offer, receipt);
+    let all = count(offer, receipt, layers);
     let seed = Tagged::new("peerproof cells v1")
         .fixed(nonce)
         .fixed(receipt.transcript_root.as_bytes())
@@ -94,7 +105,7 @@ pub fn drawn(
         .u32(layers);
     let mut stream = seed.stream();
     let mut drawn = BTreeSet::new();
-    for highest in all.saturating_sub(count.into())..all {
+    for highest in all.saturating_sub(wanted.into())..all {
         let mut word = [0; 8];
         stream.fill(&mut word);
         let product = u128::from(u64::from_le_bytes(word)) * (u128::from(highest) + 1);

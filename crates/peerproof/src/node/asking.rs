@@ -355,11 +355,17 @@ impl Asking {
         let (inner, inbox, named) =
             (Arc::clone(&self.inner), self.inbox.clone(), self.prepared.auditor);
         let (judges, begun) = (Arc::clone(&self.judges), self.begun);
+        let client_nonce = self.prepared.client_nonce;
         inner.counts.audits.fetch_add(1, Ordering::Relaxed);
         self.errands.spawn(async move {
             let since = std::time::Instant::now();
             let question = Question { case: Arc::new(case), exclude, named, begun };
-            let (audited, judge) = inner.audits.run(&question).await;
+            let spot = question.case.offer.level == WireLevel::Spot && question.named.is_none();
+            let (audited, judge) = if spot {
+                (inner.spots.run(&inner.fetcher, &question.case, client_nonce).await, None)
+            } else {
+                inner.audits.run(&question).await
+            };
             if let Some(judge) = judge {
                 judges.lock().unwrap_or_else(PoisonError::into_inner).push(judge);
             }

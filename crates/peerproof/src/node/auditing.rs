@@ -73,7 +73,8 @@ impl Replays {
         .await
     }
 
-    async fn replay<T: Send + 'static>(
+    /// Has somebody look at a case with the model at hand; `None` as for an audit.
+    pub(super) async fn replay<T: Send + 'static>(
         &self,
         case: Arc<Case>,
         look: impl FnOnce(&peerproof_engine::execute::Replayer, &Case) -> Result<T, String>

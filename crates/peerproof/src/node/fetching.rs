@@ -23,7 +23,8 @@ use peerproof_job::reputation::Fault;
 use peerproof_net::Handle;
 use peerproof_proof::ranges::{Mode, Shape, Slice, verify};
 use peerproof_wire::evidence::{Evidence, LogBody, Observation};
-use peerproof_wire::{Announcement, ModelId};
+use peerproof_wire::range::RANGE_GROUP_BYTES;
+use peerproof_wire::{Announcement, ModelId, WeightRange, limits};
 use tokio::sync::{Mutex as Turns, mpsc};
 use tokio::task::JoinSet;
 
@@ -195,6 +196,35 @@ impl Fetcher {
         let read: Option<Vec<Vec<u8>>> = read.await?.into_iter().collect();
         // It was there a moment ago: the disk lost it.
         read.ok_or(FetchError::NoneLeft { have: 0, total: length, dropped: book.dropped })
+    }
+
+    /// Ranges of a file of `length` bytes as peers open them, each with what proves it, cut into
+    /// pieces that fit a reply.
+    pub(crate) async fn slices(
+        &self,
+        id: ModelId,
+        length: u64,
+        ranges: &[Range<u64>],
+    ) -> Result<Vec<WeightRange>, FetchError> {
+        let most = limits::MAX_RANGE_BYTES as u64 - RANGE_GROUP_BYTES;
+        let cut = |range: &Range<u64>| {
+            let (start, end) = (range.start, range.end);
+            (start..end).step_by(most as usize).map(move |at| at..end.min(at + most))
+        };
+        let pieces: Vec<Range<u64>> = ranges.iter().flat_map(cut).collect();
+        let mut sources = self.search(id);
+        let mut dropped = Vec::new();
+        while let Some(source) = sources.recv().await {
+            match source::open_all(&self.net, source.peer, id, length, &pieces).await {
+                Ok(slices) => return Ok(slices),
+                Err(trouble) => dropped.push(Dropped {
+                    peer: source.peer.to_string(),
+                    corrupt: matches!(trouble, Trouble::Corrupt(_)),
+                    reason: format!("{trouble:?}"),
+                }),
+            }
+        }
+        Err(FetchError::NoneLeft { have: 0, total: length, dropped })
     }
 
     /// How many bytes of a model are here, and how many it has; `None` if nothing was begun.

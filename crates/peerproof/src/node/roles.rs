@@ -9,7 +9,7 @@ use peerproof_job::auditor::{self, Bench};
 use peerproof_job::provider::{self, Desk, Served};
 use peerproof_net::{Events, FrameLimits, Handle};
 use peerproof_wire::evidence::LogEntry;
-use peerproof_wire::{AUDIT_PROTOCOL, JOB_PROTOCOL, ModelId, RANGE_PROTOCOL};
+use peerproof_wire::{AUDIT_PROTOCOL, CELLS_PROTOCOL, JOB_PROTOCOL, ModelId, RANGE_PROTOCOL};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -19,8 +19,8 @@ use super::directory::Directory;
 use super::holdings::{Held, Holdings, Terms};
 use super::ledger::Ledger;
 use super::{
-    NodeError, Settings, addresses, announcing, auditing, judging, logs, serving, sharing, threads,
-    witnessing,
+    NodeError, Settings, addresses, announcing, auditing, judging, logs, serving, sharing, spotting,
+    threads, witnessing,
 };
 use crate::config::Config;
 use crate::home::random_seed;
@@ -163,6 +163,9 @@ impl Opening<'_> {
         if self.settings.config.share.enabled {
             tasks.push(self.sharer(net, models)?);
         }
+        if !models.serve.is_empty() || !models.audit.is_empty() {
+            tasks.push(self.opener(net, replays)?);
+        }
         let card = announcing::Card::new(self.key, self.clock, self.load, self.settings, models)?;
         for key in card.keys() {
             net.provide(key).await?;
@@ -199,6 +202,17 @@ impl Opening<'_> {
         let incoming = net.accept(JOB_PROTOCOL, limits)?;
         let bars = self.ledger.bars();
         Ok(tokio::spawn(serving::run(shop, desk, incoming, bars, self.stopped.clone())))
+    }
+
+    fn opener(
+        &self,
+        net: &Handle,
+        replays: &Arc<auditing::Replays>,
+    ) -> Result<JoinHandle<()>, NodeError> {
+        let limits = FrameLimits { read_timeout: spotting::READ_TIMEOUT, ..FrameLimits::default() };
+        let incoming = net.accept(CELLS_PROTOCOL, limits)?;
+        let replays = Arc::clone(replays);
+        Ok(tokio::spawn(spotting::open_cells(replays, incoming, self.stopped.clone())))
     }
 
     fn sharer(&self, net: &Handle, models: &Models) -> Result<JoinHandle<()>, NodeError> {

@@ -14,22 +14,22 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use peerproof_engine::spot::{Checker, SpotError, expose};
 use peerproof_identity::PeerId;
-use peerproof_job::Fault;
+use peerproof_job::reputation::Fault;
 use peerproof_job::router::{Audited, Auditor};
 use peerproof_net::{FrameLimits, FrameStream, Handle, Incoming};
+use peerproof_proof::Transcript;
 use peerproof_proof::cells;
-use peerproof_proof::{Transcript, receipt};
 use peerproof_wire::audit::AuditFailure;
 use peerproof_wire::job::client_nonce_hash;
 use peerproof_wire::{
     CELLS_PROTOCOL, Case, Cell, CellOpening, CellsPart, CellsReply, CellsRequest, FraudProof, Leaf,
-    Message as _, Mismatch, ModelId, RangeSlice, WeightRange, limits,
+    Message as _, Mismatch, ModelId, limits,
 };
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -106,4 +106,343 @@ impl Drop for Guest {
             }
         }
     }
+}
+
+/// What went wrong with another's openings.
+enum Trouble {
+    /// None came.
+    Unanswered(String),
+    /// What came is none.
+    Wrong(String),
+}
+
+/// One request and its openings.
+async fn answer(replays: &Replays, room: &Semaphore, guest: Guest, mut stream: FrameStream) {
+    let reply = match prepare(replays, room, &guest, &mut stream).await {
+        Ok(None) => return,
+        Ok(Some(openings)) => send(&mut stream, &openings).await,
+        Err(failure) => match CellsReply::Failure(failure).encode() {
+            Ok(frame) => stream.send(&frame).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        },
+    };
+    match reply {
+        Ok(()) => drop(stream.finish().await),
+        Err(error) => tracing::debug!(peer = %guest.peer, error, "cells were not sent"),
+    }
+}
+
+/// The openings asked for, encoded; `None` if nobody asked.
+async fn prepare(
+    replays: &Replays,
+    room: &Semaphore,
+    guest: &Guest,
+    stream: &mut FrameStream,
+) -> Result<Option<Vec<Vec<u8>>>, AuditFailure> {
+    let busy = |why: &str| AuditFailure { retry_after_ms: 1_000, ..AuditFailure::new(why) };
+    if guest.count > MAX_REQUESTS_A_PEER {
+        return Err(busy("this peer's other requests come first"));
+    }
+    let _place = room.try_acquire().map_err(|_| busy("too many requests for cells"))?;
+    let Ok(Some(frame)) = stream.recv().await else { return Ok(None) };
+    let request = CellsRequest::decode(&frame).map_err(|e| AuditFailure::new(e.to_string()))?;
+    let offer = &request.case.offer;
+    if client_nonce_hash(&request.client_nonce) != offer.client_nonce_hash {
+        return Err(AuditFailure::new("the nonce is not the one hidden in the offer"));
+    }
+    if offer.pooling.is_some() {
+        return Err(AuditFailure::new("cells of embeddings are not opened: audit them in full"));
+    }
+    let CellsRequest { case, cells, .. } = request;
+    let model = case.offer.model_id;
+    let opened = replays.replay(Arc::new(case), move |replayer, case| {
+        open(replayer, case, &cells).map_err(|error| error.to_string())
+    });
+    match opened.await {
+        Some(opened) => opened.map(Some).map_err(AuditFailure::new),
+        None => Err(AuditFailure::new(format!("model {model} is not held here"))),
+    }
+}
+
+/// Computes the answer again and opens cells of it.
+fn open(
+    replayer: &peerproof_engine::execute::Replayer,
+    case: &Case,
+    cells: &[Cell],
+) -> Result<Vec<Vec<u8>>, Box<dyn std::error::Error>> {
+    let Case { offer, receipt, tokens } = case;
+    let mut leaves: Vec<Leaf> = Vec::new();
+    let mut take = |step: peerproof_proof::Step| leaves.push(step.into());
+    let given_up = AtomicBool::new(false);
+    let exposure = expose(replayer, &given_up, offer, tokens, cells, &mut take)?;
+    let mut transcript = Transcript::new();
+    leaves.iter().try_for_each(|leaf| transcript.push(leaf))?;
+    let kv_root = cells::kv_root(&exposure.kv_layers);
+    let tree =
+        transcript.close_with(receipt.stop, receipt.output_tokens, &receipt.text_hash, &kv_root)?;
+    if tree.root() != receipt.transcript_root {
+        return Err("the receipt has another root than this model gives".into());
+    }
+    let dimensions = peerproof_engine::spot::dimensions(replayer.model().transformer().shape());
+    let (mut openings, mut room) = (Vec::new(), limits::MAX_CELL_BYTES);
+    for exposed in &exposure.exposed {
+        let opening = cells::open(&tree, &leaves, &dimensions, &exposure, exposed)?.encode()?;
+        room = room
+            .checked_sub(opening.len())
+            .ok_or("these cells read more keys and values than are sent at once")?;
+        openings.push(opening);
+    }
+    Ok(openings)
+}
+
+async fn send(stream: &mut FrameStream, openings: &[Vec<u8>]) -> Result<(), String> {
+    for opening in openings {
+        let mut left = opening.len() as u64;
+        for bytes in opening.chunks(limits::MAX_CELLS_PART_BYTES) {
+            left -= bytes.len() as u64;
+            let part = CellsReply::Part(CellsPart { left, bytes: bytes.to_vec() });
+            let frame = part.encode().map_err(|e| e.to_string())?;
+            stream.send(&frame).await.map_err(|e| e.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// What a router audits by spots with.
+pub(crate) struct Spots {
+    net: Handle,
+    /// Folder of evidence files.
+    evidence: PathBuf,
+    /// Models with the layers that were needed so far.
+    checkers: Mutex<HashMap<ModelId, Arc<Checker>>>,
+}
+
+impl Spots {
+    pub(crate) fn new(net: Handle, evidence: PathBuf) -> Spots {
+        Spots { net, evidence, checkers: Mutex::default() }
+    }
+
+    /// Has the provider open the cells that the nonce draws, and recomputes them.
+    pub(crate) async fn run(
+        &self,
+        fetcher: &Fetcher,
+        case: &Arc<Case>,
+        client_nonce: [u8; 32],
+    ) -> Audited {
+        let checker = match self.checker(fetcher, case.offer.model_id).await {
+            Ok(checker) => checker,
+            Err(why) => return Audited::Unavailable(why),
+        };
+        let layers = checker.dimensions().layers;
+        let (offer, receipt) = (&case.offer, &case.receipt);
+        let cells: Vec<Cell> =
+            cells::drawn(&client_nonce, offer, receipt, layers, CELLS).into_iter().collect();
+        let request = CellsRequest { case: Case::clone(case), client_nonce, cells };
+        let provider = receipt.key().peer_id();
+        let (loaded, opened) = tokio::join!(
+            load(fetcher, &checker, case, &request.cells),
+            self.ask(provider, &request)
+        );
+        let openings = match opened {
+            Ok(openings) => openings,
+            Err(Trouble::Unanswered(detail)) => {
+                return Audited::Breach { fault: Fault::Unanswered, detail };
+            }
+            Err(Trouble::Wrong(detail)) => {
+                return Audited::Breach { fault: Fault::Openings, detail };
+            }
+        };
+        if let Err(why) = loaded {
+            return Audited::Unavailable(why);
+        }
+        let judged = {
+            let (checker, case) = (Arc::clone(&checker), Arc::clone(case));
+            let cells = request.cells.clone();
+            tokio::task::spawn_blocking(move || judge(&checker, &case, &cells, openings)).await
+        };
+        match judged {
+            Err(error) => Audited::Unavailable(error.to_string()),
+            Ok(Judged::Unable(why)) => Audited::Unavailable(why),
+            Ok(Judged::Refused(detail)) => Audited::Breach { fault: Fault::Openings, detail },
+            Ok(Judged::Hold(held)) => {
+                Audited::Spot { held, of: cells::count(offer, receipt, layers) }
+            }
+            Ok(Judged::Differs(mismatch, opening)) => {
+                self.convict(fetcher, &checker, case, *opening).await;
+                Audited::Failed { by: Auditor::Local, mismatch, verdicts: Vec::new() }
+            }
+        }
+    }
+
+    /// The model's checker, made of its header if there is none yet.
+    async fn checker(&self, fetcher: &Fetcher, id: ModelId) -> Result<Arc<Checker>, String> {
+        let known = |spots: &Spots| {
+            spots.checkers.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        };
+        if let Some(checker) = known(self) {
+            return Ok(checker);
+        }
+        let mut wanted = FIRST_HEADER_BYTES;
+        let (length, needed) = loop {
+            let (length, beginning) = beginning(fetcher, id, wanted).await?;
+            match Checker::needed(length, &beginning).map_err(|e| e.to_string())? {
+                Some(needed) => break (length, needed),
+                None if wanted >= MAX_HEADER_BYTES.min(length) => {
+                    return Err("the model file's header is too long to be fetched".into());
+                }
+                None => wanted *= 2,
+            }
+        };
+        let parts = read(fetcher, id, needed).await?;
+        let open = move || Checker::open(length, id, &lent(&parts)).map_err(|e| e.to_string());
+        let opened = tokio::task::spawn_blocking(open).await.map_err(|e| e.to_string())??;
+        let checker = Arc::new(opened);
+        let mut checkers = self.checkers.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Arc::clone(checkers.entry(id).or_insert(checker)))
+    }
+
+    async fn ask(&self, peer: PeerId, request: &CellsRequest) -> Result<Vec<Vec<u8>>, Trouble> {
+        let unanswered = |why: &dyn std::fmt::Display| {
+            Trouble::Unanswered(format!("the provider does not open cells: {why}"))
+        };
+        let limits = FrameLimits { read_timeout: OPENING, ..FrameLimits::default() };
+        let open = self.net.open(peer, CELLS_PROTOCOL, REACHING, limits);
+        let mut stream = open.await.map_err(|e| unanswered(&e))?;
+        let frame = request.encode().map_err(|e| unanswered(&e))?;
+        stream.send(&frame).await.map_err(|e| unanswered(&e))?;
+        let mut openings = Vec::new();
+        while openings.len() < request.cells.len() {
+            openings.push(self.opening(&mut stream).await?);
+        }
+        Ok(openings)
+    }
+
+    /// One opening, put together of its parts.
+    async fn opening(&self, stream: &mut FrameStream) -> Result<Vec<u8>, Trouble> {
+        let unanswered = |why: &dyn std::fmt::Display| {
+            Trouble::Unanswered(format!("the provider does not open cells: {why}"))
+        };
+        let mut opening: Vec<u8> = Vec::new();
+        let mut whole = None;
+        loop {
+            let frame = stream.recv().await.map_err(|e| unanswered(&e))?;
+            let frame = frame.ok_or_else(|| unanswered(&"it closed the stream"))?;
+            let part = match CellsReply::decode(&frame) {
+                Ok(CellsReply::Part(part)) => part,
+                Ok(CellsReply::Failure(failure)) => return Err(unanswered(&failure.message)),
+                Err(error) => return Err(Trouble::Wrong(error.to_string())),
+            };
+            opening.extend_from_slice(&part.bytes);
+            let total = opening.len() as u64 + part.left;
+            if total > limits::MAX_CELL_BYTES as u64 || *whole.get_or_insert(total) != total {
+                return Err(Trouble::Wrong("the parts of an opening don't add up".into()));
+            }
+            if part.left == 0 {
+                return Ok(opening);
+            }
+        }
+    }
+
+    /// Writes a proof that convinces whoever has neither the model nor a reason to trust this node.
+    async fn convict(
+        &self,
+        fetcher: &Fetcher,
+        checker: &Checker,
+        case: &Arc<Case>,
+        opening: CellOpening,
+    ) {
+        let written = async {
+            let ranges = checker.evidence_ranges(opening.cell.layer).map_err(|e| e.to_string())?;
+            let id = case.offer.model_id;
+            let weights = fetcher.slices(id, checker.file_bytes(), &ranges).await;
+            let weights = weights.map_err(|e| e.to_string())?;
+            let proof = FraudProof { case: Case::clone(case), opening, weights };
+            let dir = self.evidence.clone();
+            let write = move || crate::fraud::write(&dir, &proof).map_err(|e| e.to_string());
+            tokio::task::spawn_blocking(write).await.map_err(|e| e.to_string())?
+        };
+        match written.await {
+            Ok(path) => tracing::info!(path = %path.display(), "a fraud proof was written"),
+            Err(error) => tracing::warn!(error, "no fraud proof could be written"),
+        }
+    }
+}
+
+/// What recomputing the cells of an answer has shown.
+enum Judged {
+    /// So many, all of which hold.
+    Hold(u32),
+    /// One does not follow from the model.
+    Differs(Mismatch, Box<CellOpening>),
+    /// What was opened is not what was committed to.
+    Refused(String),
+    /// Nothing.
+    Unable(String),
+}
+
+fn judge(checker: &Checker, case: &Case, cells: &[Cell], openings: Vec<Vec<u8>>) -> Judged {
+    for (cell, bytes) in cells.iter().zip(&openings) {
+        let opening = match CellOpening::decode(bytes) {
+            Ok(opening) if opening.cell == *cell => opening,
+            Ok(_) => return Judged::Refused("another cell was opened than asked for".into()),
+            Err(error) => return Judged::Refused(error.to_string()),
+        };
+        match checker.judge(case, &opening) {
+            Ok(None) => {}
+            Ok(Some(mismatch)) => return Judged::Differs(mismatch, Box::new(opening)),
+            Err(error @ SpotError::Opening(_)) => return Judged::Refused(error.to_string()),
+            Err(error) => return Judged::Unable(error.to_string()),
+        }
+    }
+    Judged::Hold(cells.len() as u32)
+}
+
+/// Loads what cells take and is not loaded yet.
+async fn load(
+    fetcher: &Fetcher,
+    checker: &Arc<Checker>,
+    case: &Case,
+    cells: &[Cell],
+) -> Result<(), String> {
+    for layer in cells.iter().map(|cell| cell.layer) {
+        if checker.has(layer) {
+            continue;
+        }
+        let ranges = checker.ranges(layer).map_err(|e| e.to_string())?;
+        let parts = read(fetcher, case.offer.model_id, ranges).await?;
+        let checker = Arc::clone(checker);
+        let load = move || checker.load(layer, &lent(&parts)).map_err(|e| e.to_string());
+        tokio::task::spawn_blocking(load).await.map_err(|e| e.to_string())??;
+    }
+    Ok(())
+}
+
+/// A file's length and its first bytes, or all of it.
+async fn beginning(fetcher: &Fetcher, id: ModelId, bytes: u64) -> Result<(u64, Vec<u8>), String> {
+    let mut watch = |_| std::ops::ControlFlow::Continue(());
+    let read = fetcher.read(id, &[0..bytes], &mut watch).await;
+    let read = match read {
+        Err(crate::fetch::FetchError::Range { length, .. }) if length > 0 => {
+            fetcher.read(id, &[0..length], &mut watch).await
+        }
+        read => read,
+    };
+    let beginning = read.map_err(|e| e.to_string())?.pop().unwrap_or_default();
+    let held = fetcher.held(id).await.map_err(|e| e.to_string())?;
+    let (_, length) = held.ok_or("the model file is gone")?;
+    Ok((length, beginning))
+}
+
+async fn read(
+    fetcher: &Fetcher,
+    id: ModelId,
+    ranges: Vec<Range<u64>>,
+) -> Result<Vec<(u64, Vec<u8>)>, String> {
+    let mut watch = |_| std::ops::ControlFlow::Continue(());
+    let parts = fetcher.read(id, &ranges, &mut watch).await.map_err(|e| e.to_string())?;
+    Ok(ranges.iter().map(|range| range.start).zip(parts).collect())
+}
+
+fn lent(parts: &[(u64, Vec<u8>)]) -> Vec<(u64, &[u8])> {
+    parts.iter().map(|(start, bytes)| (*start, &bytes[..])).collect()
 }

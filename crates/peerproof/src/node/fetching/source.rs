@@ -1,14 +1,15 @@
 //! One peer that sends pieces, over a few streams at once.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use peerproof_identity::PeerId;
 use peerproof_net::{FrameError, FrameLimits, FrameStream, Handle, OpenError};
-use peerproof_proof::ranges::Slice;
+use peerproof_proof::ranges::{Group, Mode, RangeError, Shape, Slice, verify};
 use peerproof_wire::{
-    Message as _, ModelId, RANGE_PROTOCOL, RangeFailure, RangeRefusal, RangeReply, RangeRequest,
-    RangeSlice,
+    Digest, Message as _, ModelId, RANGE_PROTOCOL, RangeFailure, RangeRefusal, RangeReply,
+    RangeRequest, RangeSlice, WeightRange,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -153,6 +154,33 @@ pub(super) async fn prove_length(
     let slice = exchange(&mut stream, &request).await?;
     check_length(length, &slice)?;
     Ok(Slice { bytes: slice.bytes, hashes: slice.hashes })
+}
+
+/// Pieces of a file of this length as a peer opens them, each of which is the model's.
+pub(super) async fn open_all(
+    net: &Handle,
+    peer: PeerId,
+    model_id: ModelId,
+    length: u64,
+    pieces: &[Range<u64>],
+) -> Result<Vec<WeightRange>, Trouble> {
+    let corrupt = |error: RangeError| Trouble::Corrupt(error.to_string());
+    let shape = Shape::new(length, Group::KIB_16).map_err(corrupt)?;
+    let root = Digest::from_bytes(*model_id.as_bytes());
+    let mut stream = open(net, peer).await?;
+    let mut opened = Vec::with_capacity(pieces.len());
+    for piece in pieces {
+        let (start, bytes) = (piece.start, piece.end - piece.start);
+        let request = RangeRequest { model_id, start, length: bytes };
+        let got = exchange(&mut stream, &request).await?;
+        check_length(length, &got)?;
+        let slice = Slice { bytes: got.bytes, hashes: got.hashes };
+        verify(Mode::Plain, &root, shape, piece.clone(), &slice).map_err(corrupt)?;
+        let Slice { bytes: data, hashes } = slice;
+        let slice = RangeSlice { file_bytes: length, bytes: data, hashes };
+        opened.push(WeightRange { start, length: bytes, slice });
+    }
+    Ok(opened)
 }
 
 fn check_length(expected: u64, slice: &RangeSlice) -> Result<(), Trouble> {

@@ -1,0 +1,187 @@
+//! Fraud proofs: files that convict a provider before anybody.
+//!
+//! One holds an answer, one cell of it as its provider committed to it, and the
+//! stretches of the model's file that this cell takes, each with its path to the
+//! model id. Whoever has the file checks all of it and computes one layer at one
+//! position; neither the model nor trust in who wrote it is needed. A file is a
+//! line of ASCII that names the format, then the bytes of a
+//! [`wire::FraudProof`](peerproof_wire::FraudProof).
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use peerproof_engine::spot::{Checker, SpotError};
+use peerproof_proof::audit::describe;
+use peerproof_proof::ranges::{Group, Mode, RangeError, Shape, Slice, verify};
+use peerproof_wire::limits::MAX_FRAUD_PROOF_BYTES;
+use peerproof_wire::{Digest, FraudProof, Message as _, WeightRange, WireError};
+
+use crate::store::{StoreError, write_atomic};
+use crate::verify::Judgement;
+
+/// The first line of every fraud proof.
+pub const MAGIC: &[u8] = b"peerproof fraud proof v1\n";
+
+/// Why a fraud proof proves nothing, or could not be written or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FraudError {
+    /// The file could not be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file could not be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It is something else, too large, malformed, or a signature in it does not hold.
+    #[error("fraud proof: {0}")]
+    Malformed(#[from] WireError),
+    /// It is larger than a fraud proof may be.
+    #[error("fraud proof: expected at most {expected} bytes, got more")]
+    TooLarge {
+        /// The limit.
+        expected: usize,
+    },
+    /// Stretches of one file say that it has different lengths.
+    #[error("fraud proof, weights: expected a file of {expected} bytes, got {got}")]
+    Length {
+        /// As the first says.
+        expected: u64,
+        /// As another says.
+        got: u64,
+    },
+    /// A stretch is not the model's.
+    #[error("fraud proof, weights from byte {start}: {source}")]
+    Weights {
+        /// Where it begins.
+        start: u64,
+        /// Why.
+        source: RangeError,
+    },
+    /// Stretches that the cell takes are missing.
+    #[error("fraud proof, weights: bytes {start} to {end} of the model file are missing")]
+    Missing {
+        /// First.
+        start: u64,
+        /// The one after the last.
+        end: u64,
+    },
+    /// The cell could not be judged.
+    #[error("fraud proof: {0}")]
+    Cell(#[from] SpotError),
+    /// The cell follows from the model: the accusation is false.
+    #[error(
+        "fraud proof: position {position}, layer {layer} follows from the model; nothing is wrong with it"
+    )]
+    Holds {
+        /// The cell's position.
+        position: u32,
+        /// The cell's layer.
+        layer: u32,
+    },
+}
+
+/// Whether a file begins as a fraud proof does.
+///
+/// # Errors
+/// It can't be read.
+pub fn is_one(path: &Path) -> io::Result<bool> {
+    let mut start = vec![0; MAGIC.len()];
+    Ok(File::open(path)?.read_exact(&mut start).is_ok() && start == MAGIC)
+}
+
+/// Writes a file into `dir`, durably, and gives back its path.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn write(dir: &Path, proof: &FraudProof) -> Result<PathBuf, FraudError> {
+    let body = proof.encode()?;
+    let name = &blake3::hash(&body).to_hex()[..16];
+    let path = dir.join(format!("{name}-fraud.proof"));
+    crate::home::make_private_dir(dir)
+        .map_err(|e| FraudError::Io { path: dir.to_owned(), source: io::Error::other(e) })?;
+    write_atomic(&path, &[MAGIC, &body].concat(), 0o644)?;
+    Ok(path)
+}
+
+/// Reads a file; every signature in it holds afterwards.
+///
+/// # Errors
+/// It can't be read or is no fraud proof.
+pub fn read(path: &Path) -> Result<FraudProof, FraudError> {
+    let io = |source| FraudError::Io { path: path.to_owned(), source };
+    let limit = MAGIC.len() + MAX_FRAUD_PROOF_BYTES;
+    let mut bytes = Vec::new();
+    File::open(path).map_err(io)?.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
+    if bytes.len() > limit {
+        return Err(FraudError::TooLarge { expected: limit });
+    }
+    let body = bytes.strip_prefix(MAGIC);
+    let body = body.ok_or_else(|| io(io::Error::other("this is no fraud proof")))?;
+    Ok(FraudProof::decode(body)?)
+}
+
+/// Judges a fraud proof, with nothing but the proof.
+///
+/// # Errors
+/// It proves nothing; each error says why.
+pub fn judge(proof: &FraudProof) -> Result<Judgement, FraudError> {
+    let id = proof.case.offer.model_id;
+    let length = proof.weights.first().map_or(0, |weight| weight.slice.file_bytes);
+    let root = Digest::from_bytes(*id.as_bytes());
+    let parts: Vec<(u64, Vec<u8>)> =
+        proof.weights.iter().map(|weight| part(&root, length, weight)).collect::<Result<_, _>>()?;
+    let parts: Vec<(u64, &[u8])> =
+        parts.iter().map(|(start, bytes)| (*start, &bytes[..])).collect();
+    let layer = proof.opening.cell.layer;
+    let checker = Checker::open(length, id, &parts)?;
+    for range in checker.evidence_ranges(layer)? {
+        covered(&parts, range)?;
+    }
+    checker.load(layer, &parts)?;
+    let mismatch = checker
+        .judge(&proof.case, &proof.opening)?
+        .ok_or(FraudError::Holds { position: proof.opening.cell.position, layer })?;
+    Ok(Judgement {
+        accused: proof.case.receipt.key().peer_id().to_string(),
+        kind: "fraud proof",
+        model_id: Some(id.to_string()),
+        proven: true,
+        statement: format!("layer {layer} does not follow from the model: {}", describe(&mismatch)),
+        unchecked: Vec::new(),
+        recomputed: false,
+    })
+}
+
+/// The bytes of a stretch, which are the model's.
+fn part(root: &Digest, length: u64, weight: &WeightRange) -> Result<(u64, Vec<u8>), FraudError> {
+    let WeightRange { start, length: bytes, slice } = weight;
+    if slice.file_bytes != length {
+        return Err(FraudError::Length { expected: length, got: slice.file_bytes });
+    }
+    let wrong = |source| FraudError::Weights { start: *start, source };
+    let shape = Shape::new(length, Group::KIB_16).map_err(wrong)?;
+    let range = *start..start + bytes;
+    let slice = Slice { bytes: slice.bytes.clone(), hashes: slice.hashes.clone() };
+    let verified = verify(Mode::Plain, root, shape, range, &slice).map_err(wrong)?;
+    Ok((verified.cover.start, slice.bytes))
+}
+
+/// Whether the parts hold all of a range.
+fn covered(parts: &[(u64, &[u8])], range: std::ops::Range<u64>) -> Result<(), FraudError> {
+    let mut at = range.start;
+    while at < range.end {
+        let holds =
+            |&&(start, bytes): &&(u64, &[u8])| (start..start + bytes.len() as u64).contains(&at);
+        let Some((start, bytes)) = parts.iter().find(holds) else {
+            return Err(FraudError::Missing { start: at, end: range.end });
+        };
+        at = start + bytes.len() as u64;
+    }
+    Ok(())
+}
