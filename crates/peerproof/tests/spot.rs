@@ -1,0 +1,203 @@
+//! Spot audits over the network, by a router that does not hold the model, and the
+//! fraud proof that convinces whoever holds nothing at all.
+#![allow(clippy::unwrap_used, reason = "a failed set-up fails the test")]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use peerproof::client::{AskError, JobSpec, Level, Outcome, Prompt, Verification};
+use peerproof::config::Config;
+use peerproof::fraud::{self, FraudError};
+use peerproof::home::{Environment, Home};
+use peerproof::{Node, Settings};
+use peerproof_engine::execute::Replayer;
+use peerproof_engine::model::Model;
+use peerproof_engine::spot::{Checker, expose};
+use peerproof_engine::transformer::LoadOptions;
+use peerproof_identity::Keypair;
+use peerproof_proof::cells;
+use peerproof_proof::ranges::{Group, Mode, Slice, open_bytes};
+use peerproof_proof::receipt::{Answer, Place, build};
+use peerproof_proof::{Execute as _, Transcript, sampling_seed};
+use peerproof_wire::job::client_nonce_hash;
+use peerproof_wire::{
+    Case, Cell, Digest, FraudProof, Leaf, Message as _, Offer, RangeSlice, Sampling, Signed, Stop,
+    WeightRange,
+};
+use tempfile::TempDir;
+
+use support::model;
+
+fn settings(home: &TempDir, peers: Vec<String>) -> Settings {
+    let mut config = Config::default();
+    config.network.loopback = true;
+    config.network.mdns = false;
+    config.network.peers = peers;
+    config.provide.threads = 1;
+    config.provide.kv_mib = 256;
+    config.ask.hedge = false;
+    let home = Home::find(Some(home.path()), None, &Environment::read()).unwrap();
+    Settings::new(home, config)
+}
+
+/// Asks a provider of `only_layers` layers for an answer, without the model.
+async fn ask(
+    only_layers: Option<usize>,
+    homes: &[TempDir; 2],
+) -> Result<(String, Outcome), AskError> {
+    let serve = vec![model().clone()];
+    let provider = Settings { serve, only_layers, ..settings(&homes[0], vec![]) };
+    let provider = Node::start(provider).await.unwrap();
+    let peers = vec![provider.status().addresses[0].clone()];
+    let router = Node::start(settings(&homes[1], peers)).await.unwrap();
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let question = JobSpec {
+            max_tokens: Some(12),
+            verification: Verification { level: Level::Spot, ..Verification::default() },
+            ..JobSpec::new("smollm2-135m", Prompt::Text("The capital of France is".into()))
+        };
+        let answer = match router.client().ask(question).await {
+            Ok(answer) => answer.text().await,
+            Err(error) => Err(error),
+        };
+        answers.push(answer);
+    }
+    router.shutdown().await;
+    provider.shutdown().await;
+    answers.remove(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_without_the_model_recomputes_cells() {
+    let homes = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let (text, outcome) = ask(None, &homes).await.unwrap();
+    assert!(text.contains("Paris"), "{text}");
+    let detail = &outcome.verification.detail;
+    let positions = outcome.prompt_tokens + outcome.output_tokens - 1;
+    let all = positions * 30 + outcome.output_tokens;
+    assert_eq!(*detail, format!("spot audit: 8 of {all} cells recomputed, all hold"));
+    assert!(!outcome.verification.audited, "some cells are not the answer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_of_fewer_layers_cannot_open_its_cells() {
+    let homes = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    match ask(Some(28), &homes).await {
+        Err(AskError::Refused { reason, .. }) => {
+            assert!(reason.contains("cell") || reason.contains("layer"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// An answer whose provider committed to a wrong row of keys in one cell, and the file
+/// that shows it.
+fn forged(lie: bool) -> FraudProof {
+    let file = std::fs::read(&model().path).unwrap();
+    let opened = Model::open(&model().path, &LoadOptions::default()).unwrap();
+    let replayer = Replayer::new(Arc::clone(&opened), 2).unwrap();
+    let offer = Offer {
+        model_id: opened.id(),
+        prompt: peerproof_wire::Prompt::Text("The capital of France is".into()),
+        sampling: Sampling::GREEDY,
+        max_tokens: 4,
+        stop: vec![],
+        level: peerproof_wire::Level::Spot,
+        public_nonce: [1; 32],
+        client_nonce_hash: client_nonce_hash(&[2; 32]),
+        deadline_ms: 60_000,
+        pooling: None,
+    };
+    let offer = Signed::sign(&Keypair::from_seed(&[3; 32]), offer).unwrap();
+    let prompt = replayer.prompt_tokens(&offer).unwrap();
+    let (mut tokens, seed) = (Vec::new(), sampling_seed(&offer));
+    while tokens.len() < 4 {
+        let mut next = None;
+        let mut take = |step: peerproof_proof::Step| next = step.drawn.map(|drawn| drawn.next);
+        let claimed = [&tokens[..], &[0]].concat();
+        replayer.replay(&offer, &offer.id(), &seed, &prompt, &claimed, &mut take).unwrap();
+        tokens.push(next.unwrap());
+    }
+    let cell = Cell { position: 3, layer: 11 };
+    let mut leaves: Vec<Leaf> = Vec::new();
+    let mut take = |step: peerproof_proof::Step| leaves.push(step.into());
+    let stop = AtomicBool::new(false);
+    let mut exposure = expose(&replayer, &stop, &offer, &tokens, &[cell], &mut take).unwrap();
+    if lie {
+        let exposed = &mut exposure.exposed[0];
+        exposed.pages[0][3 * 780] ^= 1;
+        exposed.page_digests[0] = cells::kv_page(&exposed.pages[0]);
+        exposure.kv_layers[11] = cells::kv_layer(11, leaves.len() as u32, &exposed.page_digests);
+    }
+    let mut transcript = Transcript::new();
+    leaves.iter().for_each(|leaf| transcript.push(leaf).unwrap());
+    let kv_root = cells::kv_root(&exposure.kv_layers);
+    let tree = transcript.close(Stop::Length, 4, "text", &kv_root).unwrap();
+    let answer = Answer { tokens: &tokens, text: "text", logprobs: &[] };
+    let receipt = build(&offer, answer, Stop::Length, (&tree, kv_root), Place::FIRST, 1).unwrap();
+    let receipt = Signed::sign(&Keypair::from_seed(&[4; 32]), receipt).unwrap();
+    let length = file.len() as u64;
+    let needed = Checker::needed(length, &file[..8 << 20]).unwrap().unwrap();
+    let header: Vec<(u64, &[u8])> = needed
+        .iter()
+        .map(|range| (range.start, &file[range.start as usize..range.end as usize]))
+        .collect();
+    let checker = Checker::open(length, opened.id(), &header).unwrap();
+    let dimensions = checker.dimensions();
+    let opening =
+        cells::open(&tree, &leaves, &dimensions, &exposure, &exposure.exposed[0]).unwrap();
+    let weights = checker.evidence_ranges(11).unwrap().into_iter().flat_map(|range| {
+        let pieces = (range.start..range.end).step_by(500_000);
+        pieces.map(move |start| (start, range.end.min(start + 500_000) - start))
+    });
+    let weights = weights.map(|(start, bytes)| {
+        let opened = open_bytes(Mode::Plain, &file, Group::KIB_16, start..start + bytes).unwrap();
+        let Slice { bytes: data, hashes } = opened;
+        WeightRange {
+            start,
+            length: bytes,
+            slice: RangeSlice { file_bytes: length, bytes: data, hashes },
+        }
+    });
+    let case = Case { offer, receipt, tokens };
+    FraudProof { case, opening, weights: weights.collect() }
+}
+
+#[test]
+fn a_fraud_proof_convicts_before_who_holds_nothing() {
+    let proof = forged(true);
+    let dir = TempDir::new().unwrap();
+    let path = fraud::write(dir.path(), &proof).unwrap();
+    assert!(fraud::is_one(&path).unwrap());
+    let judged = fraud::judge(&fraud::read(&path).unwrap()).unwrap();
+    assert!(judged.proven);
+    assert_eq!(judged.accused, Keypair::from_seed(&[4; 32]).public().peer_id().to_string());
+    assert!(judged.statement.contains("keys and values"), "{}", judged.statement);
+
+    // Every part of it is bound: bytes in signatures, opening and weights.
+    let bytes = proof.encode().unwrap();
+    for at in (0..bytes.len()).step_by(bytes.len() / 60) {
+        let mut altered = bytes.clone();
+        altered[at] ^= 1;
+        let judged =
+            FraudProof::decode(&altered).map_err(FraudError::from).and_then(|it| fraud::judge(&it));
+        assert!(judged.is_err(), "byte {at} of {}", bytes.len());
+    }
+    let without = FraudProof { weights: proof.weights[..2].to_vec(), ..proof.clone() };
+    assert!(fraud::judge(&without).is_err());
+    let mut longer = proof.clone();
+    longer.weights[1].slice.file_bytes += 1;
+    assert!(matches!(fraud::judge(&longer), Err(FraudError::Length { .. })));
+    let mut other = proof;
+    other.opening.path[0] = Digest::from_bytes([0; 32]);
+    assert!(matches!(fraud::judge(&other), Err(FraudError::Cell(_))));
+}
+
+#[test]
+fn a_false_accusation_is_as_evident() {
+    let error = fraud::judge(&forged(false)).unwrap_err();
+    assert!(matches!(error, FraudError::Holds { position: 3, layer: 11 }), "{error}");
+}
