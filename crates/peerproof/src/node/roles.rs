@@ -19,8 +19,8 @@ use super::directory::Directory;
 use super::holdings::{Held, Holdings, Terms};
 use super::ledger::Ledger;
 use super::{
-    NodeError, Settings, addresses, announcing, auditing, judging, logs, serving, sharing, spotting,
-    threads, witnessing,
+    NodeError, Settings, addresses, announcing, auditing, judging, logs, serving, sharing,
+    spotting, threads, witnessing,
 };
 use crate::config::Config;
 use crate::home::random_seed;
