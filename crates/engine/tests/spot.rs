@@ -129,7 +129,7 @@ fn checker(whole: &Path, id: peerproof_wire::ModelId, layers: &[u32]) -> Checker
     let length = File::open(whole).and_then(|file| file.metadata()).expect("a model").len();
     let mut beginning = 1 << 12;
     let needed = loop {
-        let parts = parts_of(whole, &[0..beginning]);
+        let parts = parts_of(whole, std::slice::from_ref(&(0..beginning)));
         match Checker::needed(length, &parts[0].1).expect("a header") {
             Some(needed) => break needed,
             None => beginning = (2 * beginning).min(length),

@@ -61,7 +61,7 @@ pub enum FraudError {
         /// Where it begins.
         start: u64,
         /// Why.
-        source: RangeError,
+        source: Box<RangeError>,
     },
     /// Stretches that the cell takes are missing.
     #[error("fraud proof, weights: bytes {start} to {end} of the model file are missing")]
@@ -73,7 +73,7 @@ pub enum FraudError {
     },
     /// The cell could not be judged.
     #[error("fraud proof: {0}")]
-    Cell(#[from] SpotError),
+    Cell(Box<SpotError>),
     /// The cell follows from the model: the accusation is false.
     #[error(
         "fraud proof: position {position}, layer {layer} follows from the model; nothing is wrong with it"
@@ -84,6 +84,12 @@ pub enum FraudError {
         /// The cell's layer.
         layer: u32,
     },
+}
+
+impl From<SpotError> for FraudError {
+    fn from(error: SpotError) -> Self {
+        Self::Cell(Box::new(error))
+    }
 }
 
 /// Whether a file begins as a fraud proof does.
@@ -164,7 +170,7 @@ fn part(root: &Digest, length: u64, weight: &WeightRange) -> Result<(u64, Vec<u8
     if slice.file_bytes != length {
         return Err(FraudError::Length { expected: length, got: slice.file_bytes });
     }
-    let wrong = |source| FraudError::Weights { start: *start, source };
+    let wrong = |source| FraudError::Weights { start: *start, source: Box::new(source) };
     let shape = Shape::new(length, Group::KIB_16).map_err(wrong)?;
     let range = *start..start + bytes;
     let slice = Slice { bytes: slice.bytes.clone(), hashes: slice.hashes.clone() };

@@ -420,10 +420,10 @@ async fn load(
 /// A file's length and its first bytes, or all of it.
 async fn beginning(fetcher: &Fetcher, id: ModelId, bytes: u64) -> Result<(u64, Vec<u8>), String> {
     let mut watch = |_| std::ops::ControlFlow::Continue(());
-    let read = fetcher.read(id, &[0..bytes], &mut watch).await;
+    let read = fetcher.read(id, std::slice::from_ref(&(0..bytes)), &mut watch).await;
     let read = match read {
         Err(crate::fetch::FetchError::Range { length, .. }) if length > 0 => {
-            fetcher.read(id, &[0..length], &mut watch).await
+            fetcher.read(id, std::slice::from_ref(&(0..length)), &mut watch).await
         }
         read => read,
     };
