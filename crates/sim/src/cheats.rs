@@ -1,7 +1,7 @@
 //! The cheat suite: each liar in worlds of its own, and how often it got away.
 
 use crate::check::{self, Violation};
-use crate::conduct::{AuditorLie, Conduct, Consequence, ProviderLie};
+use crate::conduct::{AuditorLie, Conduct, Consequence};
 use crate::scenario::{Scenario, conducts, name_of};
 use crate::trace::Words;
 use crate::world::World;
@@ -136,7 +136,7 @@ fn caught(world: &World, conduct: Conduct) -> Option<bool> {
         Conduct::Honest => None,
         Conduct::Provider(lie) => {
             // One receipt has to be followed by another.
-            let least = if lie == ProviderLie::TwoReceipts { 2 } else { 1 };
+            let least = if lie.needs_two() { 2 } else { 1 };
             let lied = facts.lies.iter().filter(|(by, _)| *by == liar).count();
             (lied >= least).then(|| match lie.consequence() {
                 Consequence::Barred => barred() > 0,

@@ -355,6 +355,7 @@ fn verify_record(world: &World, node: &Node, entries: &[LogEntry]) -> Vec<Violat
             LogBody::Evidence(Evidence::FalseVerdict(said)) => {
                 *bad.entry(said.verdict.key().peer_id()).or_insert(0) += 16;
             }
+            LogBody::Evidence(Evidence::Fork(fork)) => drop(barred.insert(fork.key.peer_id())),
             LogBody::Evidence(Evidence::Observation(seen)) => {
                 match weight(seen.reason.split(':').next().unwrap_or_default()) {
                     None => drop(barred.insert(seen.provider.peer_id())),
@@ -393,7 +394,7 @@ fn weight(code: &str) -> Option<u64> {
         "unreachable" => Some(2),
         "dropped" | "stalled" => Some(4),
         "bindings" | "log-proof" | "openings" | "false-prefix" | "wrong-answer"
-        | "equivocation" => None,
+        | "equivocation" | "fork" => None,
         _ => Some(16),
     }
 }
@@ -435,6 +436,11 @@ fn verify_job(world: &World, fact: &JobFact) -> Vec<Violation> {
             && fact.plan.level != Level::KOfN
         {
             found.push(Violation::Unaudited { router, checked: "no openings".into() });
+        }
+        // One liar finds nobody to agree with.
+        let liars = world.nodes.iter().filter(|node| !node.conduct.is_honest()).count();
+        if matches!(done, Checked::Agreed { .. }) && liars < 2 && !right {
+            found.push(Violation::WrongAccepted { router, checked: checked() });
         }
         // Nobody lied in this world, so nothing can be wrong with it.
         if nobody_lies(world) && !right {

@@ -51,6 +51,8 @@ pub enum ProviderLie {
     OpeningsWithheld,
     /// Signs every receipt as its first.
     TwoReceipts,
+    /// Shows each router another log.
+    TwoHistories,
     /// Shows a place in its log where the receipt is not.
     ForgedLogProof,
     /// Delivers a receipt that another key signed.
@@ -128,7 +130,7 @@ pub enum Consequence {
 
 impl ProviderLie {
     /// All of them, in the order of the report.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::OtherModel,
         Self::OneLayer,
         Self::RoundedKv,
@@ -151,6 +153,7 @@ impl ProviderLie {
         Self::OnlyWhenAudited,
         Self::OpeningsWithheld,
         Self::TwoReceipts,
+        Self::TwoHistories,
         Self::ForgedLogProof,
         Self::OthersReceipt,
         Self::FalseBeginning,
@@ -184,6 +187,12 @@ impl ProviderLie {
         )
     }
 
+    /// Whether it shows only when two routers compare what they hold.
+    #[must_use]
+    pub const fn needs_two(self) -> bool {
+        matches!(self, Self::TwoReceipts | Self::TwoHistories)
+    }
+
     /// The words of the report.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -209,6 +218,7 @@ impl ProviderLie {
             Self::ForgedLeaf => "opening of a forged leaf",
             Self::OnlyWhenAudited => "computes only when asked to open",
             Self::OpeningsWithheld => "openings withheld",
+            Self::TwoHistories => "two histories of one log",
             Self::TwoReceipts => "two receipts with one number",
             Self::ForgedLogProof => "forged place in the log",
             Self::OthersReceipt => "receipt of another key",

@@ -115,6 +115,7 @@ impl Facts {
             audited: count(|outcome| matches!(outcome.verification.done, Checked::Audited { .. })),
             refuted: count(|outcome| outcome.verification.done == Checked::Refuted),
             crashes: self.crashes,
+            steps: self.costs.positions,
             entries: self.acknowledged.iter().map(|entries| entries.len() as u64).sum(),
             ..Figures::default()
         }

@@ -73,7 +73,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Asked, String> {
 }
 
 fn play(asked: &Asked) -> ExitCode {
-    let mut failed = 0_u64;
+    let (mut failed, mut jobs, mut steps) = (0_u64, 0_u64, 0_u64);
     for seed in asked.seed..asked.seed.saturating_add(asked.seeds) {
         let Some(scenario) = Scenario::named(&asked.scenario, seed) else {
             eprintln!("{:?} is no scenario; `peerproof-sim list` shows all", asked.scenario);
@@ -87,8 +87,14 @@ fn play(asked: &Asked) -> ExitCode {
         for violation in &run.violations {
             println!("  BROKEN: {violation}");
         }
+        jobs += run.figures.jobs;
+        steps += run.figures.steps;
         failed += u64::from(!run.violations.is_empty());
     }
+    println!(
+        "{} worlds, {jobs} jobs, {steps} steps recomputed, {failed} worlds broken",
+        asked.seeds
+    );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use peerproof_identity::{Keypair, PeerId, PublicKey};
 use peerproof_job::{Millis, Reputation, auditor, provider};
-use peerproof_log::Log;
+use peerproof_log::{Log, SignedCheckpoint};
 use peerproof_wire::{LogBody, LogEntry, Message as _, Receipt, Signed};
 
 use crate::check::Violation;
@@ -64,6 +64,7 @@ pub(crate) struct Node {
     /// Whose stream is whose, for those this node opened.
     opened: BTreeMap<StreamNo, Opened>,
     receipts: BTreeMap<(PublicKey, u64), Signed<Receipt>>,
+    checkpoints: BTreeMap<(PublicKey, u64), SignedCheckpoint>,
     /// What this node tells others, the oldest first.
     news: VecDeque<Vec<u8>>,
     /// Hashes of news that were looked at.
@@ -104,6 +105,7 @@ impl Node {
             next_errand: 0,
             opened: BTreeMap::new(),
             receipts: BTreeMap::new(),
+            checkpoints: BTreeMap::new(),
             news: VecDeque::new(),
             heard: BTreeSet::new(),
             distrusted: BTreeSet::new(),
@@ -280,6 +282,7 @@ impl Node {
         self.errands.clear();
         self.opened.clear();
         self.receipts.clear();
+        self.checkpoints.clear();
         self.news.clear();
         self.heard.clear();
         self.trouble = Trouble::default();

@@ -148,9 +148,9 @@ impl Scenario {
                 let mut job = random_job(&mut random, 2_000 * count + 700 * router as u64);
                 let lie = conduct.provider();
                 let challenged = lie.is_some_and(ProviderLie::needs_challenge);
-                // Two receipts are found by comparing them, so both routers must hold one.
-                let receipts = lie == Some(ProviderLie::TwoReceipts);
-                job.level = if challenged || receipts { Level::Receipt } else { Level::Full };
+                // What is found by comparing must be in two hands.
+                let compared = lie.is_some_and(ProviderLie::needs_two);
+                job.level = if challenged || compared { Level::Receipt } else { Level::Full };
                 job.challenge = challenged;
                 job.max_tokens = random.between(24, 80) as u32;
                 job.samples = true;

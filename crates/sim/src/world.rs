@@ -199,8 +199,10 @@ pub struct Figures {
     pub resets: u64,
     /// Log entries that were acknowledged.
     pub entries: u64,
-    /// Pairs of an honest node and a liar it bars.
+    /// Pairs of an honest node and whoever it bars.
     pub bars: u64,
+    /// Positions that were recomputed.
+    pub steps: u64,
 }
 
 /// Runs one world to its end and checks it.

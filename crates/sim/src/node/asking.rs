@@ -158,7 +158,12 @@ impl Node {
                 inbox.push_back(In::BindingsChecked(question.lane, checked));
             }
             Out::CheckLogProof { lane, receipt, proof } => {
-                inbox.push_back(In::LogProofChecked(lane, check_log_proof(&receipt, &proof)));
+                let checked = check_log_proof(&receipt, &proof);
+                let held = checked.as_ref().ok().cloned();
+                inbox.push_back(In::LogProofChecked(lane, checked.map(drop)));
+                if let Some(checkpoint) = held {
+                    self.know_checkpoint(context, &checkpoint);
+                }
             }
             Out::CheckOpenings { lane, receipt, tokens, openings, client_nonce } => {
                 let offer = asking.offer.clone();
@@ -303,14 +308,18 @@ fn check_bindings(offer: &Signed<Offer>, question: &BindingsQuestion) -> Result<
     )
 }
 
-fn check_log_proof(receipt: &Signed<Receipt>, proof: &LogProof) -> Result<(), String> {
+fn check_log_proof(
+    receipt: &Signed<Receipt>,
+    proof: &LogProof,
+) -> Result<SignedCheckpoint, String> {
     let checkpoint = SignedCheckpoint::open_of(proof.checkpoint.as_bytes(), &receipt.key())
         .map_err(|error| error.to_string())?;
     let entry =
         LogEntry { unix_ms: receipt.issued_unix_ms, body: LogBody::Receipt(receipt.clone()) };
     let payload = entry.encode().map_err(|error| error.to_string())?;
     let path: Vec<Hash> = proof.path.iter().map(|hash| *hash.as_bytes()).collect();
-    checkpoint.verify_entry(&payload, proof.index, &path).map_err(|error| error.to_string())
+    checkpoint.verify_entry(&payload, proof.index, &path).map_err(|error| error.to_string())?;
+    Ok(checkpoint)
 }
 
 fn check_openings(

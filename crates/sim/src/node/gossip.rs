@@ -3,9 +3,12 @@
 //! In each round a node tells two others of the evidence in its log and of the
 //! receipts it holds. Evidence is believed after it was checked here, with the
 //! model where that decides, and by auditors where the model is missing. Two
-//! receipts of one key with one number meet this way and are evidence. What
+//! receipts of one key with one number meet this way and are evidence, and so do
+//! two checkpoints of one size. What
 //! somebody merely saw is not passed on, and not believed.
 
+use peerproof_log::witness::Fork;
+use peerproof_log::{Hash, SignedCheckpoint};
 use peerproof_proof::evidence;
 use peerproof_wire::{Equivocation, Evidence, LogBody, LogEntry, Message as _, Receipt, Signed};
 
@@ -52,7 +55,12 @@ impl Node {
     /// Adds something to what is told, the oldest giving way.
     fn spread(&mut self, body: LogBody) {
         // Everybody's bytes for the same thing are the same.
-        let Ok(bytes) = (LogEntry { unix_ms: 0, body }).encode() else { return };
+        if let Ok(bytes) = (LogEntry { unix_ms: 0, body }).encode() {
+            self.tell(bytes);
+        }
+    }
+
+    fn tell(&mut self, bytes: Vec<u8>) {
         self.heard.insert(*blake3::hash(&bytes).as_bytes());
         self.news.push_back(bytes);
         if self.news.len() > MAX_TOLD {
@@ -72,6 +80,9 @@ impl Node {
         // What was looked at once is not looked at again.
         if self.heard.len() >= MAX_HEARD || !self.heard.insert(*blake3::hash(bytes).as_bytes()) {
             return;
+        }
+        if let Ok(checkpoint) = SignedCheckpoint::open(bytes) {
+            return self.know_checkpoint(context, &checkpoint);
         }
         let Ok(entry) = LogEntry::decode(bytes) else { return };
         match entry.body {
@@ -98,6 +109,27 @@ impl Node {
         }
     }
 
+    /// Remembers a checkpoint of another log; another root at its size is evidence.
+    pub(super) fn know_checkpoint(&mut self, context: &mut Context, shown: &SignedCheckpoint) {
+        let place = (shown.signer(), shown.size());
+        if let Some(known) = self.checkpoints.get(&place).cloned() {
+            let accused = shown.signer().peer_id();
+            if self.barred().all(|peer| peer != accused) && Fork::prove(&known, shown, &[]).is_ok()
+            {
+                let (key, path) = (shown.signer(), Vec::new());
+                let (first, second) = (known.note().to_owned(), shown.note().to_owned());
+                let fork = peerproof_wire::evidence::Fork { key, first, second, path };
+                self.record(context, LogBody::Evidence(Evidence::Fork(fork)));
+            }
+            return;
+        }
+        if self.checkpoints.len() < MAX_RECEIPTS {
+            self.checkpoints.insert(place, shown.clone());
+            self.tell(shown.note().as_bytes().to_vec());
+            context.facts.news();
+        }
+    }
+
     /// Believes evidence that holds.
     fn weigh(&mut self, context: &mut Context, from: usize, evidence: &Evidence) {
         let accused = match evidence {
@@ -105,10 +137,17 @@ impl Node {
             Evidence::Equivocation(two) => two.first.key(),
             Evidence::FalseVerdict(said) => said.verdict.key(),
             // Somebody's word; and checkpoints, which nobody compares in this world.
-            Evidence::Observation(_) | Evidence::Fork(_) => return self.turn_down(context, from),
+            Evidence::Observation(_) => return self.turn_down(context, from),
+            Evidence::Fork(fork) => fork.key,
         };
         if self.barred().any(|peer| peer == accused.peer_id()) {
             return;
+        }
+        if let Evidence::Fork(fork) = evidence {
+            return match holds(fork) {
+                true => self.record(context, LogBody::Evidence(evidence.clone())),
+                false => self.turn_down(context, from),
+            };
         }
         let found = if self.plan.holds {
             evidence::verify_with(evidence, &Toy::default())
@@ -139,5 +178,15 @@ impl Node {
 
     fn turn_down(&self, context: &mut Context, from: usize) {
         *context.facts.turned_down.entry(from).or_default() += 1;
+    }
+}
+
+/// Whether two checkpoints are of one key and of two histories.
+fn holds(fork: &peerproof_wire::evidence::Fork) -> bool {
+    let open = |note: &str| SignedCheckpoint::open_of(note.as_bytes(), &fork.key);
+    let path: Vec<Hash> = fork.path.iter().map(|hash| *hash.as_bytes()).collect();
+    match (open(&fork.first), open(&fork.second)) {
+        (Ok(first), Ok(second)) => Fork::prove(&first, &second, &path).is_ok(),
+        _ => false,
     }
 }

@@ -88,7 +88,10 @@ impl Node {
         let honest = context.scenario.nodes[accused].conduct.is_honest();
         // What a bad network does to an honest provider.
         let weather = ["unreachable", "dropped", "stalled", "refused", "unanswered-challenge"];
-        if honest && !weather.contains(&code) {
+        // What liars can make others say, which bars nobody.
+        let liars = context.scenario.nodes.iter().any(|node| !node.conduct.is_honest());
+        let word = liars && code == "minority";
+        if honest && !word && !weather.contains(&code) {
             let code = code.to_owned();
             let by = self.index;
             context.facts.violate(Violation::FalseAccusation { by, accused, code });

@@ -320,6 +320,7 @@ impl Node {
                 let first = Receipt { number: 1, previous: None, ..receipt.statement().clone() };
                 (sign_aside(&self.key, first), true)
             }
+            ProviderLie::TwoHistories => (sign_aside(&self.key, receipt.statement().clone()), true),
             ProviderLie::OthersReceipt => {
                 let accomplice = Keypair::from_seed(&[0xac; 32]);
                 (sign_aside(&accomplice, receipt.statement().clone()), true)
