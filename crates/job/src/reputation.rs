@@ -8,7 +8,7 @@
 //! together is capped, whatever they do: keys are cheap, addresses less so.
 //!
 //! All arithmetic is in integers (16 fractional bits), so two nodes with the
-//! same log agree on every score. Data passes through [`effect`] once: an entry
+//! same log agree on every score. Data passes through `effect` once: an entry
 //! becomes a few effects, those go into records by group and day, into charges,
 //! and into what is known of auditors. Absent here: whether a piece of evidence
 //! is true. The log holds only what was checked before it was written.
