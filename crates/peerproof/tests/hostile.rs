@@ -13,6 +13,7 @@ mod support;
 mod hostile {
     mod auditor;
     mod challenge;
+    mod doubt;
     mod fake;
     mod provider;
     mod provider_load;

@@ -189,7 +189,7 @@ async fn fake(judge: Judge) -> (Handle, String) {
 }
 
 /// A verdict on this case that nobody computed.
-fn invented(case: &Case, outcome: Found) -> Verdict {
+pub(super) fn invented(case: &Case, outcome: Found) -> Verdict {
     Verdict {
         receipt_id: case.receipt.id(),
         offer_id: case.offer.id(),
@@ -202,10 +202,15 @@ fn invented(case: &Case, outcome: Found) -> Verdict {
     }
 }
 
+/// A provider that all these tests share.
+pub(super) async fn honest() -> &'static Provider {
+    static HONEST: OnceCell<Provider> = OnceCell::const_new();
+    HONEST.get_or_init(Provider::start).await
+}
+
 /// Asks an honest provider, and has the answer judged by a liar.
 async fn judged_by(judge: Judge) -> Result<(String, Outcome), AskError> {
-    static HONEST: OnceCell<Provider> = OnceCell::const_new();
-    let honest = HONEST.get_or_init(Provider::start).await;
+    let honest = honest().await;
     let (net, address) = fake(judge).await;
     let home = tempfile::tempdir().unwrap();
     let node = Node::start(settings(&home, vec![honest.address(), address])).await.unwrap();

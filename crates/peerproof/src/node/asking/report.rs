@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use peerproof_job::Fault;
 use peerproof_job::router::{Blame, Checked, End, Outcome as Ended, Reason};
 use peerproof_wire::{FailureCode, Level as WireLevel, Stop};
 
@@ -73,11 +74,13 @@ impl Asking {
             Reason::Check { .. } | Reason::Disputed { .. } | Reason::NoAgreement { .. } => {
                 let (provider, found) = match blame {
                     Blame::Provider(peer) => (peer.to_string(), self.found.get(&peer)),
-                    _ => ("several providers".into(), self.found.values().next()),
+                    _ => (several(ended), self.found.values().next()),
                 };
                 let mismatch = found.and_then(|found| found.mismatch.as_ref());
                 let reason = match (reason, mismatch) {
-                    (Reason::Check { fault, .. }, Some(what)) => format!("{fault}, {what}"),
+                    (Reason::Check { fault, .. }, Some(what)) if *fault != Fault::Accused => {
+                        format!("{fault}, {what}")
+                    }
                     _ => reason.to_string(),
                 };
                 let evidence = found.map_or_else(|| "none".into(), |found| found.file.clone());
@@ -118,6 +121,14 @@ impl Asking {
             },
             _ => invalid("request"),
         }
+    }
+}
+
+/// Whose answer it is, where nobody is to blame for it.
+fn several(ended: &Ended) -> String {
+    match &ended.receipt {
+        Some(receipt) => receipt.key().peer_id().to_string(),
+        None => "several providers".into(),
     }
 }
 
