@@ -1,7 +1,8 @@
 //! Having an answer recomputed: here, or by auditors that are asked in turn.
 //!
 //! One auditor's word is enough to accept. A failure counts when two auditors
-//! found it by themselves, or this node did: one alone could be a false accuser.
+//! found the same by themselves, or this node did; one alone refuses the answer and
+//! bars nobody, since it could be a false accuser.
 //! Nodes that hold the model also put receipts to auditors whose outcome they
 //! know, and never ask again whoever got one wrong.
 
@@ -30,7 +31,7 @@ use super::{Node, Opened};
 /// How long an auditor may take.
 const VERDICT_MS: u64 = 35_000;
 /// Auditors that are asked, one after the other.
-const MAX_AUDITORS: usize = 3;
+const MAX_AUDITORS: usize = 4;
 
 /// What an errand is told.
 pub(crate) enum Errand {
@@ -129,11 +130,14 @@ impl Node {
         let Some(errand) = self.errands.get_mut(&id) else { return };
         errand.asked = None;
         let Some(auditor) = errand.left.pop() else {
-            let why = match errand.against.len() {
-                0 => "no auditor gave a verdict",
-                _ => "one auditor found a fault and no second one could look",
+            let alone = errand.against.pop().map(|(by, verdict)| (by, Box::new(verdict)));
+            let audited = match alone.map(|(by, verdict)| (by, verdict.outcome.clone(), verdict)) {
+                Some((by, Outcome::Fail(mismatch), verdict)) => {
+                    Audited::Accused { by, mismatch, verdict }
+                }
+                _ => Audited::Unavailable("no auditor gave a verdict".into()),
             };
-            return self.conclude(context, id, Audited::Unavailable(why.into()));
+            return self.conclude(context, id, audited);
         };
         let own = self.session.public().peer_id();
         let stream = context.open(Protocol::Audit, self.index, own, auditor);
@@ -207,6 +211,10 @@ impl Node {
                     format_args!("node {auditor} finds a fault at {}", mismatch.position),
                 );
                 errand.against.push((peer, signed));
+                self.ask_next(context, id);
+            }
+            // The same difference at the same place, or it is no second opinion.
+            (Outcome::Fail(_), false) if errand.against[0].1.outcome != signed.outcome => {
                 self.ask_next(context, id);
             }
             (Outcome::Fail(mismatch), false) => {

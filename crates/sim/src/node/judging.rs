@@ -178,7 +178,8 @@ impl Node {
             Some(AuditorLie::Colluder) => findings.outcome = Outcome::Pass,
             Some(AuditorLie::FalseAccuser) => {
                 findings.outcome = Outcome::Fail(Mismatch {
-                    position: 1,
+                    // Accusers who have not met do not say the same.
+                    position: self.index as u32,
                     what: Difference::State,
                     expected: vec![1; 32],
                     got: vec![2; 32],

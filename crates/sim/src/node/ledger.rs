@@ -1,10 +1,11 @@
 //! The log and what follows from it: remember at once, then make it last.
 
 use peerproof_identity::PeerId;
+use peerproof_job::router;
 use peerproof_wire::{Digest, Evidence, LogBody, LogEntry, LogProof, Message as _, NetworkGroup};
 
 use crate::check::Violation;
-use crate::world::Context;
+use crate::world::{Context, Wake};
 
 use super::Node;
 
@@ -18,12 +19,25 @@ impl Node {
             by.group = NetworkGroup::Local;
         }
         let entry = LogEntry { unix_ms: self.unix_ms(context.now), body };
+        let before: Vec<PeerId> = self.barred().collect();
         self.reputation.note(&entry);
+        let barred: Vec<PeerId> = self.barred().filter(|peer| !before.contains(peer)).collect();
+        self.tell_jobs(context, &barred);
         if let LogBody::Evidence(evidence) = &entry.body {
             self.watch(context, evidence);
             self.spread_evidence(evidence);
         }
         self.append(context, &entry);
+    }
+
+    /// A bar reaches every job, whichever found the reason.
+    fn tell_jobs(&self, context: &mut Context, barred: &[PeerId]) {
+        for peer in barred {
+            for job in self.jobs.keys() {
+                let event = router::In::Barred(*peer, "barred meanwhile".into());
+                self.wake_after(context, 0, Wake::Job(*job, Box::new(event)));
+            }
+        }
     }
 
     /// Appends an entry; gives back its place once it is safe.
@@ -90,7 +104,7 @@ impl Node {
         let weather = ["unreachable", "dropped", "stalled", "refused", "unanswered-challenge"];
         // What liars can make others say, which bars nobody.
         let liars = context.scenario.nodes.iter().any(|node| !node.conduct.is_honest());
-        let word = liars && code == "minority";
+        let word = liars && matches!(code, "minority" | "accused");
         if honest && !word && !weather.contains(&code) {
             let code = code.to_owned();
             let by = self.index;
