@@ -10,5 +10,6 @@ mod network {
     mod faults;
     mod figures;
     mod frames;
+    mod gossip;
     mod limits;
 }

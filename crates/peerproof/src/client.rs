@@ -506,6 +506,8 @@ pub struct LogStatus {
     pub asked_at_start: Option<u32>,
     /// Logs of others that this node follows as their witness.
     pub witnessed: usize,
+    /// Keys that proofs in this log convict: found here, or passed on by others.
+    pub convicted: usize,
     /// Why the log takes no more entries, if it does not.
     pub fault: Option<String>,
 }

@@ -144,6 +144,12 @@ impl Home {
         self.data.join("witness").join(key.to_string())
     }
 
+    /// What this node has seen others sign, to be compared.
+    #[must_use]
+    pub fn seen(&self) -> PathBuf {
+        self.data.join("seen")
+    }
+
     /// The folder of evidence files.
     #[must_use]
     pub fn evidence(&self) -> PathBuf {

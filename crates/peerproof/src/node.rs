@@ -18,6 +18,7 @@ mod asking;
 mod auditing;
 mod clock;
 mod directory;
+mod docket;
 mod fetching;
 mod handle;
 mod holdings;
@@ -30,6 +31,7 @@ mod roles;
 mod serving;
 mod sharing;
 mod spotting;
+mod watching;
 mod witnessing;
 
 use std::collections::HashMap;
@@ -53,9 +55,11 @@ use crate::store::{LogWriter, StoreError, WitnessStore};
 use archive::Archive;
 use clock::Clock;
 use directory::{Directory, Wanted};
+use docket::Docket;
 use holdings::Holdings;
 use ledger::Ledger;
 use roles::{Models, Opening};
+use watching::Watch;
 
 pub use fetching::FetchWatch;
 pub use handle::Client;
@@ -189,6 +193,7 @@ pub(crate) struct Inner {
     audits: Arc<auditing::Audits>,
     ledger: Arc<Ledger>,
     archive: Arc<Archive>,
+    watch: Arc<Watch>,
     /// Turns true when the node stops.
     stopped: watch::Receiver<bool>,
     counts: Counts,
@@ -229,17 +234,19 @@ impl Node {
         let clock = Clock::start();
         let key = Arc::new(settings.home.key()?);
         let (log, history) = open_log(&settings.home, &key).await?;
-        let archive = open_archive(&settings, clock, &key, &log).await?;
         let models = Models::new(&settings)?;
         let session = Arc::new(session_key());
         let (stop, stopped) = watch::channel(false);
         let ledger = Arc::new(Ledger::new(clock, &log, &history, &settings.config.reputation));
+        let (docket, found) = Docket::new(Arc::clone(&ledger), settings.home.evidence(), &history);
+        let archive = open_archive(&settings, clock, &key, &log, &docket).await?;
         // Nobody hears of this node before it can answer: models first.
         let public = match models.open().await? {
             false => None,
             true => Some(Network::start(&key, net_config(&settings.config, true)?).await?),
         };
         let (net, events) = Network::start(&session, net_config(&settings.config, false)?).await?;
+        let watch = Watch::open(settings.home.seen(), Arc::clone(&docket), net.clone()).await;
         let directory = Directory::new(net.clone());
         let following = announcing::follow(directory.clone(), events, stopped.clone());
         let mut tasks = vec![tokio::spawn(following)];
@@ -252,6 +259,7 @@ impl Node {
             log: &log,
             ledger: &ledger,
             archive: &archive,
+            watch: &watch,
             history: &history,
             load: &load,
             stopped: &stopped,
@@ -262,6 +270,9 @@ impl Node {
             tasks.extend(opening.public(&public, events, &models, &replays).await?);
             public_net = Some(public);
         }
+        docket.watch_over(public_net.iter().chain([&net]));
+        let face = public_net.clone().unwrap_or_else(|| net.clone());
+        tasks.push(tokio::spawn(docket::run(docket, face, found, stopped.clone())));
         let own = public_net.as_ref().map(Handle::local_peer);
         let audits = opening.audits((&net, &directory), &session, replays, own);
         let fetcher = fetcher(&settings, &net, &directory, &ledger);
@@ -276,6 +287,7 @@ impl Node {
             directory,
             ledger,
             archive,
+            watch,
             stopped,
             counts: Counts::default(),
             load,
@@ -392,13 +404,15 @@ async fn open_archive(
     clock: Clock,
     key: &Arc<Keypair>,
     log: &Arc<LogWriter>,
+    docket: &Arc<Docket>,
 ) -> Result<Arc<Archive>, NodeError> {
     let dir = settings.home.witnessed(&key.public().peer_id());
     let limit = settings.config.log.max_witnessed as usize;
     let (key, log, named) = (Arc::clone(key), Arc::clone(log), dir.clone());
+    let docket = Arc::clone(docket);
     let opening = tokio::task::spawn_blocking(move || {
         let witness = Arc::new(WitnessStore::open(&dir, Arc::clone(&key), limit)?);
-        Archive::new(clock, key.public(), log, witness)
+        Archive::new(clock, key.public(), log, witness, docket)
     });
     let opened =
         opening.await.map_err(|e| NodeError::Book { dir: named, message: e.to_string() })??;

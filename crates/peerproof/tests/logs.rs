@@ -11,5 +11,6 @@ mod support;
 mod logs {
     mod copies;
     mod desk;
+    mod proofs;
     mod stage;
 }

@@ -13,10 +13,13 @@ use std::time::Instant;
 
 use peerproof_identity::{PeerId, PublicKey};
 use peerproof_log::{AddCheckpoint, Refusal, Resource, SignedCheckpoint};
+use peerproof_wire::evidence::{Evidence, LogBody};
 
 use super::clock::Clock;
+use super::docket::Docket;
 use crate::client::{Cosigner, LogStatus};
 use crate::log::{Declined, Piece, Unreadable, cosigners};
+use crate::portable;
 use crate::store::{LogWriter, StoreError, WitnessError, WitnessStore, cosigned};
 
 /// Askers whose pace is remembered; beyond that the one at rest longest is forgotten.
@@ -79,6 +82,7 @@ pub(crate) struct Archive {
     key: PublicKey,
     log: Arc<LogWriter>,
     witness: Arc<WitnessStore>,
+    docket: Arc<Docket>,
     /// The newest checkpoint of this log with signatures of witnesses.
     cosigned: Mutex<Option<SignedCheckpoint>>,
     /// How many could be asked at the start what they saw of this log; -1 before.
@@ -92,11 +96,12 @@ impl Archive {
         key: PublicKey,
         log: Arc<LogWriter>,
         witness: Arc<WitnessStore>,
+        docket: Arc<Docket>,
     ) -> Result<Archive, StoreError> {
         let newest = Mutex::new(cosigned::read(log.dir(), &key)?);
         let buckets = Mutex::default();
         let asked = AtomicI64::new(-1);
-        Ok(Archive { clock, key, log, witness, cosigned: newest, asked, buckets })
+        Ok(Archive { clock, key, log, witness, docket, cosigned: newest, asked, buckets })
     }
 
     fn admit(&self, asker: Asker, cosigning: bool) -> bool {
@@ -140,6 +145,7 @@ impl Archive {
                 .collect(),
             asked_at_start: u32::try_from(self.asked.load(Ordering::Relaxed)).ok(),
             witnessed: self.witness.followed(),
+            convicted: self.docket.len(),
             fault: self.log.damage().map(ToString::to_string),
         }
     }
@@ -183,6 +189,22 @@ impl Archive {
         Ok(self.witness.last(log).map(|note| note.note().to_owned()))
     }
 
+    /// The first proof that stands at or after a place of this log, and where.
+    pub(crate) async fn held(
+        &self,
+        asker: Asker,
+        from: u64,
+    ) -> Result<Option<(u64, Evidence)>, Unreadable> {
+        if !self.admit(asker, false) {
+            return Err(Unreadable::TooFast);
+        }
+        let Some(index) = self.docket.next_place(from) else { return Ok(None) };
+        match self.log.entry(index).await.map_err(failed)?.body {
+            LogBody::Evidence(evidence) => Ok(Some((index, evidence))),
+            _ => Ok(None),
+        }
+    }
+
     /// Cosigns a checkpoint of another's log; gives back the line with the signature. A peer may
     /// bring its own log only: who pays with a connection for each log can't fill the table for
     /// others.
@@ -206,6 +228,11 @@ impl Archive {
         match cosigning.await {
             Ok(Ok(line)) => Ok(format!("{line}\n")),
             Ok(Err(WitnessError::Refused(refusal))) => {
+                if let Refusal::Fork(fork) = &refusal
+                    && let Some(proof) = portable::evidence(fork)
+                {
+                    self.docket.found(proof).await;
+                }
                 let last = named.and_then(|signer| self.witness.last(&signer.peer_id()));
                 let last = last.map(|note| (note.size(), note.note().to_owned()));
                 Err(Declined { last, ..refused(&refusal) })

@@ -190,8 +190,11 @@ impl Asking {
                 self.answer(event);
             }
             Out::CheckLogProof { lane, receipt, proof } => {
-                let event = In::LogProofChecked(lane, check_log_proof(&receipt, &proof));
-                self.answer(event);
+                let checked = check_log_proof(&receipt, &proof);
+                if let Ok(note) = &checked {
+                    self.watch(receipt, note.clone());
+                }
+                self.answer(In::LogProofChecked(lane, checked.map(drop)));
             }
             Out::CheckOpenings { lane, receipt, tokens, openings, client_nonce } => {
                 let challenge = Challenge {
@@ -219,6 +222,15 @@ impl Asking {
             Out::SetTimer(at) => self.timer = Some(self.inner.clock.instant(at)),
             Out::Finish(outcome) => self.ended = Some(outcome),
         }
+    }
+
+    /// Compares what the provider signed with what it signed before; the answer does not wait.
+    fn watch(&self, receipt: Signed<Receipt>, note: SignedCheckpoint) {
+        let watch = Arc::clone(&self.inner.watch);
+        tokio::spawn(async move {
+            watch.receipt(&receipt).await;
+            watch.checkpoint(&note).await;
+        });
     }
 
     /// Reports the result of a check that took no time worth a task.
@@ -460,14 +472,18 @@ fn sampled(standing: Standing, per_mille: u32) -> Standing {
 }
 
 /// A provider logs a receipt with the receipt's own time, so its log entry can be rebuilt.
-fn check_log_proof(receipt: &Signed<Receipt>, proof: &LogProof) -> Result<(), String> {
+fn check_log_proof(
+    receipt: &Signed<Receipt>,
+    proof: &LogProof,
+) -> Result<SignedCheckpoint, String> {
     let checkpoint = SignedCheckpoint::open_of(proof.checkpoint.as_bytes(), &receipt.key())
         .map_err(|e| e.to_string())?;
     let entry =
         LogEntry { unix_ms: receipt.issued_unix_ms, body: LogBody::Receipt(receipt.clone()) };
     let payload = entry.encode().map_err(|e| e.to_string())?;
     let path: Vec<peerproof_log::Hash> = proof.path.iter().map(|hash| *hash.as_bytes()).collect();
-    checkpoint.verify_entry(&payload, proof.index, &path).map_err(|e| e.to_string())
+    checkpoint.verify_entry(&payload, proof.index, &path).map_err(|e| e.to_string())?;
+    Ok(checkpoint)
 }
 
 fn accused(evidence: &Evidence) -> PeerId {

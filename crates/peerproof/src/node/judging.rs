@@ -21,6 +21,7 @@ use super::auditing::Replays;
 use super::clock::Clock;
 use super::incidents::group_of;
 use super::ledger::Ledger;
+use super::watching::Watch;
 
 /// What waits for the bench.
 const INBOX: usize = 1024;
@@ -36,6 +37,7 @@ pub(super) struct Court {
     pub(super) ledger: Arc<Ledger>,
     pub(super) replays: Arc<Replays>,
     pub(super) net: Handle,
+    pub(super) watch: Arc<Watch>,
 }
 
 /// Judges until `stop` turns true.
@@ -189,6 +191,7 @@ fn draw(court: &Court, request: &DrawRequest) -> Result<VrfDraw, String> {
 /// Recomputes, signs, logs. The lot is drawn over the receipt, so a reader can tell whether
 /// this auditor was drawn for it.
 async fn judge(court: &Court, case: Arc<Case>) -> Result<Signed<Verdict>, String> {
+    court.watch.receipt(&case.receipt).await;
     let findings = match court.replays.audit(Arc::clone(&case), None, court.key.public()).await {
         Some(found) => found?,
         None => return Err(format!("model {} is not held here", case.offer.model_id)),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use peerproof_identity::PeerId;
 use peerproof_net::{FrameLimits, FrameStream, Handle, OpenError};
 use peerproof_wire::limits::MAX_CHECKPOINT_BYTES;
-use peerproof_wire::{LOG_PROTOCOL, LogRefusal, LogReply, LogRequest, Message as _};
+use peerproof_wire::{HeldProof, LOG_PROTOCOL, LogRefusal, LogReply, LogRequest, Message as _};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -90,7 +90,11 @@ async fn reply(archive: &Archive, peer: PeerId, request: LogRequest) -> LogReply
             Ok(line) => LogReply::Found(line.into_bytes()),
             Err(declined) => LogReply::Refused(refusal(declined)),
         },
-        LogRequest::Held(_) => none(),
+        LogRequest::Held(from) => match archive.held(asker, from.index).await {
+            Ok(Some((index, evidence))) => LogReply::Held(Box::new(HeldProof { index, evidence })),
+            Ok(None) => none(),
+            Err(error) => unreadable(&error),
+        },
     }
 }
 

@@ -18,6 +18,7 @@ use super::clock::Clock;
 use super::directory::Directory;
 use super::holdings::{Held, Holdings, Terms};
 use super::ledger::Ledger;
+use super::watching::Watch;
 use super::{
     NodeError, Settings, addresses, announcing, auditing, judging, logs, serving, sharing,
     spotting, threads, witnessing,
@@ -99,6 +100,7 @@ pub(super) struct Opening<'a> {
     pub(super) log: &'a Arc<LogWriter>,
     pub(super) ledger: &'a Arc<Ledger>,
     pub(super) archive: &'a Arc<Archive>,
+    pub(super) watch: &'a Arc<Watch>,
     pub(super) history: &'a [LogEntry],
     pub(super) load: &'a Arc<serving::Load>,
     pub(super) stopped: &'a watch::Receiver<bool>,
@@ -236,6 +238,7 @@ impl Opening<'_> {
             ledger: Arc::clone(self.ledger),
             replays: Arc::clone(replays),
             net: net.clone(),
+            watch: Arc::clone(self.watch),
         };
         let limits = FrameLimits { read_timeout: judging::READ_TIMEOUT, ..FrameLimits::default() };
         let incoming = net.accept(AUDIT_PROTOCOL, limits)?;

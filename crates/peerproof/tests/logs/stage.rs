@@ -58,6 +58,11 @@ impl House {
         Node::start(Settings { audit: vec![model().clone()], ..settings }).await
     }
 
+    /// A node without models, which only asks.
+    pub(super) async fn route(&self) -> Node {
+        Node::start(Settings::new(self.home(), self.config.clone())).await.unwrap()
+    }
+
     /// Why the node does not start.
     pub(super) async fn refused(&self) -> NodeError {
         match self.start().await {
@@ -133,6 +138,7 @@ pub(super) async fn until(node: &Node, what: &str, wanted: impl Fn(&NodeStatus) 
 /// A peer made by hand, with a log in memory.
 pub(super) struct Peer {
     pub(super) net: Handle,
+    pub(super) key: Arc<Keypair>,
     pub(super) log: Log<MemoryStorage>,
     to: PeerId,
 }
@@ -145,8 +151,9 @@ impl Peer {
         let config = NetConfig { kad_server: false, ..NetConfig::loopback() };
         let (net, _) = Network::start(&key, config).await.unwrap();
         let to = net.dial(address(node).parse().unwrap()).await.unwrap();
-        let log = Log::open(MemoryStorage::default(), Arc::new(key)).unwrap();
-        Peer { net, log, to }
+        let key = Arc::new(key);
+        let log = Log::open(MemoryStorage::default(), Arc::clone(&key)).unwrap();
+        Peer { net, key, log, to }
     }
 
     pub(super) async fn stream(&self) -> FrameStream {
