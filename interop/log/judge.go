@@ -1,17 +1,24 @@
-// Judges a dumped log with the Go project's own transparency-log code.
+// Judges a log with the Go project's own transparency-log code: one dumped to a
+// folder, or that of a running node.
 //
 // Usage: judge FOLDER, where FOLDER was written by the example `dump` of the crate
-// `peerproof-log`. Signatures are checked by sumdb/note, every tile and every
+// `peerproof-log`; or judge http://ADDRESS/log PEER [WITNESS...], with the peer ids of
+// the node and of the witnesses that must have cosigned. Signatures are checked by sumdb/note, every tile and every
 // proof by sumdb/tlog. Only the cosignature's format and the shorter tile paths
 // of C2SP are spelled out here; Go's packages are older than they.
 package main
 
 import (
+	"bytes"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"math/big"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -56,6 +63,32 @@ func newCosigner(line string) (note.Verifier, error) {
 	return cosigner{parts[0], uint32(hash), key[1:]}, nil
 }
 
+// fetch reads a file of a folder, or below a URL.
+func fetch(base, path string) ([]byte, error) {
+	if !strings.HasPrefix(base, "http://") {
+		return os.ReadFile(filepath.Join(base, path))
+	}
+	answer, err := http.Get(base + "/" + path)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", path, answer.Status)
+	}
+	wanted, cache := "application/octet-stream", "public, max-age=31536000, immutable"
+	if path == "checkpoint" {
+		wanted, cache = "text/plain; charset=utf-8", "no-cache"
+	}
+	if got := answer.Header.Get("Content-Type"); got != wanted {
+		return nil, fmt.Errorf("%s: content type %q, expected %q", path, got, wanted)
+	}
+	if got := answer.Header.Get("Cache-Control"); got != cache {
+		return nil, fmt.Errorf("%s: cache control %q, expected %q", path, got, cache)
+	}
+	return io.ReadAll(io.LimitReader(answer.Body, 1<<20))
+}
+
 // files reads tiles as C2SP names them.
 type files struct{ folder string }
 
@@ -65,7 +98,7 @@ func (f files) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
 	var all [][]byte
 	for _, tile := range tiles {
 		path := strings.Replace(tile.Path(), fmt.Sprintf("tile/%d/", tileHeight), "tile/", 1)
-		data, err := os.ReadFile(filepath.Join(f.folder, path))
+		data, err := fetch(f.folder, path)
 		if err != nil {
 			return nil, err
 		}
@@ -75,9 +108,9 @@ func (f files) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
 }
 
 // open checks a note and returns the tree it states.
-func open(path string, verifiers note.Verifiers, signatures int) (tlog.Tree, error) {
+func open(base, path string, verifiers note.Verifiers, signatures int) (tlog.Tree, error) {
 	var tree tlog.Tree
-	text, err := os.ReadFile(path)
+	text, err := fetch(base, path)
 	if err != nil {
 		return tree, err
 	}
@@ -108,7 +141,7 @@ func entries(folder string, size int64) ([][]byte, error) {
 		}
 		tile := tlog.Tile{H: tileHeight, L: -1, N: from >> tileHeight, W: int(width)}
 		path := strings.Replace(tile.Path(), fmt.Sprintf("tile/%d/data/", tileHeight), "tile/entries/", 1)
-		data, err := os.ReadFile(filepath.Join(folder, path))
+		data, err := fetch(folder, path)
 		if err != nil {
 			return nil, err
 		}
@@ -142,11 +175,11 @@ func judge(folder string) error {
 		return err
 	}
 	verifiers := note.VerifierList(log, witness)
-	tree, err := open(filepath.Join(folder, "checkpoint"), verifiers, 2)
+	tree, err := open(folder, "checkpoint", verifiers, 2)
 	if err != nil {
 		return err
 	}
-	earlier, err := open(filepath.Join(folder, "earlier"), verifiers, 1)
+	earlier, err := open(folder, "earlier", verifiers, 1)
 	if err != nil {
 		return err
 	}
@@ -158,7 +191,15 @@ func judge(folder string) error {
 	if err := tlog.CheckTree(growth, tree.N, tree.Hash, earlier.N, earlier.Hash); err != nil {
 		return err
 	}
-	all, err := entries(folder, tree.N)
+	if err := judgeEntries(folder, tree, hashes); err != nil {
+		return err
+	}
+	fmt.Printf("%d entries, growth from %d, log and witness signatures: all hold\n", tree.N, earlier.N)
+	return nil
+}
+
+func judgeEntries(base string, tree tlog.Tree, hashes tlog.HashReader) error {
+	all, err := entries(base, tree.N)
 	if err != nil {
 		return err
 	}
@@ -172,16 +213,78 @@ func judge(folder string) error {
 			return fmt.Errorf("entry %d: %w", index, err)
 		}
 	}
-	fmt.Printf("%d entries, growth from %d, log and witness signatures: all hold\n", tree.N, earlier.N)
+	return nil
+}
+
+// keyOf is the Ed25519 key that a peer id holds: base58 of an identity multihash of a
+// protobuf of 36 bytes, of which the last 32 are the key.
+func keyOf(peer string) (ed25519.PublicKey, error) {
+	const digits = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+	number := new(big.Int)
+	for _, digit := range peer {
+		at := strings.IndexRune(digits, digit)
+		if at < 0 {
+			return nil, fmt.Errorf("peer id %q: not base58", peer)
+		}
+		number.Add(number.Mul(number, big.NewInt(58)), big.NewInt(int64(at)))
+	}
+	data := number.FillBytes(make([]byte, 38))
+	if !bytes.Equal(data[:6], []byte{0, 36, 8, 1, 18, 32}) {
+		return nil, fmt.Errorf("peer id %q: not of an Ed25519 key", peer)
+	}
+	return ed25519.PublicKey(data[6:]), nil
+}
+
+func keyHash(name string, kind byte, key ed25519.PublicKey) uint32 {
+	hash := sha256.Sum256(append(append([]byte(name+"\n"), kind), key...))
+	return binary.BigEndian.Uint32(hash[:])
+}
+
+// live judges the log of a running node, which these witnesses must have cosigned.
+func live(base, peer string, witnesses []string) error {
+	key, err := keyOf(peer)
+	if err != nil {
+		return err
+	}
+	name := "peerproof.log/" + peer
+	material := base64.StdEncoding.EncodeToString(append([]byte{1}, key...))
+	log, err := note.NewVerifier(fmt.Sprintf("%s+%08x+%s", name, keyHash(name, 1, key), material))
+	if err != nil {
+		return err
+	}
+	all := []note.Verifier{log}
+	for _, witness := range witnesses {
+		key, err := keyOf(witness)
+		if err != nil {
+			return err
+		}
+		name := "peerproof.witness/" + witness
+		all = append(all, cosigner{name, keyHash(name, 4, key), key})
+	}
+	tree, err := open(base, "checkpoint", note.VerifierList(all...), len(all))
+	if err != nil {
+		return err
+	}
+	hashes := tlog.TileHashReader(tree, files{base})
+	if err := judgeEntries(base, tree, hashes); err != nil {
+		return err
+	}
+	fmt.Printf("a running node: %d entries, its signature and %d cosignatures: all hold\n", tree.N, len(witnesses))
 	return nil
 }
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: judge FOLDER")
+	var err error
+	switch {
+	case len(os.Args) >= 3 && strings.HasPrefix(os.Args[1], "http://"):
+		err = live(os.Args[1], os.Args[2], os.Args[3:])
+	case len(os.Args) == 2:
+		err = judge(os.Args[1])
+	default:
+		fmt.Fprintln(os.Stderr, "usage: judge FOLDER | judge http://ADDRESS/log PEER [WITNESS...]")
 		os.Exit(2)
 	}
-	if err := judge(os.Args[1]); err != nil {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

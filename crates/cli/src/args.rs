@@ -86,7 +86,7 @@ pub(crate) enum Command {
     Audit(NodeArgs),
     /// Ask once and print the answer, its provider and how it was checked.
     Ask(Box<AskArgs>),
-    /// Check an evidence file, offline.
+    /// Check an evidence file, or a checkpoint of a log, offline.
     Verify(VerifyArgs),
     /// Fetch, list, check and remove model files.
     #[command(subcommand)]
@@ -218,7 +218,7 @@ fn parse_k_of_n(text: &str) -> Result<(u8, u8), String> {
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// An evidence file, or a bundle of evidence as `rep export` writes it.
+    /// An evidence file, a bundle of evidence as `rep export` writes it, or a checkpoint of a log.
     pub(crate) file: PathBuf,
     /// Model to recompute with, if it is not installed under its id.
     #[arg(long, value_name = "MODEL")]

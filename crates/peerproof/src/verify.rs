@@ -1,23 +1,27 @@
-//! Checking an evidence file, with nothing but the file and, if it is here, the model.
+//! Checking an evidence file or a checkpoint, with nothing but the file and, if it is here, the model.
 //!
 //! Without the model, signatures and the claims that follow from them are
 //! checked; with it, the job is run again, which decides. The result says what
 //! was proven and what could not be checked, never more.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 use peerproof_engine::execute::Replayer;
 use peerproof_engine::model::Model;
 use peerproof_engine::transformer::LoadOptions;
-use peerproof_log::{ForkError, SignedCheckpoint};
+use peerproof_log::{CheckpointError, ForkError, MAX_NOTE_BYTES, SignedCheckpoint};
 use peerproof_proof::audit::{Recomputation, describe};
 use peerproof_proof::evidence::{self as proof, EvidenceError, Finding, Proven, Unchecked};
 use peerproof_wire::evidence::{Evidence, Fork};
 use peerproof_wire::{Case, ModelId};
 use serde::Serialize;
 
+use crate::client::Cosigner;
 use crate::evidence::{EvidenceFileError, read, read_all};
 use crate::fraud::FraudError;
+use crate::log::cosigners;
 use crate::models::{Installed, ModelError, Store};
 use crate::portable;
 
@@ -41,6 +45,14 @@ pub enum VerifyError {
         name: String,
         /// What is wrong.
         message: String,
+    },
+    /// The file is no checkpoint, or not signed by its log.
+    #[error("{path}: {source}")]
+    Checkpoint {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        source: CheckpointError,
     },
     /// The file is no fork of a log.
     #[error("{path}: {source}")]
@@ -77,6 +89,44 @@ pub struct Judgement {
     pub unchecked: Vec<String>,
     /// Whether the job was run again for this.
     pub recomputed: bool,
+}
+
+/// What a checkpoint of a log says, with its signatures checked.
+#[derive(Clone, Debug, Serialize)]
+pub struct Vouched {
+    /// Peer id of the log's node, whose signature holds.
+    pub log: String,
+    /// Entries it covers.
+    pub entries: u64,
+    /// Root over them, in hex.
+    pub root: String,
+    /// Witnesses whose signatures hold.
+    pub cosigners: Vec<Cosigner>,
+}
+
+/// Judges a file that is a checkpoint of a log; `None` if it is something else.
+///
+/// # Errors
+/// [`VerifyError::Checkpoint`] if it looks like one and is none, or is not signed by its log.
+pub fn checkpoint(path: &Path) -> Result<Option<Vouched>, VerifyError> {
+    let failed = |source| EvidenceFileError::Io { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(MAX_NOTE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if !bytes.starts_with(b"peerproof.log/") {
+        return Ok(None);
+    }
+    let note = SignedCheckpoint::open(&bytes)
+        .map_err(|source| VerifyError::Checkpoint { path: path.display().to_string(), source })?;
+    let cosigners = cosigners(&note).into_iter();
+    Ok(Some(Vouched {
+        log: note.signer().peer_id().to_string(),
+        entries: note.size(),
+        root: note.root().iter().map(|byte| format!("{byte:02x}")).collect(),
+        cosigners: cosigners
+            .map(|(peer, unix_s)| Cosigner { peer: peer.to_string(), unix_s })
+            .collect(),
+    }))
 }
 
 /// Judges a file, running the job again if the model it names is in `store`.

@@ -7,9 +7,31 @@ use peerproof::verify::Judgement;
 use crate::args::{Place, VerifyArgs};
 use crate::output::print_json;
 
+/// What a checkpoint covers and who vouches for it; whether the log holds it is for `log verify`.
+fn show_checkpoint(note: &peerproof::verify::Vouched, json: bool) -> anyhow::Result<ExitCode> {
+    if json {
+        print_json(note)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("log of     {}", note.log);
+    println!("entries    {}", note.entries);
+    println!("root       {}", note.root);
+    println!("SIGNED     by the log's own key");
+    for witness in &note.cosigners {
+        println!("cosigned   by {} at {} s since 1970", witness.peer, witness.unix_s);
+    }
+    if note.cosigners.is_empty() {
+        println!("unchecked  whether the log shows everybody the same; nobody has cosigned this");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Exit code 0 if every piece proves something, 3 if one is sound but proves nothing here, 1 if
 /// one is worthless.
 pub(crate) fn run(place: &Place, args: &VerifyArgs) -> anyhow::Result<ExitCode> {
+    if let Some(note) = peerproof::verify::checkpoint(&args.file)? {
+        return show_checkpoint(&note, args.json);
+    }
     let store = place.store()?;
     let model =
         args.model.as_deref().map(|name| super::models::ensure(&store, name)).transpose()?;

@@ -162,9 +162,15 @@ impl Peer {
     }
 
     pub(super) async fn ask(&self, request: &LogRequest) -> LogReply {
+        self.try_ask(request).await.unwrap()
+    }
+
+    /// `None` if the node hangs up instead of an answer.
+    pub(super) async fn try_ask(&self, request: &LogRequest) -> Option<LogReply> {
         let mut stream = self.stream().await;
         stream.send(&request.encode().unwrap()).await.unwrap();
-        LogReply::decode(&stream.recv().await.unwrap().unwrap()).unwrap()
+        let frame = stream.recv().await.ok().flatten()?;
+        Some(LogReply::decode(&frame).unwrap())
     }
 
     pub(super) async fn add(&self, request: &AddCheckpoint) -> LogReply {
