@@ -250,8 +250,7 @@ impl Node {
         let directory = Directory::new(net.clone());
         let following = announcing::follow(directory.clone(), events, stopped.clone());
         let mut tasks = vec![tokio::spawn(following)];
-        let replays = Arc::new(auditing::Replays::new(Arc::clone(&models.holdings)));
-        let load = Arc::<serving::Load>::default();
+        let (replays, load) = (models.replays(), Arc::<serving::Load>::default());
         let opening = Opening {
             settings: &settings,
             key: &key,
@@ -271,7 +270,7 @@ impl Node {
             public_net = Some(public);
         }
         docket.watch_over(public_net.iter().chain([&net]));
-        let face = public_net.clone().unwrap_or_else(|| net.clone());
+        let face = public_net.as_ref().unwrap_or(&net).clone();
         tasks.push(tokio::spawn(docket::run(docket, face, found, stopped.clone())));
         let own = public_net.as_ref().map(Handle::local_peer);
         let audits = opening.audits((&net, &directory), &session, replays, own);

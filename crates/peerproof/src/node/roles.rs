@@ -45,6 +45,11 @@ impl Models {
         Ok(Models { holdings: Arc::new(holdings), serve, audit })
     }
 
+    /// What recomputes answers with them.
+    pub(super) fn replays(&self) -> Arc<auditing::Replays> {
+        Arc::new(auditing::Replays::new(Arc::clone(&self.holdings)))
+    }
+
     /// Opens what is served and audited, as far as it fits; false if that is nothing.
     pub(super) async fn open(&self) -> Result<bool, NodeError> {
         let needed: Vec<Arc<Held>> = self.serve.iter().chain(&self.audit).cloned().collect();
