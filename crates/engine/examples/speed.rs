@@ -1,4 +1,6 @@
-//! Prints prefill and decode speed: `speed <model.gguf> [prompt] [decode] [kernels]`.
+//! Prints prefill and decode speed: `speed <model.gguf> [prompt] [decode] [kernels] [times]`.
+//! With `times`, nothing is done but that prompt and those tokens, so often, in one
+//! thread: something to point a profiler at.
 //!
 //! Beside tokens a second, as a clock on the wall sees them, stand tokens a second
 //! of processor time, where the system tells it: on a machine that others use as
@@ -24,15 +26,23 @@ fn processor_time() -> Option<f64> {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let path = arguments.next().ok_or("usage: speed <model.gguf> [prompt] [decode] [kernels]")?;
+    let path =
+        arguments.next().ok_or("usage: speed <model.gguf> [prompt] [decode] [kernels] [times]")?;
     let mut number = |default| arguments.next().map_or(Ok(default), |text| text.parse::<usize>());
     let (prompt, decode) = (number(128)?, number(64)?);
     let only = arguments.next();
+    let times = arguments.next().map(|text| text.parse::<usize>()).transpose()?;
     let start = std::time::Instant::now();
     let model = Arc::new(Transformer::load(&Gguf::open(path)?, &LoadOptions::default())?);
     println!("loaded in {:?}, {} MB of weights", start.elapsed(), model.weight_bytes() / 1_000_000);
     for path in KernelPath::available() {
         if only.as_deref().is_some_and(|name| name != path.name()) {
+            continue;
+        }
+        if let Some(times) = times {
+            for _ in 0..times {
+                speed(&model, 1, path, prompt, decode)?;
+            }
             continue;
         }
         for threads in [1, 2] {
