@@ -317,6 +317,7 @@ impl Job {
             self.dismiss(&lane);
         }
         let outcome = Outcome {
+            tokens: self.answer.tokens.clone(),
             end,
             served_by: std::mem::take(&mut self.answer.segments),
             trail: std::mem::take(&mut self.trail),

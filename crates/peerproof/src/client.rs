@@ -99,6 +99,33 @@ pub struct Verification {
     pub k_of_n: (u8, u8),
     /// The auditor to use, as a peer id, when this node does not hold the model.
     pub auditor: Option<String>,
+    /// When the check is done, and what it rests on.
+    pub mode: Mode,
+}
+
+/// When an answer is checked, and what the check rests on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// The answer counts once its level's check is done.
+    #[default]
+    Merkle,
+    /// The answer counts once its receipt is checked. What its level asks for follows at once, while
+    /// the answer is used; who is found out then is barred, and the evidence kept.
+    FraudProof,
+}
+
+impl std::str::FromStr for Mode {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Mode, String> {
+        match name {
+            "merkle" => Ok(Mode::Merkle),
+            "fraud_proof" => Ok(Mode::FraudProof),
+            "zk_snark" => Err("zk_snark is not offered: no provider makes such proofs".into()),
+            other => Err(format!("expected merkle, fraud_proof or zk_snark, got {other}")),
+        }
+    }
 }
 
 /// The levels of checking, weakest first.
@@ -136,7 +163,12 @@ impl std::str::FromStr for Level {
 
 impl Default for Verification {
     fn default() -> Self {
-        Verification { level: Level::default(), k_of_n: (2, 3), auditor: None }
+        Verification {
+            level: Level::default(),
+            k_of_n: (2, 3),
+            auditor: None,
+            mode: Mode::default(),
+        }
     }
 }
 

@@ -6,8 +6,9 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
-use peerproof::client::{AskError, JobSpec, Level, Outcome, Prompt, Verification};
+use peerproof::client::{AskError, JobSpec, Level, Mode, Outcome, Prompt, Verification};
 use peerproof::config::Config;
 use peerproof::fraud::{self, FraudError};
 use peerproof::home::{Environment, Home};
@@ -18,7 +19,7 @@ use peerproof_engine::spot::{Checker, expose};
 use peerproof_engine::transformer::LoadOptions;
 use peerproof_identity::Keypair;
 use peerproof_proof::cells;
-use peerproof_proof::ranges::{Group, Mode, Slice, open_bytes};
+use peerproof_proof::ranges::{self, Group, Slice, open_bytes};
 use peerproof_proof::receipt::{Answer, Place, build};
 use peerproof_proof::{Execute as _, Transcript, sampling_seed};
 use peerproof_wire::job::client_nonce_hash;
@@ -93,6 +94,41 @@ async fn a_provider_of_fewer_layers_cannot_open_its_cells() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_used_at_once_is_checked_all_the_same() {
+    let homes = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let serve = vec![model().clone()];
+    let provider = Settings { serve, only_layers: Some(28), ..settings(&homes[0], vec![]) };
+    let provider = Node::start(provider).await.unwrap();
+    let peers = vec![provider.status().addresses[0].clone()];
+    let router = Settings { hold: vec![model().clone()], ..settings(&homes[1], peers) };
+    let router = Node::start(router).await.unwrap();
+    let verification =
+        Verification { level: Level::Full, mode: Mode::FraudProof, ..Verification::default() };
+    let question = JobSpec {
+        max_tokens: Some(8),
+        verification,
+        ..JobSpec::new("smollm2-135m", Prompt::Text("The capital of France is".into()))
+    };
+    let client = router.client();
+    let (_, outcome) = client.ask(question.clone()).await.unwrap().text().await.unwrap();
+    assert_eq!(outcome.verification.detail, "receipt checked; a full audit follows");
+    assert_eq!((outcome.verification.level, outcome.verification.audited), (Level::Full, false));
+    let evidence = homes[1].path().join("evidence");
+    let until = tokio::time::Instant::now() + Duration::from_secs(60);
+    while std::fs::read_dir(&evidence).map_or(0, Iterator::count) == 0 {
+        assert!(tokio::time::Instant::now() < until, "nobody was found out");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let refused = match client.ask(question).await {
+        Ok(answer) => answer.text().await.map(|(text, _)| text),
+        Err(error) => Err(error),
+    };
+    assert!(matches!(refused, Err(AskError::NoProvider { .. })), "{refused:?}");
+    router.shutdown().await;
+    provider.shutdown().await;
+}
+
 /// An answer whose provider committed to a wrong row of keys in one cell, and the file
 /// that shows it.
 fn forged(lie: bool) -> FraudProof {
@@ -154,7 +190,8 @@ fn forged(lie: bool) -> FraudProof {
         pieces.map(move |start| (start, range.end.min(start + 500_000) - start))
     });
     let weights = weights.map(|(start, bytes)| {
-        let opened = open_bytes(Mode::Plain, &file, Group::KIB_16, start..start + bytes).unwrap();
+        let opened =
+            open_bytes(ranges::Mode::Plain, &file, Group::KIB_16, start..start + bytes).unwrap();
         let Slice { bytes: data, hashes } = opened;
         WeightRange {
             start,

@@ -2,7 +2,7 @@
 //! Unlike elsewhere, a member that is not known is refused: a misspelt name
 //! must not weaken a check or widen a choice.
 
-use peerproof::client::{Level, Preference, Verification};
+use peerproof::client::{Level, Mode, Preference, Verification};
 
 use super::fields::Fields;
 use crate::error::ApiError;
@@ -18,7 +18,7 @@ pub(super) fn verification(
 ) -> Result<Verification, ApiError> {
     let mut wanted = default.clone();
     let Some(object) = fields.object("verification")? else { return Ok(wanted) };
-    object.only(&["level", "k", "n", "auditor", "on_fail"])?;
+    object.only(&["level", "mode", "k", "n", "auditor", "on_fail"])?;
     wanted.level = match object.string("level")? {
         None => default.level,
         Some("receipt") => Level::Receipt,
@@ -31,6 +31,16 @@ pub(super) fn verification(
             return Err(ApiError::invalid(object.path("level"), message));
         }
     };
+    if let Some(mode) = object.string("mode")? {
+        wanted.mode = mode.parse().map_err(|why: String| match mode {
+            "zk_snark" => ApiError::unsupported(object.path("mode"), why),
+            _ => ApiError::invalid(object.path("mode"), why),
+        })?;
+    }
+    if wanted.mode == Mode::FraudProof && wanted.level == Level::KOfN {
+        let message = "k_of_n compares answers before they count; its mode is merkle";
+        return Err(ApiError::invalid(object.path("mode"), message));
+    }
     wanted.k_of_n = k_of_n(&object, wanted.k_of_n)?;
     if let Some(auditor) = object.string("auditor")? {
         wanted.auditor = Some(peer(auditor, object.path("auditor"))?);

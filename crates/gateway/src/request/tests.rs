@@ -110,6 +110,8 @@ fn a_wrong_value_is_blamed_by_name() {
         (json!({"stream_options": {"include_usage": 1}}), "stream_options.include_usage"),
         (json!({"verification": "full"}), "verification"),
         (json!({"verification": {"level": "total"}}), "verification.level"),
+        (json!({"verification": {"mode": "trust"}}), "verification.mode"),
+        (json!({"verification": {"level": "k_of_n", "mode": "fraud_proof"}}), "verification.mode"),
         (json!({"verification": {"level": "k_of_n", "k": 3, "n": 2}}), "verification.k"),
         (json!({"verification": {"level": "k_of_n", "n": 9}}), "verification.n"),
         (json!({"verification": {"auditor": "../etc"}}), "verification.auditor"),
@@ -139,6 +141,7 @@ fn what_would_change_the_answer_is_refused_by_name() {
         (json!({"modalities": ["text", "audio"]}), "modalities"),
         (json!({"verification": {"levle": "full"}}), "verification.levle"),
         (json!({"verification": {"on_fail": "warn"}}), "verification.on_fail"),
+        (json!({"verification": {"mode": "zk_snark"}}), "verification.mode"),
         (json!({"provider": {"sort": "price"}}), "provider.sort"),
         (json!({"messages": [{"role": "tool", "content": "4"}]}), "messages[0].role"),
         (
@@ -342,6 +345,7 @@ fn the_nodes_default_check_holds_unless_the_request_says_otherwise() {
         (json!(null), Level::Full),
         (json!({"auditor": "12D3Koo"}), Level::Full),
         (json!({"level": "receipt"}), Level::Receipt),
+        (json!({"level": "spot", "mode": "fraud_proof"}), Level::Spot),
     ] {
         let body = json!({"model": "m", "prompt": "a", "verification": verification});
         let asked = Asked::parse(Shape::Text, body.to_string().as_bytes(), &default).unwrap();

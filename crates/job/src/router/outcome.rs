@@ -11,6 +11,8 @@ use crate::reputation::Fault;
 /// How a job ended.
 #[derive(Clone, Debug)]
 pub struct Outcome {
+    /// The answer's tokens.
+    pub tokens: Vec<u32>,
     /// The end itself.
     pub end: End,
     /// Whose tokens were passed on, in order.

@@ -49,6 +49,7 @@ const OPEN: Duration = Duration::from_secs(5);
 /// Longer than any silence a job tolerates.
 const READ_TIMEOUT: Duration = Duration::from_secs(600);
 
+mod afterwards;
 mod offer;
 mod report;
 mod streams;
@@ -156,10 +157,17 @@ impl Asking {
             let outs = self.job.handle(self.inner.clock.now(), event);
             self.perform_all(outs).await;
         }
-        self.report().await;
+        let answered = self.report().await;
         // Streams close by themselves once their outboxes are dropped; let them say goodbye.
         self.lanes.clear();
         while self.streams.join_next().await.is_some() {}
+        if let (Some(case), Some(level)) = (answered, self.prepared.later) {
+            let afterwards = afterwards::check(&self.inner, &self.prepared, case, level);
+            tokio::select! {
+                () = afterwards => {}
+                _ = stopped.wait_for(|stop| *stop) => {}
+            }
+        }
     }
 
     async fn perform_all(&mut self, outs: Vec<Out>) {

@@ -6,7 +6,7 @@ use peerproof_wire::job::client_nonce_hash;
 use peerproof_wire::{Level as WireLevel, ModelId, Offer, Signed};
 
 use super::SEARCH;
-use crate::client::{AskError, JobSpec, Level, Preference, Prompt};
+use crate::client::{AskError, JobSpec, Level, Mode, Preference, Prompt};
 use crate::home::random_seed;
 use crate::node::Inner;
 
@@ -18,6 +18,8 @@ pub(in crate::node) struct Prepared {
     pub(super) options: Options,
     pub(super) preference: Preference,
     pub(super) auditor: Option<PeerId>,
+    /// The check that follows while the answer is used.
+    pub(super) later: Option<WireLevel>,
 }
 
 impl Prepared {
@@ -36,6 +38,14 @@ pub(in crate::node) fn prepare(
     let ask = &inner.config.ask;
     let client_nonce = random_seed();
     let level = spec.verification.level;
+    let level = match level {
+        Level::Receipt => WireLevel::Receipt,
+        Level::Sampled => WireLevel::Sampled,
+        Level::Spot => WireLevel::Spot,
+        Level::Full => WireLevel::Full,
+        Level::KOfN => WireLevel::KOfN,
+    };
+    let later = (spec.verification.mode == Mode::FraudProof).then_some(level);
     let (k, n) = spec.verification.k_of_n;
     let auditor = spec
         .verification
@@ -57,13 +67,7 @@ pub(in crate::node) fn prepare(
             None => ask.max_tokens,
         }),
         stop: spec.stop,
-        level: match level {
-            Level::Receipt => WireLevel::Receipt,
-            Level::Sampled => WireLevel::Sampled,
-            Level::Spot => WireLevel::Spot,
-            Level::Full => WireLevel::Full,
-            Level::KOfN => WireLevel::KOfN,
-        },
+        level: if later.is_some() { WireLevel::Receipt } else { level },
         public_nonce: spec.seed.map_or_else(random_seed, |seed| nonce_of_seed(seed, spec.choice)),
         client_nonce_hash: client_nonce_hash(&client_nonce),
         deadline_ms: ask.deadline_ms,
@@ -82,7 +86,15 @@ pub(in crate::node) fn prepare(
     if !ask.hedge {
         (options.hedge_accept_ms, options.hedge_token_ms) = (options.total_ms, options.total_ms);
     }
-    Ok(Prepared { model_name, offer, client_nonce, options, preference: spec.preference, auditor })
+    Ok(Prepared {
+        model_name,
+        offer,
+        client_nonce,
+        options,
+        preference: spec.preference,
+        auditor,
+        later,
+    })
 }
 
 fn prompt(prompt: Prompt) -> peerproof_wire::Prompt {

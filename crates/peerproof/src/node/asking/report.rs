@@ -4,19 +4,20 @@ use std::sync::atomic::Ordering;
 
 use peerproof_job::Fault;
 use peerproof_job::router::{Blame, Checked, End, Outcome as Ended, Reason};
-use peerproof_wire::{FailureCode, Level as WireLevel, Stop};
+use peerproof_wire::{Case, FailureCode, Level as WireLevel, Stop};
 
 use super::Asking;
 use crate::client::{AnswerEvent, AskError, FinishReason, Level, Outcome, Report};
 use crate::node::directory::Wanted;
 
 impl Asking {
-    pub(super) async fn report(&mut self) {
-        let Some(ended) = self.ended.take() else { return };
+    /// Tells the asker how it ended. Gives back an answer that counts.
+    pub(super) async fn report(&mut self) -> Option<Case> {
+        let ended = self.ended.take()?;
         let result = match &ended.end {
             End::Answered(stop) => Ok(self.outcome(&ended, *stop)),
             End::Failed { reason, blame } => Err(self.error(reason, *blame, &ended)),
-            End::Cancelled => return,
+            End::Cancelled => return None,
         };
         let counts = &self.inner.counts;
         let counter = match &result {
@@ -25,7 +26,11 @@ impl Asking {
             Err(_) => &counts.failed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+        let answered = result.is_ok();
         let _ = self.events.send(result.map(|outcome| AnswerEvent::Done(Box::new(outcome)))).await;
+        let offer = self.prepared.offer.clone();
+        let Ended { receipt, tokens, .. } = *ended;
+        receipt.map(|receipt| Case { offer, receipt, tokens }).filter(|_| answered)
     }
 
     fn outcome(&self, ended: &Ended, stop: Stop) -> Outcome {
@@ -46,9 +51,9 @@ impl Asking {
             prompt_tokens: ended.prompt_tokens.unwrap_or(0),
             output_tokens: ended.output_tokens,
             verification: Report {
-                level: level(ended.verification.asked),
+                level: level(self.prepared.later.unwrap_or(ended.verification.asked)),
                 audited: matches!(ended.verification.done, Checked::Audited { .. }),
-                detail: detail(&ended.verification),
+                detail: self.detail(&ended.verification),
                 check_ms: millis(ended.verification.cost_ms),
             },
             reputation: u32::from(reputation),
@@ -56,6 +61,17 @@ impl Asking {
             total_ms: millis(ended.total_ms),
             trail: ended.trail.iter().map(ToString::to_string).collect(),
         }
+    }
+
+    fn detail(&self, verification: &peerproof_job::router::Verification) -> String {
+        let opened = if verification.opened { ", drawn leaves opened" } else { "" };
+        let later = match self.prepared.later {
+            Some(WireLevel::Spot) => "; a spot audit follows",
+            Some(WireLevel::Full) => "; a full audit follows",
+            Some(WireLevel::Sampled) => "; an audit by lot follows",
+            _ => "",
+        };
+        format!("{}{opened}{later}", verification.done)
     }
 
     fn error(&self, reason: &Reason, blame: Blame, ended: &Ended) -> AskError {
@@ -130,11 +146,6 @@ fn several(ended: &Ended) -> String {
         Some(receipt) => receipt.key().peer_id().to_string(),
         None => "several providers".into(),
     }
-}
-
-fn detail(verification: &peerproof_job::router::Verification) -> String {
-    let opened = if verification.opened { ", drawn leaves opened" } else { "" };
-    format!("{}{opened}", verification.done)
 }
 
 /// The sum of the numbers a provider names after "got": prompt and answer tokens.
