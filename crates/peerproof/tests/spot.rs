@@ -129,6 +129,26 @@ async fn an_answer_that_is_used_at_once_is_checked_all_the_same() {
     provider.shutdown().await;
 }
 
+/// What of the file shows the cell.
+fn weights(checker: &Checker, file: &[u8]) -> Vec<WeightRange> {
+    let length = file.len() as u64;
+    let weights = checker.evidence_ranges(11).unwrap().into_iter().flat_map(|range| {
+        let pieces = (range.start..range.end).step_by(500_000);
+        pieces.map(move |start| (start, range.end.min(start + 500_000) - start))
+    });
+    let opened = weights.map(|(start, bytes)| {
+        let opened =
+            open_bytes(ranges::Mode::Plain, file, Group::KIB_16, start..start + bytes).unwrap();
+        let Slice { bytes: data, hashes } = opened;
+        WeightRange {
+            start,
+            length: bytes,
+            slice: RangeSlice { file_bytes: length, bytes: data, hashes },
+        }
+    });
+    opened.collect()
+}
+
 /// An answer whose provider committed to a wrong row of keys in one cell, and the file
 /// that shows it.
 fn forged(lie: bool) -> FraudProof {
@@ -185,22 +205,9 @@ fn forged(lie: bool) -> FraudProof {
     let dimensions = checker.dimensions();
     let opening =
         cells::open(&tree, &leaves, &dimensions, &exposure, &exposure.exposed[0]).unwrap();
-    let weights = checker.evidence_ranges(11).unwrap().into_iter().flat_map(|range| {
-        let pieces = (range.start..range.end).step_by(500_000);
-        pieces.map(move |start| (start, range.end.min(start + 500_000) - start))
-    });
-    let weights = weights.map(|(start, bytes)| {
-        let opened =
-            open_bytes(ranges::Mode::Plain, &file, Group::KIB_16, start..start + bytes).unwrap();
-        let Slice { bytes: data, hashes } = opened;
-        WeightRange {
-            start,
-            length: bytes,
-            slice: RangeSlice { file_bytes: length, bytes: data, hashes },
-        }
-    });
+    let weights = weights(&checker, &file);
     let case = Case { offer, receipt, tokens };
-    FraudProof { case, opening, weights: weights.collect() }
+    FraudProof { case, opening, weights }
 }
 
 #[test]
