@@ -198,7 +198,8 @@ fn export(place: &Place, peer: &str, out: Option<PathBuf>, as_json: bool) -> any
     if as_json {
         return print_json(&json!({ "peer": peer.to_string(), "file": out, "pieces": pieces }));
     }
-    println!("{pieces} pieces of evidence about {peer} in {}", out.display());
+    let noun = if pieces == 1 { "piece" } else { "pieces" };
+    println!("{pieces} {noun} of evidence about {peer} in {}", out.display());
     println!("anyone checks them with: peerproof verify {}", out.display());
     Ok(())
 }

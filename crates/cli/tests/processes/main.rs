@@ -9,4 +9,5 @@ mod commands;
 mod demo;
 mod failing_over;
 mod finding;
+mod reputing;
 mod support;

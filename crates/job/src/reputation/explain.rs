@@ -130,16 +130,16 @@ impl fmt::Display for Explanation {
         }
         writeln!(f, "; half-life {} days", self.rules.half_life_days)?;
         match &self.standing.barred {
-            Some(why) => writeln!(f, "score 0: barred ({why})")?,
+            Some(why) => write!(f, "score 0: barred ({why})")?,
             None => {
                 let (score, prior, both) = (self.standing.score, PRIOR / ONE, 2 * PRIOR / ONE);
                 let sum = format!("1000 x (good + {prior}) / (good + bad + {both})");
                 writeln!(f, "score {score} = {sum}")?;
+                let rate = self.standing.audit_permille;
+                let new = if self.standing.newcomer { ", new" } else { "" };
+                write!(f, "audited with {rate} in 1000{new}: {}", deterrence(rate))?;
             }
         }
-        let rate = self.standing.audit_permille;
-        let new = if self.standing.newcomer { ", new" } else { "" };
-        write!(f, "audited with {rate} in 1000{new}: {}", deterrence(rate))?;
         if let Some(auditor) = &self.auditor {
             write!(f, "\nas an auditor: score {}", auditor.score)?;
             if let Some(why) = &auditor.barred {
