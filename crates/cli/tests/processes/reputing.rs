@@ -64,7 +64,7 @@ fn scores_are_shown_explained_overruled_and_told() {
         .iter()
         .filter_map(|l| l["text"].as_str())
         .collect();
-    assert!(texts.iter().any(|text| *text == "blocked: slow"), "{texts:?}");
+    assert!(texts.contains(&"blocked: slow"), "{texts:?}");
     let found = place.run("router", &["rep", "recheck", &cheat.peer, "--json"]).json();
     assert_eq!(found["confirmed"].as_array().map(Vec::len), Some(1), "{found}");
 
