@@ -240,7 +240,9 @@ impl Gguf {
         let io = |source| GgufError::Io { path: "memory".into(), source };
         let outside = || io(std::io::ErrorKind::InvalidInput.into());
         let length = usize::try_from(length).map_err(|_| outside())?;
-        let options = memmap2::MmapOptions::new().len(length.max(1)).to_owned();
+        // Without the reservation, a file may be longer than the machine's memory: only
+        // the stretches are ever written.
+        let options = memmap2::MmapOptions::new().len(length.max(1)).no_reserve_swap().to_owned();
         let mut memory = options.map_anon().map_err(io)?;
         for (start, bytes) in parts {
             let start = usize::try_from(*start).map_err(|_| outside())?;

@@ -23,6 +23,7 @@ use peerproof_proof::cells::{
 use peerproof_proof::{DrawnStep, Step, sampling_seed};
 use peerproof_wire::{Case, Cell, CellOpening, Difference, Mismatch, ModelId, Offer, Signed};
 
+use crate::constraint::ConstraintError;
 use crate::draws::Draws;
 use crate::execute::{ReplayError, Replayer};
 use crate::forward::{ForwardError, Item, Output, Runner};
@@ -120,9 +121,17 @@ impl Checker {
             }
             _ => return Ok(None),
         };
-        let mut ranges = Transformer::part_ranges(&file, Part::Header)?;
-        ranges.insert(0, 0..file.header_bytes());
-        Ok(Some(ranges))
+        Ok(Some(header_ranges(&file)?))
+    }
+
+    /// The stretches of a file of `length` bytes that [`Checker::open`] takes, as the header
+    /// among `parts` has it. If `parts` do not hold all of what this gives, the header isn't
+    /// the file's: what is missing was read as zeros.
+    ///
+    /// # Errors
+    /// The header isn't of a model that this engine knows.
+    pub fn header_ranges(length: u64, parts: Parts<'_>) -> Result<Vec<Range<u64>>, SpotError> {
+        header_ranges(&Gguf::sparse(length, parts).map_err(ModelError::from)?)
     }
 
     /// Opens a file by its header. `id` is taken on trust, here and wherever stretches
@@ -188,8 +197,8 @@ impl Checker {
     /// # Errors
     /// There is no such layer.
     pub fn evidence_ranges(&self, layer: u32) -> Result<Vec<Range<u64>>, SpotError> {
-        let header = self.header.iter().map(|(start, bytes)| *start..*start + bytes.len() as u64);
-        let mut ranges: Vec<Range<u64>> = header.collect();
+        let file = self.header_file()?;
+        let mut ranges = header_ranges(&file)?;
         ranges.extend(self.ranges(layer)?);
         Ok(ranges)
     }
@@ -199,15 +208,20 @@ impl Checker {
     /// # Errors
     /// There is no such layer.
     pub fn ranges(&self, layer: u32) -> Result<Vec<Range<u64>>, SpotError> {
-        let header: Vec<(u64, &[u8])> =
-            self.header.iter().map(|(start, bytes)| (*start, &bytes[..])).collect();
-        let file = Gguf::sparse(self.length, &header).map_err(ModelError::from)?;
+        let file = self.header_file()?;
         let part = self.part(layer)?;
         let mut ranges = Transformer::part_ranges(&file, part)?;
         if part != Part::Ends && needs_ends(self, layer) {
             ranges.extend(Transformer::part_ranges(&file, Part::Ends)?);
         }
         Ok(ranges)
+    }
+
+    /// The file with nothing but what the checker was opened with.
+    fn header_file(&self) -> Result<Gguf, SpotError> {
+        let header: Vec<(u64, &[u8])> =
+            self.header.iter().map(|(start, bytes)| (*start, &bytes[..])).collect();
+        Ok(Gguf::sparse(self.length, &header).map_err(ModelError::from)?)
     }
 
     fn part(&self, layer: u32) -> Result<Part, SpotError> {
@@ -285,7 +299,12 @@ impl Checker {
         };
         let bytes = |row: &[i32]| -> Vec<u8> { row.iter().flat_map(|v| v.to_le_bytes()).collect() };
         if cell.layer == 0 {
-            let row = self.embedding(opened.leaf.token)?;
+            let token = opened.leaf.token;
+            if token as usize >= self.shape.vocabulary {
+                // It is of the answer, since prompts have been checked: no model draws it.
+                return differs(Difference::Layers, &[], &bytes(&opened.entering));
+            }
+            let row = self.embedding(token)?;
             if row != opened.entering {
                 return differs(Difference::Layers, &bytes(&row), &bytes(&opened.entering));
             }
@@ -316,6 +335,10 @@ impl Checker {
         let index = (position as usize + 1).checked_sub(prompt.len());
         let index = index.filter(|index| *index < tokens.len() && offer.pooling.is_none());
         let index = index.ok_or(SpotError::NotDrawn { position })?;
+        if opened.leaving.contains(&i32::MIN) {
+            let got = opened.leaf.state.as_bytes().to_vec();
+            return Ok(Some(Mismatch { position, what: Difference::State, expected: vec![], got }));
+        }
         let right = self.head(offer, prompt, &tokens[..index], &opened.leaving)?;
         let Some(got) = &opened.leaf.drawn else {
             let (expected, got) = (right.next.to_le_bytes().to_vec(), Vec::new());
@@ -347,6 +370,10 @@ impl Checker {
         before: &[u8],
     ) -> Result<Option<Recomputed>, SpotError> {
         let model = self.layer(cell.layer)?;
+        let (capacity, got) = (self.shape.context, cell.position as usize + 1);
+        if got > capacity {
+            return Err(ForwardError::Full { sequence: 0, capacity, got }.into());
+        }
         let row = self.dimensions().kv_row_bytes as usize;
         if entering.contains(&i32::MIN) || !before.chunks_exact(row).all(|row| self.can_be(row)) {
             return Ok(None);
@@ -400,13 +427,27 @@ impl Checker {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let mut runner = Runner::new(Arc::clone(model.transformer()), threads, KernelPath::best())?;
         let logits = runner.head(state);
-        Ok(draws.drawn_after(answer, &logits))
+        let drawn = draws.drawn_after(answer, &logits);
+        match draws.trouble() {
+            // This machine's trouble, which the provider need not have had.
+            Some(error @ ConstraintError::Broken { .. }) => Err(ReplayError::from(error).into()),
+            _ => Ok(drawn),
+        }
     }
 }
 
 /// The row that enters the first layer is an embedding; behind the last stands the head.
 fn needs_ends(checker: &Checker, layer: u32) -> bool {
     layer == 0 || layer as usize >= checker.shape.layers
+}
+
+/// The stretches that every checker is opened with: all that is read of a file before any
+/// layer. Which they are is read in the first of them alone, so whoever has them for certain
+/// has the file's own.
+fn header_ranges(file: &Gguf) -> Result<Vec<Range<u64>>, SpotError> {
+    let mut ranges = Transformer::part_ranges(file, Part::Header)?;
+    ranges.insert(0, 0..file.header_bytes());
+    Ok(ranges)
 }
 
 fn number(position: u32, what: Difference, expected: u32, got: u32) -> Mismatch {

@@ -278,6 +278,67 @@ fn rows_that_the_arithmetic_never_makes_are_found() {
     }
 }
 
+/// What only a cheat can commit to settles the case; it is no error of the judge's.
+#[test]
+fn tokens_and_states_that_no_model_gives_are_found() {
+    let path = support::real_model();
+    let replayer = replayer(&path);
+    let model = Arc::clone(replayer.model());
+    let offer = offer(&model, Sampling::GREEDY, "The capital of France is");
+    let tokens = answer(&replayer, &offer);
+    let cells = [Cell { position: 9, layer: 0 }, Cell { position: 9, layer: 30 }];
+    let honest = serve(&replayer, &offer, &tokens, &cells);
+    let checker = checker(&path, model.id(), &[0, 30]);
+    let prompt = honest.leaves.len() + 1 - tokens.len();
+
+    let (mut leaves, mut beyond) = (honest.leaves.clone(), tokens.clone());
+    beyond[9 - prompt] = model.vocabulary() as u32;
+    leaves[9].token = beyond[9 - prompt];
+    let served = commit(&offer, &beyond, leaves, honest.exposure.clone());
+    let judged = checker.judge(&served.case, &served.open(&checker, 0)).expect("a judgement");
+    assert_eq!(judged.expect("a mismatch").what, Difference::Layers);
+
+    let (mut leaves, mut exposure) = (honest.leaves.clone(), honest.exposure.clone());
+    exposure.exposed[1].state[0] = i32::MIN;
+    leaves[9].state = state_digest(&offer.id(), &exposure.exposed[1].state);
+    let served = commit(&offer, &tokens, leaves, exposure);
+    let judged = checker.judge(&served.case, &served.open(&checker, 1)).expect("a judgement");
+    assert_eq!(judged.expect("a mismatch").what, Difference::State);
+
+    // A head's opening has one form, too.
+    let head = honest.open(&checker, 1);
+    let digest = Digest::from_bytes([1; 32]);
+    let changes: [fn(&mut CellOpening, Digest); 7] = [
+        |it, digest| it.rows_hashes.push(digest),
+        |it, digest| it.last_hashes.push(digest),
+        |it, digest| it.kv_layers.push(digest),
+        |it, digest| it.kv_pages.push(digest),
+        |it, _| it.pages.push(vec![1]),
+        |it, _| it.rows.push(1),
+        |it, _| it.last.push(1),
+    ];
+    for change in changes {
+        let mut padded = head.clone();
+        change(&mut padded, digest);
+        let judged = checker.judge(&honest.case, &padded);
+        assert!(matches!(judged, Err(SpotError::Opening(_))), "{judged:?}");
+    }
+}
+
+/// Whoever holds one layer has no use for as much memory as the whole file takes.
+#[test]
+fn a_file_may_be_longer_than_memory() {
+    let path = support::real_model();
+    let model = Model::open(&path, &LoadOptions::default()).expect("a model");
+    let length = File::open(&path).and_then(|file| file.metadata()).expect("a model").len();
+    let beginning = &parts_of(&path, std::slice::from_ref(&(0..length / 4)))[0].1;
+    let needed = Checker::needed(1 << 43, beginning).expect("room").expect("a whole header");
+    let header = parts_of(&path, &needed);
+    let checker = Checker::open(1 << 43, model.id(), &lent(&header)).expect("room");
+    let parts = parts_of(&path, &checker.ranges(3).expect("a layer"));
+    checker.load(3, &lent(&parts)).expect("room");
+}
+
 #[test]
 fn every_byte_of_an_opening_is_bound() {
     let path = support::real_model();

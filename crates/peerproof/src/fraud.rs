@@ -145,6 +145,10 @@ pub fn judge(proof: &FraudProof) -> Result<Judgement, FraudError> {
     let parts: Vec<(u64, &[u8])> =
         parts.iter().map(|(start, bytes)| (*start, &bytes[..])).collect();
     let layer = proof.opening.cell.layer;
+    // A gap reads as zeros: nothing is made of a header with one, let alone said by it.
+    for range in Checker::header_ranges(length, &parts)? {
+        covered(&parts, range)?;
+    }
     let checker = Checker::open(length, id, &parts)?;
     for range in checker.evidence_ranges(layer)? {
         covered(&parts, range)?;

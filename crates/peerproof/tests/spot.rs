@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -83,6 +84,37 @@ async fn a_router_without_the_model_recomputes_cells() {
     assert!(!outcome.verification.audited, "some cells are not the answer");
 }
 
+/// A provider opens cells of two answers of one router at a time: it is asked again for the
+/// others, and not blamed.
+#[tokio::test(flavor = "multi_thread")]
+async fn audits_at_once_wait_their_turn() {
+    let homes = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let mut provider = settings(&homes[0], vec![]);
+    provider.serve = vec![model().clone()];
+    let provider = Node::start(provider).await.unwrap();
+    let peers = vec![provider.status().addresses[0].clone()];
+    let router = Node::start(settings(&homes[1], peers)).await.unwrap();
+    let mut asking = tokio::task::JoinSet::new();
+    for number in 0..5 {
+        let client = router.client();
+        asking.spawn(async move {
+            let question = JobSpec {
+                max_tokens: Some(4),
+                verification: Verification { level: Level::Spot, ..Verification::default() },
+                ..JobSpec::new("smollm2-135m", Prompt::Text(format!("{number} and one is")))
+            };
+            client.ask(question).await?.text().await
+        });
+    }
+    while let Some(answer) = asking.join_next().await {
+        let (_, outcome) = answer.unwrap().unwrap();
+        let detail = &outcome.verification.detail;
+        assert!(detail.contains("cells recomputed, all hold"), "{detail}");
+    }
+    router.shutdown().await;
+    provider.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_of_fewer_layers_cannot_open_its_cells() {
     let homes = [TempDir::new().unwrap(), TempDir::new().unwrap()];
@@ -129,10 +161,15 @@ async fn an_answer_that_is_used_at_once_is_checked_all_the_same() {
     provider.shutdown().await;
 }
 
-/// What of the file shows the cell.
-fn weights(checker: &Checker, file: &[u8]) -> Vec<WeightRange> {
+/// What of the file shows the cell, but for `hole`.
+fn weights(checker: &Checker, file: &[u8], hole: &Range<u64>) -> Vec<WeightRange> {
     let length = file.len() as u64;
-    let weights = checker.evidence_ranges(11).unwrap().into_iter().flat_map(|range| {
+    let around = |range: Range<u64>| match range.start <= hole.start && hole.end <= range.end {
+        true => [range.start..hole.start, hole.end..range.end],
+        false => [range, 0..0],
+    };
+    let ranges = checker.evidence_ranges(11).unwrap().into_iter().flat_map(around);
+    let weights = ranges.filter(|range| !range.is_empty()).flat_map(|range| {
         let pieces = (range.start..range.end).step_by(500_000);
         pieces.map(move |start| (start, range.end.min(start + 500_000) - start))
     });
@@ -152,6 +189,11 @@ fn weights(checker: &Checker, file: &[u8]) -> Vec<WeightRange> {
 /// An answer whose provider committed to a wrong row of keys in one cell, and the file
 /// that shows it.
 fn forged(lie: bool) -> FraudProof {
+    forged_without(lie, |_| 0..0)
+}
+
+/// As [`forged`], less the groups of the file's header within `hole`.
+fn forged_without(lie: bool, hole: fn(&[u8]) -> Range<u64>) -> FraudProof {
     let file = std::fs::read(&model().path).unwrap();
     let opened = Model::open(&model().path, &LoadOptions::default()).unwrap();
     let replayer = Replayer::new(Arc::clone(&opened), 2).unwrap();
@@ -205,7 +247,7 @@ fn forged(lie: bool) -> FraudProof {
     let dimensions = checker.dimensions();
     let opening =
         cells::open(&tree, &leaves, &dimensions, &exposure, &exposure.exposed[0]).unwrap();
-    let weights = weights(&checker, &file);
+    let weights = weights(&checker, &file, &hole(&file));
     let case = Case { offer, receipt, tokens };
     FraudProof { case, opening, weights }
 }
@@ -244,4 +286,22 @@ fn a_fraud_proof_convicts_before_who_holds_nothing() {
 fn a_false_accusation_is_as_evident() {
     let error = fraud::judge(&forged(false)).unwrap_err();
     assert!(matches!(error, FraudError::Holds { position: 3, layer: 11 }), "{error}");
+}
+
+/// The kinds of a tokenizer's tokens, less a group at either end: numbers that may as well all
+/// be 0, for all that whoever reads the header can tell.
+fn kinds_of_tokens(file: &[u8]) -> Range<u64> {
+    let key = b"tokenizer.ggml.token_type";
+    let at = file.windows(key.len()).position(|it| it == key).unwrap() + key.len();
+    let count = u64::from_le_bytes(file[at + 8..at + 16].try_into().unwrap());
+    let (start, end) = (at as u64 + 16, at as u64 + 16 + 4 * count);
+    let group = Group::KIB_16.bytes();
+    start.next_multiple_of(group)..end / group * group
+}
+
+#[test]
+fn an_accusation_by_half_a_header_proves_nothing() {
+    let proof = forged_without(false, kinds_of_tokens);
+    let error = fraud::judge(&proof).unwrap_err();
+    assert!(matches!(error, FraudError::Missing { .. }), "{error}");
 }

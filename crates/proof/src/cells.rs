@@ -17,6 +17,7 @@
 
 use std::collections::BTreeSet;
 
+use peerproof_wire::limits::MAX_CELL_BYTES;
 use peerproof_wire::{Cell, Digest, Offer, Receipt};
 
 mod opening;
@@ -67,6 +68,29 @@ pub fn kv_layer(layer: u32, positions: u32, pages: &[Digest]) -> Digest {
 pub fn kv_root(layers: &[Digest]) -> Digest {
     let hash = Tagged::new("peerproof kv root v1").u32(layers.len() as u32);
     layers.iter().fold(hash, |hash, layer| hash.fixed(layer.as_bytes())).finish()
+}
+
+/// How many cells of an answer are opened for one request at most: as many as fit
+/// [`MAX_CELL_BYTES`] if all stand at its last position.
+///
+/// ```
+/// # use peerproof_proof::cells::{Dimensions, at_most};
+/// let small = Dimensions { layers: 30, width: 576, kv_row_bytes: 780 };
+/// assert!(at_most(2_000, &small) > 8);
+/// ```
+#[must_use]
+pub fn at_once(receipt: &Receipt, dimensions: &Dimensions) -> u32 {
+    at_most(receipt.leaves.saturating_sub(1), dimensions)
+}
+
+/// As [`at_once`], of an answer with so many positions.
+#[must_use]
+pub fn at_most(positions: u32, dimensions: &Dimensions) -> u32 {
+    let Dimensions { layers, width, kv_row_bytes } = *dimensions;
+    let pages = u64::from(positions).div_ceil(KV_PAGE as u64);
+    let page = KV_PAGE as u64 * u64::from(kv_row_bytes) + 64;
+    let most = pages * page + 32 * u64::from(layers) + 12 * u64::from(width) + (1 << 14);
+    (MAX_CELL_BYTES as u64 / most) as u32
 }
 
 /// How many cells an answer has, heads included.

@@ -380,9 +380,20 @@ impl Asking {
         self.errands.spawn(async move {
             let since = std::time::Instant::now();
             let question = Question { case: Arc::new(case), exclude, named, begun };
-            let spot = question.case.offer.level == WireLevel::Spot && question.named.is_none();
+            // Nobody opens cells of embeddings, which are recomputed whole.
+            let offer = &question.case.offer;
+            let spot = offer.level == WireLevel::Spot
+                && offer.pooling.is_none()
+                && question.named.is_none();
             let (audited, judge) = if spot {
-                (inner.spots.run(&inner.fetcher, &question.case, client_nonce).await, None)
+                let (case, fetcher) = (&question.case, &inner.fetcher);
+                let (audited, wrong) = inner.spots.run(fetcher, case, client_nonce).await;
+                if let Some(wrong) = wrong {
+                    // The job ends meanwhile, whoever sends the weights.
+                    let inner = Arc::clone(&inner);
+                    tokio::spawn(async move { inner.spots.convict(&inner.fetcher, wrong).await });
+                }
+                (audited, None)
             } else {
                 inner.audits.run(&question).await
             };

@@ -24,14 +24,16 @@ use peerproof_job::reputation::Fault;
 use peerproof_job::router::{Audited, Auditor};
 use peerproof_net::{FrameLimits, FrameStream, Handle, Incoming};
 use peerproof_proof::Transcript;
+use peerproof_proof::audit::verify_case;
 use peerproof_proof::cells;
+use peerproof_proof::receipt::{verify_output_count, verify_terms};
 use peerproof_wire::audit::AuditFailure;
 use peerproof_wire::job::client_nonce_hash;
 use peerproof_wire::{
     CELLS_PROTOCOL, Case, Cell, CellOpening, CellsPart, CellsReply, CellsRequest, FraudProof, Leaf,
     Message as _, Mismatch, ModelId, limits,
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
 
 use super::auditing::Replays;
@@ -41,11 +43,17 @@ use super::fetching::Fetcher;
 pub(crate) const CELLS: u32 = 8;
 /// A router that asks for nothing within this time is gone.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the other side may take to compute an answer again.
+/// How long the other side may take to compute an answer again and to send its cells.
 const OPENING: Duration = Duration::from_secs(110);
 /// How long reaching it may take.
 const REACHING: Duration = Duration::from_secs(3);
-/// Requests that wait or run at once.
+/// The longest pause that a busy provider is left before it is asked again.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// How long whoever asked may take to read what was opened.
+const SENDING: Duration = Duration::from_secs(60);
+/// How long the weights of a fraud proof may take to come.
+const PROVING: Duration = Duration::from_secs(600);
+/// Requests that wait, run or are sent at once.
 const MAX_REQUESTS: usize = 16;
 /// Of one peer.
 const MAX_REQUESTS_A_PEER: usize = 2;
@@ -112,6 +120,8 @@ impl Drop for Guest {
 enum Trouble {
     /// None came.
     Unanswered(String),
+    /// None comes before so long.
+    Busy(Duration),
     /// What came is none.
     Wrong(String),
 }
@@ -120,7 +130,10 @@ enum Trouble {
 async fn answer(replays: &Replays, room: &Semaphore, guest: Guest, mut stream: FrameStream) {
     let reply = match prepare(replays, room, &guest, &mut stream).await {
         Ok(None) => return,
-        Ok(Some(openings)) => send(&mut stream, &openings).await,
+        Ok(Some((_place, openings))) => {
+            let sent = tokio::time::timeout(SENDING, send(&mut stream, &openings)).await;
+            sent.unwrap_or_else(|_| Err("whoever asked reads too slowly".into()))
+        }
         Err(failure) => match CellsReply::Failure(failure).encode() {
             Ok(frame) => stream.send(&frame).await.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
@@ -132,18 +145,18 @@ async fn answer(replays: &Replays, room: &Semaphore, guest: Guest, mut stream: F
     }
 }
 
-/// The openings asked for, encoded; `None` if nobody asked.
-async fn prepare(
+/// The openings asked for, encoded, and the place that they take until they are sent;
+/// `None` if nobody asked.
+async fn prepare<'a>(
     replays: &Replays,
-    room: &Semaphore,
+    room: &'a Semaphore,
     guest: &Guest,
     stream: &mut FrameStream,
-) -> Result<Option<Vec<Vec<u8>>>, AuditFailure> {
+) -> Result<Option<(SemaphorePermit<'a>, Vec<Vec<u8>>)>, AuditFailure> {
     let busy = |why: &str| AuditFailure { retry_after_ms: 1_000, ..AuditFailure::new(why) };
     if guest.count > MAX_REQUESTS_A_PEER {
         return Err(busy("this peer's other requests come first"));
     }
-    let _place = room.try_acquire().map_err(|_| busy("too many requests for cells"))?;
     let Ok(Some(frame)) = stream.recv().await else { return Ok(None) };
     let request = CellsRequest::decode(&frame).map_err(|e| AuditFailure::new(e.to_string()))?;
     let offer = &request.case.offer;
@@ -153,15 +166,26 @@ async fn prepare(
     if offer.pooling.is_some() {
         return Err(AuditFailure::new("cells of embeddings are not opened: audit them in full"));
     }
+    verify_papers(&request.case).map_err(|error| AuditFailure::new(error.to_string()))?;
+    let place = room.try_acquire().map_err(|_| busy("too many requests for cells"))?;
     let CellsRequest { case, cells, .. } = request;
     let model = case.offer.model_id;
     let opened = replays.replay(Arc::new(case), move |replayer, case| {
         open(replayer, case, &cells).map_err(|error| error.to_string())
     });
     match opened.await {
-        Some(opened) => opened.map(Some).map_err(AuditFailure::new),
+        Some(Ok(opened)) => Ok(Some((place, opened))),
+        Some(Err(why)) => Err(AuditFailure::new(why)),
         None => Err(AuditFailure::new(format!("model {model} is not held here"))),
     }
+}
+
+/// That offer, receipt and tokens belong together, which takes no model.
+fn verify_papers(case: &Case) -> Result<(), Box<dyn std::error::Error>> {
+    let Case { offer, receipt, tokens } = case;
+    verify_case(offer, receipt, tokens)?;
+    verify_terms(offer, receipt)?;
+    Ok(verify_output_count(receipt, tokens)?)
 }
 
 /// Computes the answer again and opens cells of it.
@@ -171,6 +195,14 @@ fn open(
     cells: &[Cell],
 ) -> Result<Vec<Vec<u8>>, Box<dyn std::error::Error>> {
     let Case { offer, receipt, tokens } = case;
+    let dimensions = peerproof_engine::spot::dimensions(replayer.model().transformer().shape());
+    let positions = replayer.model().prompt_tokens(&offer.prompt)?.len() + tokens.len() - 1;
+    if positions + 1 != receipt.leaves as usize {
+        return Err("the receipt counts other tokens of the prompt than this model".into());
+    }
+    if cells.len() > cells::at_once(receipt, &dimensions) as usize {
+        return Err("these cells read more keys and values than are sent at once".into());
+    }
     let mut leaves: Vec<Leaf> = Vec::new();
     let mut take = |step: peerproof_proof::Step| leaves.push(step.into());
     let given_up = AtomicBool::new(false);
@@ -183,14 +215,9 @@ fn open(
     if tree.root() != receipt.transcript_root {
         return Err("the receipt has another root than this model gives".into());
     }
-    let dimensions = peerproof_engine::spot::dimensions(replayer.model().transformer().shape());
-    let (mut openings, mut room) = (Vec::new(), limits::MAX_CELL_BYTES);
+    let mut openings = Vec::new();
     for exposed in &exposure.exposed {
-        let opening = cells::open(&tree, &leaves, &dimensions, &exposure, exposed)?.encode()?;
-        room = room
-            .checked_sub(opening.len())
-            .ok_or("these cells read more keys and values than are sent at once")?;
-        openings.push(opening);
+        openings.push(cells::open(&tree, &leaves, &dimensions, &exposure, exposed)?.encode()?);
     }
     Ok(openings)
 }
@@ -222,12 +249,25 @@ impl Spots {
         Spots { net, evidence, checkers: Mutex::default() }
     }
 
-    /// Has the provider open the cells that the nonce draws, and recomputes them.
+    /// Has the provider open the cells that the nonce draws, and recomputes them. Gives the
+    /// cell that does not hold, too, for [`Spots::convict`].
     pub(crate) async fn run(
         &self,
         fetcher: &Fetcher,
         case: &Arc<Case>,
         client_nonce: [u8; 32],
+    ) -> (Audited, Option<Wrong>) {
+        let mut wrong = None;
+        let audited = self.audit(fetcher, case, client_nonce, &mut wrong).await;
+        (audited, wrong)
+    }
+
+    async fn audit(
+        &self,
+        fetcher: &Fetcher,
+        case: &Arc<Case>,
+        client_nonce: [u8; 32],
+        wrong: &mut Option<Wrong>,
     ) -> Audited {
         let checker = match self.checker(fetcher, case.offer.model_id).await {
             Ok(checker) => checker,
@@ -235,8 +275,14 @@ impl Spots {
         };
         let layers = checker.dimensions().layers;
         let (offer, receipt) = (&case.offer, &case.receipt);
+        let wanted = CELLS.min(cells::at_once(receipt, &checker.dimensions()));
+        if wanted == 0 {
+            let why =
+                "a cell of so long an answer reads more keys and values than are sent at once";
+            return Audited::Unavailable(why.into());
+        }
         let cells: Vec<Cell> =
-            cells::drawn(&client_nonce, offer, receipt, layers, CELLS).into_iter().collect();
+            cells::drawn(&client_nonce, offer, receipt, layers, wanted).into_iter().collect();
         let request = CellsRequest { case: Case::clone(case), client_nonce, cells };
         let provider = receipt.key().peer_id();
         let (loaded, opened) = tokio::join!(
@@ -246,6 +292,11 @@ impl Spots {
         let openings = match opened {
             Ok(openings) => openings,
             Err(Trouble::Unanswered(detail)) => {
+                return Audited::Breach { fault: Fault::Unanswered, detail };
+            }
+            // `ask` comes again.
+            Err(Trouble::Busy(_)) => {
+                let detail = "the provider has no room for cells".into();
                 return Audited::Breach { fault: Fault::Unanswered, detail };
             }
             Err(Trouble::Wrong(detail)) => {
@@ -268,7 +319,7 @@ impl Spots {
                 Audited::Spot { held, of: cells::count(offer, receipt, layers) }
             }
             Ok(Judged::Differs(mismatch, opening)) => {
-                self.convict(fetcher, &checker, case, *opening).await;
+                *wrong = Some(Wrong { checker, case: Arc::clone(case), opening });
                 Audited::Failed { by: Auditor::Local, mismatch, verdicts: Vec::new() }
             }
         }
@@ -301,7 +352,22 @@ impl Spots {
         Ok(Arc::clone(checkers.entry(id).or_insert(checker)))
     }
 
+    /// All openings asked for, within [`OPENING`] and [`limits::MAX_CELL_BYTES`].
     async fn ask(&self, peer: PeerId, request: &CellsRequest) -> Result<Vec<Vec<u8>>, Trouble> {
+        let asking = async {
+            loop {
+                match self.talk(peer, request).await {
+                    Err(Trouble::Busy(pause)) => tokio::time::sleep(pause).await,
+                    settled => return settled,
+                }
+            }
+        };
+        let asked = tokio::time::timeout(OPENING, asking).await;
+        let late = format!("the provider opened no cells within {} s", OPENING.as_secs());
+        asked.unwrap_or(Err(Trouble::Unanswered(late)))
+    }
+
+    async fn talk(&self, peer: PeerId, request: &CellsRequest) -> Result<Vec<Vec<u8>>, Trouble> {
         let unanswered = |why: &dyn std::fmt::Display| {
             Trouble::Unanswered(format!("the provider does not open cells: {why}"))
         };
@@ -310,62 +376,74 @@ impl Spots {
         let mut stream = open.await.map_err(|e| unanswered(&e))?;
         let frame = request.encode().map_err(|e| unanswered(&e))?;
         stream.send(&frame).await.map_err(|e| unanswered(&e))?;
-        let mut openings = Vec::new();
+        let (mut openings, mut room) = (Vec::new(), limits::MAX_CELL_BYTES as u64);
         while openings.len() < request.cells.len() {
-            openings.push(self.opening(&mut stream).await?);
+            let opening = opening(&mut stream, room).await?;
+            room -= opening.len() as u64;
+            openings.push(opening);
         }
         Ok(openings)
     }
 
-    /// One opening, put together of its parts.
-    async fn opening(&self, stream: &mut FrameStream) -> Result<Vec<u8>, Trouble> {
-        let unanswered = |why: &dyn std::fmt::Display| {
-            Trouble::Unanswered(format!("the provider does not open cells: {why}"))
-        };
-        let mut opening: Vec<u8> = Vec::new();
-        let mut whole = None;
-        loop {
-            let frame = stream.recv().await.map_err(|e| unanswered(&e))?;
-            let frame = frame.ok_or_else(|| unanswered(&"it closed the stream"))?;
-            let part = match CellsReply::decode(&frame) {
-                Ok(CellsReply::Part(part)) => part,
-                Ok(CellsReply::Failure(failure)) => return Err(unanswered(&failure.message)),
-                Err(error) => return Err(Trouble::Wrong(error.to_string())),
-            };
-            opening.extend_from_slice(&part.bytes);
-            let total = opening.len() as u64 + part.left;
-            if total > limits::MAX_CELL_BYTES as u64 || *whole.get_or_insert(total) != total {
-                return Err(Trouble::Wrong("the parts of an opening don't add up".into()));
-            }
-            if part.left == 0 {
-                return Ok(opening);
-            }
-        }
-    }
-
-    /// Writes a proof that convinces whoever has neither the model nor a reason to trust this node.
-    async fn convict(
-        &self,
-        fetcher: &Fetcher,
-        checker: &Checker,
-        case: &Arc<Case>,
-        opening: CellOpening,
-    ) {
+    /// Writes a proof that convinces whoever has neither the model nor a reason to trust this
+    /// node. Takes as long as those take who send the weights, so nothing may wait for it.
+    pub(crate) async fn convict(&self, fetcher: &Fetcher, wrong: Wrong) {
+        let Wrong { checker, case, opening } = wrong;
         let written = async {
             let ranges = checker.evidence_ranges(opening.cell.layer).map_err(|e| e.to_string())?;
             let id = case.offer.model_id;
             let weights = fetcher.slices(id, checker.file_bytes(), &ranges).await;
             let weights = weights.map_err(|e| e.to_string())?;
-            let proof = FraudProof { case: Case::clone(case), opening, weights };
+            let proof = FraudProof { case: Case::clone(&case), opening: *opening, weights };
             let dir = self.evidence.clone();
             let write = move || crate::fraud::write(&dir, &proof).map_err(|e| e.to_string());
             tokio::task::spawn_blocking(write).await.map_err(|e| e.to_string())?
         };
-        match written.await {
+        let written = tokio::time::timeout(PROVING, written).await;
+        match written.unwrap_or_else(|_| Err("the weights did not come in time".into())) {
             Ok(path) => tracing::info!(path = %path.display(), "a fraud proof was written"),
             Err(error) => tracing::warn!(error, "no fraud proof could be written"),
         }
     }
+}
+
+/// One opening of at most `room` bytes, put together of its parts.
+async fn opening(stream: &mut FrameStream, room: u64) -> Result<Vec<u8>, Trouble> {
+    let unanswered = |why: &dyn std::fmt::Display| {
+        Trouble::Unanswered(format!("the provider does not open cells: {why}"))
+    };
+    let mut opening: Vec<u8> = Vec::new();
+    let mut whole = None;
+    loop {
+        let frame = stream.recv().await.map_err(|e| unanswered(&e))?;
+        let frame = frame.ok_or_else(|| unanswered(&"it closed the stream"))?;
+        let part = match CellsReply::decode(&frame) {
+            Ok(CellsReply::Part(part)) => part,
+            Ok(CellsReply::Failure(AuditFailure { message, retry_after_ms: 0 })) => {
+                return Err(unanswered(&message));
+            }
+            Ok(CellsReply::Failure(failure)) => {
+                let pause = Duration::from_millis(failure.retry_after_ms).min(MAX_PAUSE);
+                return Err(Trouble::Busy(pause));
+            }
+            Err(error) => return Err(Trouble::Wrong(error.to_string())),
+        };
+        opening.extend_from_slice(&part.bytes);
+        let total = opening.len() as u64 + part.left;
+        if total > room || *whole.get_or_insert(total) != total {
+            return Err(Trouble::Wrong("the parts of an opening don't add up".into()));
+        }
+        if part.left == 0 {
+            return Ok(opening);
+        }
+    }
+}
+
+/// A cell that does not follow from the model.
+pub(crate) struct Wrong {
+    checker: Arc<Checker>,
+    case: Arc<Case>,
+    opening: Box<CellOpening>,
 }
 
 /// What recomputing the cells of an answer has shown.

@@ -218,8 +218,10 @@ pub fn verify(
     verify_opening(receipt, &leaf)?;
     let state = verify_state(receipt, dimensions, cell, opening)?;
     if cell.layer == layers {
-        let none = [opening.rows.len(), opening.kv_layers.len(), opening.last.len()];
-        length("head's other parts", 0, none.into_iter().sum())?;
+        let (bytes, pages) = (opening.rows.len() + opening.last.len(), opening.pages.len());
+        let lists = [&opening.rows_hashes, &opening.kv_layers, &opening.kv_pages];
+        let digests = lists.map(Vec::len).into_iter().sum::<usize>() + opening.last_hashes.len();
+        length("head's other parts", 0, bytes + pages + digests)?;
         let (entering, before, own) = Default::default();
         return Ok(Opened { leaf: leaf.leaf, entering, leaving: state, before, own });
     }
