@@ -154,10 +154,11 @@ async fn prepare<'a>(
     stream: &mut FrameStream,
 ) -> Result<Option<(SemaphorePermit<'a>, Vec<Vec<u8>>)>, AuditFailure> {
     let busy = |why: &str| AuditFailure { retry_after_ms: 1_000, ..AuditFailure::new(why) };
+    // Read in any case: a stream that is dropped with bytes unread breaks, and the reply is lost.
+    let Ok(Some(frame)) = stream.recv().await else { return Ok(None) };
     if guest.count > MAX_REQUESTS_A_PEER {
         return Err(busy("this peer's other requests come first"));
     }
-    let Ok(Some(frame)) = stream.recv().await else { return Ok(None) };
     let request = CellsRequest::decode(&frame).map_err(|e| AuditFailure::new(e.to_string()))?;
     let offer = &request.case.offer;
     if client_nonce_hash(&request.client_nonce) != offer.client_nonce_hash {
