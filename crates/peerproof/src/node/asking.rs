@@ -31,7 +31,7 @@ use tokio::task::JoinSet;
 use super::auditing::Question;
 use super::directory::{Known, Wanted};
 use super::incidents::group_of;
-use super::{Inner, sleep_until};
+use super::{Inner, sleep_until, spotting};
 use crate::client::{AnswerEvent, AskError, Preference};
 use crate::evidence;
 use crate::home::random_seed;
@@ -386,14 +386,7 @@ impl Asking {
                 && offer.pooling.is_none()
                 && question.named.is_none();
             let (audited, judge) = if spot {
-                let (case, fetcher) = (&question.case, &inner.fetcher);
-                let (audited, wrong) = inner.spots.run(fetcher, case, client_nonce).await;
-                if let Some(wrong) = wrong {
-                    // The job ends meanwhile, whoever sends the weights.
-                    let inner = Arc::clone(&inner);
-                    tokio::spawn(async move { inner.spots.convict(&inner.fetcher, wrong).await });
-                }
-                (audited, None)
+                (spotting::audit(&inner, &question.case, client_nonce).await, None)
             } else {
                 inner.audits.run(&question).await
             };

@@ -36,6 +36,7 @@ use peerproof_wire::{
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
 
+use super::Inner;
 use super::auditing::Replays;
 use super::fetching::Fetcher;
 
@@ -234,6 +235,17 @@ async fn send(stream: &mut FrameStream, openings: &[Vec<u8>]) -> Result<(), Stri
         }
     }
     Ok(())
+}
+
+/// Audits an answer by spots. Who is found out is convicted by a file, too, which nothing
+/// waits for.
+pub(crate) async fn audit(inner: &Arc<Inner>, case: &Arc<Case>, nonce: [u8; 32]) -> Audited {
+    let (audited, wrong) = inner.spots.run(&inner.fetcher, case, nonce).await;
+    if let Some(wrong) = wrong {
+        let inner = Arc::clone(inner);
+        tokio::spawn(async move { inner.spots.convict(&inner.fetcher, wrong).await });
+    }
+    audited
 }
 
 /// What a router audits by spots with.

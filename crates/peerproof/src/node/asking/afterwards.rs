@@ -15,6 +15,7 @@ use crate::evidence;
 use crate::home::random_seed;
 use crate::node::Inner;
 use crate::node::auditing::Question;
+use crate::node::spotting;
 
 /// Checks an answer as its level says, and records what is wrong with it.
 pub(super) async fn check(inner: &Arc<Inner>, prepared: &Prepared, case: Case, level: WireLevel) {
@@ -23,8 +24,10 @@ pub(super) async fn check(inner: &Arc<Inner>, prepared: &Prepared, case: Case, l
     let audited = match level {
         WireLevel::Receipt | WireLevel::KOfN => return,
         WireLevel::Sampled if !is_drawn(inner, &provider) => return,
-        WireLevel::Spot => inner.spots.run(&inner.fetcher, &case, prepared.client_nonce).await,
-        WireLevel::Sampled | WireLevel::Full => {
+        WireLevel::Spot if case.offer.pooling.is_none() => {
+            spotting::audit(inner, &case, prepared.client_nonce).await
+        }
+        WireLevel::Spot | WireLevel::Sampled | WireLevel::Full => {
             let question = Question {
                 case: Arc::clone(&case),
                 exclude: vec![provider],
