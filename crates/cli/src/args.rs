@@ -433,6 +433,21 @@ pub(crate) enum BenchCommand {
         #[arg(long)]
         json: bool,
     },
+    /// The goals of proof of inference, each with this machine's figure: commitment, receipt, audits, fraud proof.
+    Proof {
+        /// Model to measure: an installed name, or a path of a GGUF file.
+        #[arg(long, default_value = peerproof::models::DEFAULT_MODEL)]
+        model: String,
+        /// How often commitment and full audit are measured, in turns.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        runs: u32,
+        /// Spot audits of one answer, each of cells drawn anew.
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        sets: u32,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Every cheat that is about the protocol, played in simulated worlds: how often it was caught.
     Cheats {
         /// Worlds in which each cheat is tried.

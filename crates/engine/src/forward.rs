@@ -19,6 +19,7 @@ mod sinks;
 mod tests;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use peerproof_wire::Digest;
 
@@ -130,6 +131,18 @@ pub struct Runner {
     kernels: Kernels,
     pool: Pool,
     scratch: Scratch,
+    /// Rows that go through the layers together.
+    rows: usize,
+    hashing: Hashing,
+}
+
+/// How long a [`Runner`] has spent on what is committed to below the leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hashing {
+    /// Keeping and digesting the rows that enter the layers.
+    pub rows: Duration,
+    /// Digesting pages of keys and values that had become full.
+    pub pages: Duration,
 }
 
 impl std::fmt::Debug for Runner {
@@ -179,10 +192,37 @@ impl Runner {
         threads: usize,
         path: KernelPath,
     ) -> Result<Self, ForwardError> {
+        Self::of_rows(CHUNK, model, threads, path)
+    }
+
+    /// A runner with memory for one row at a time, made quickly.
+    ///
+    /// # Errors
+    /// [`ForwardError::Path`] if this processor lacks the path.
+    pub(crate) fn of_one_row(
+        model: Arc<Transformer>,
+        threads: usize,
+        path: KernelPath,
+    ) -> Result<Self, ForwardError> {
+        Self::of_rows(1, model, threads, path)
+    }
+
+    fn of_rows(
+        rows: usize,
+        model: Arc<Transformer>,
+        threads: usize,
+        path: KernelPath,
+    ) -> Result<Self, ForwardError> {
         let kernels = Kernels::new(path).ok_or(ForwardError::Path(path))?;
         let pool = Pool::new(threads);
-        let scratch = Scratch::new(model.shape(), model.ropes.len(), pool.threads());
-        Ok(Self { model, kernels, pool, scratch })
+        let scratch = Scratch::new(model.shape(), model.ropes.len(), pool.threads(), rows);
+        Ok(Self { model, kernels, pool, scratch, rows, hashing: Hashing::default() })
+    }
+
+    /// What it has spent on hashing so far.
+    #[must_use]
+    pub fn hashing(&self) -> Hashing {
+        self.hashing
     }
 
     /// The model it runs.
@@ -257,7 +297,7 @@ impl Runner {
         taker: &mut dyn FnMut(&mut Self, &[Item]),
     ) -> Result<(), ForwardError> {
         self.check(kvs, items)?;
-        for chunk in items.chunks(CHUNK) {
+        for chunk in items.chunks(self.rows) {
             let mut counts = vec![0; kvs.len()];
             chunk.iter().for_each(|item| counts[item.sequence] += 1);
             for (kv, count) in kvs.iter_mut().zip(counts) {
@@ -268,7 +308,9 @@ impl Runner {
             for ((item, state), layers) in chunk.iter().zip(states).zip(&self.scratch.layers) {
                 kvs[item.sequence].advance(state, *layers);
             }
+            let start = Instant::now();
             kvs.iter_mut().for_each(|kv| self.seal(kv));
+            self.hashing.pages += start.elapsed();
             self.make_logits(chunk);
             taker(self, chunk);
         }

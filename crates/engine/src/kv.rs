@@ -288,18 +288,16 @@ impl Kv {
         let Layout { heads, dims, .. } = self.layout;
         let rows =
             &self.slots[at].page().rows[layer * self.layout.layer()..][..self.layout.layer()];
-        let len = 2 * dims + 2;
-        let mut out = vec![0_i16; count * heads * len];
+        let len = 4 * dims + 4;
+        let mut out = vec![0; count * heads * len];
         for position in 0..count {
             for head in 0..heads {
                 let from = &rows[head * head_len(dims)..][..head_len(dims)];
                 let to = &mut out[(position * heads + head) * len..][..len];
-                let (key, value) = to.split_at_mut(dims + 1);
-                gather(from, position, dims, true, key);
-                gather(from, position, dims, false, value);
+                row_bytes(from, position, dims, to);
             }
         }
-        out.iter().flat_map(|value| value.to_le_bytes()).collect()
+        out
     }
 
     /// Takes rows of keys and values of a model's only layer at the next positions,
@@ -431,6 +429,28 @@ impl Kv {
         let exponent = row.pop().unwrap_or_default();
         (row, exponent)
     }
+}
+
+/// Copies a position's key and value with their exponents, as bytes, out of a head's
+/// part of a page: [`gather`] of both, in the steps in which they lie.
+fn row_bytes(from: &[i16], position: usize, dims: usize, to: &mut [u8]) {
+    let (key, value) = to.split_at_mut(2 * dims + 2);
+    let (start, exponent) = row_places(dims, position, true);
+    let block = &from[start + key_offset(dims, position, 0)..];
+    let (pairs, own) = key.split_at_mut(2 * dims);
+    for (to, pair) in pairs.chunks_mut(4).zip(block.chunks(32)) {
+        for (to, value) in to.chunks_exact_mut(2).zip(pair) {
+            to.copy_from_slice(&value.to_le_bytes());
+        }
+    }
+    own.copy_from_slice(&from[exponent].to_le_bytes());
+    let (start, exponent) = row_places(dims, position, false);
+    let block = &from[start + value_offset(dims, position, 0)..];
+    let (values, own) = value.split_at_mut(2 * dims);
+    for (to, value) in values.as_chunks_mut().0.iter_mut().zip(block.iter().step_by(2)) {
+        *to = value.to_le_bytes();
+    }
+    own.copy_from_slice(&from[exponent].to_le_bytes());
 }
 
 /// Copies a position's key or value and its exponent out of a head's part of a page.

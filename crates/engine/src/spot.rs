@@ -378,7 +378,7 @@ impl Checker {
         if entering.contains(&i32::MIN) || !before.chunks_exact(row).all(|row| self.can_be(row)) {
             return Ok(None);
         }
-        let mut runner = Runner::new(Arc::clone(&model), 1, KernelPath::best())?;
+        let mut runner = Runner::of_one_row(Arc::clone(&model), 1, KernelPath::best())?;
         let mut kv = Kv::new(&model, cell.position as usize + 1);
         kv.skip(first as usize);
         kv.extend(before);
@@ -403,7 +403,7 @@ impl Checker {
     /// The row that enters the first layer for a token.
     fn embedding(&self, token: u32) -> Result<Vec<i32>, SpotError> {
         let transformer = Arc::clone(self.ends()?.transformer());
-        let mut runner = Runner::new(Arc::clone(&transformer), 1, KernelPath::best())?;
+        let mut runner = Runner::of_one_row(Arc::clone(&transformer), 1, KernelPath::best())?;
         let mut kv = Kv::new(&transformer, 1);
         let (items, mut row) = ([Item { sequence: 0, token, logits: false }], Vec::new());
         // Without layers, the embedding is the state.
@@ -425,7 +425,8 @@ impl Checker {
         let end = model.first_end();
         let mut draws = Draws::new(key, seed, &offer.sampling, prompt, masks, end);
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut runner = Runner::new(Arc::clone(model.transformer()), threads, KernelPath::best())?;
+        let transformer = Arc::clone(model.transformer());
+        let mut runner = Runner::of_one_row(transformer, threads, KernelPath::best())?;
         let logits = runner.head(state);
         let drawn = draws.drawn_after(answer, &logits);
         match draws.trouble() {

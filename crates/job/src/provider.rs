@@ -35,6 +35,7 @@ use stream::{State, Stream};
 
 pub use book::{BookError, Draft};
 pub use event::{Ended, In, LeavesQuestion, Out, Step, StreamId};
+pub use finished::kept_bytes;
 
 /// What a provider offers and bears.
 ///

@@ -9,6 +9,7 @@
 
 mod base;
 mod crowd;
+mod proving;
 mod quality;
 mod text;
 
@@ -17,7 +18,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use peerproof_engine::execute::Replayer;
-use peerproof_engine::forward::{Item, Output, Runner};
+use peerproof_engine::forward::{Hashing, Item, Output, Runner};
 use peerproof_engine::kernels::KernelPath;
 use peerproof_engine::kv::Kv;
 use peerproof_engine::model::Model;
@@ -26,11 +27,13 @@ use peerproof_engine::service::{Event, Generated, Job, Service, ServiceOptions};
 use peerproof_engine::tokenizer::Special;
 use peerproof_engine::transformer::LoadOptions;
 use peerproof_identity::Keypair;
+use peerproof_job::provider::kept_bytes;
 use peerproof_proof::receipt::{self, Place};
 use peerproof_proof::transcript::COMMIT_EVERY;
 use peerproof_proof::{Transcript, audit, logits_digest, sampling_seed, state_digest};
 use peerproof_wire::{
-    Case, Digest, Drawn, Leaf, Level, Message as _, Offer, Outcome, Prompt, Sampling, Signed,
+    Case, Digest, Drawn, Leaf, Level, Message as _, Offer, Outcome, Prompt, Receipt, Sampling,
+    Signed,
 };
 
 use crate::home::{random_seed, session_key};
@@ -38,6 +41,7 @@ use crate::home::{random_seed, session_key};
 pub use crowd::{Crowd, Served};
 pub use peerproof_engine::bench::{Batch, Speed};
 pub use peerproof_engine::reference::Quality;
+pub use proving::{Convicted, Proving, Spotted};
 pub use quality::{Compared, Scope, quality};
 pub use text::novel;
 
@@ -133,12 +137,13 @@ pub struct Subject {
 /// What committing to every step costs, token by token.
 #[derive(Clone, Debug, Default)]
 pub struct Committing {
-    /// Tokens decoded without any digest.
+    /// Tokens without any digest.
     pub bare: Vec<Duration>,
-    /// Tokens decoded with digests of state and logits, the leaf's hash and the running
-    /// commitment; tokens of both kinds alternate in one answer.
+    /// Tokens with all that a provider hashes: rows between layers, keys and values, state,
+    /// logits, leaf and running commitment; tokens of both kinds alternate in one answer.
     pub committed: Vec<Duration>,
-    /// The part of each of `committed` that went into hashing.
+    /// The part of each of `committed` that went into hashing. Keys and values are hashed a
+    /// page at a time, and each token has its share of the pages.
     pub hashing: Vec<Duration>,
 }
 
@@ -153,6 +158,8 @@ pub struct Audited {
     pub receipt_bytes: usize,
     /// Bytes of the receipt as it travels.
     pub signed_bytes: usize,
+    /// Bytes that its provider keeps of it, a token of prompt and answer.
+    pub kept_bytes: f64,
 }
 
 impl Subject {
@@ -212,6 +219,8 @@ impl Subject {
         let items: Vec<Item> = (0..prompt).map(item).collect();
         runner.forward(&mut [&mut kv], &items, &mut |_, _| ()).map_err(engine("prompt"))?;
         let mut measured = Committing::default();
+        let first = runner.hashing();
+        let mut before = first;
         let mut committer = Committer::new();
         let mut next = token(prompt);
         for at in 0..2 * pairs {
@@ -227,14 +236,22 @@ impl Subject {
             };
             runner.forward(&mut [&mut kv], &[item], &mut sink).map_err(engine("decode"))?;
             let whole = start.elapsed();
+            let Hashing { rows, pages } = runner.hashing();
+            let (rows, pages) = (rows - before.rows, pages - before.pages);
+            before = runner.hashing();
             match spent {
-                None => measured.bare.push(whole),
+                // Below the leaves, a pass hashes whoever asks for it.
+                None => measured.bare.push(whole.saturating_sub(rows + pages)),
                 Some(spent) => {
-                    measured.committed.push(whole);
-                    measured.hashing.push(spent);
+                    measured.committed.push(whole.saturating_sub(pages));
+                    measured.hashing.push(spent + rows);
                 }
             }
         }
+        let tokens = u32::try_from(2 * pairs).unwrap_or(u32::MAX);
+        let share = (before.pages - first.pages) / tokens.max(1);
+        measured.committed.iter_mut().for_each(|token| *token += share);
+        measured.hashing.iter_mut().for_each(|token| *token += share);
         Ok(measured)
     }
 
@@ -255,6 +272,18 @@ impl Subject {
             Service::start(Arc::clone(&self.model), &options).map_err(engine("service"))?;
         let replayer =
             Replayer::new(Arc::clone(&self.model), threads).map_err(engine("replayer"))?;
+        let offer = self.long_answer(&service, text, (prompt, answer))?;
+        (0..runs).map(|_| self.audit_once(&service, &replayer, &offer)).collect()
+    }
+
+    /// An offer whose prompt is `prompt` tokens of `text` that the model continues by `answer`
+    /// tokens without ending.
+    fn long_answer(
+        &self,
+        service: &Service,
+        text: &str,
+        (prompt, answer): (usize, u32),
+    ) -> Result<Signed<Offer>, BenchError> {
         let tokens = self.encode(text)?;
         if tokens.len() < prompt {
             return Err(BenchError::Short { expected: prompt, got: tokens.len() });
@@ -262,10 +291,10 @@ impl Subject {
         let mut longest = 0;
         for prompt in tokens.chunks_exact(prompt) {
             let offer = self.offer(Prompt::Tokens(prompt.to_vec()), answer)?;
-            let got = generate(&service, &self.model, &offer)?.0.tokens.len();
+            let got = generate(service, &self.model, &offer)?.0.tokens.len();
             longest = longest.max(got);
             if got == answer as usize {
-                return (0..runs).map(|_| self.audit_once(&service, &replayer, &offer)).collect();
+                return Ok(offer);
             }
         }
         Err(BenchError::EndsEarly { expected: answer as usize, got: longest })
@@ -280,15 +309,12 @@ impl Subject {
         let start = Instant::now();
         let (made, tree) = generate(service, &self.model, offer)?;
         let generation = start.elapsed();
-        let answer = receipt::Answer { tokens: &made.tokens, text: &made.text, logprobs: &[] };
-        let place = Place::after(EARLIER_RECEIPTS, offer.id());
-        let built =
-            receipt::build(offer, answer, made.stop, (&tree, made.kv_root), place, ISSUED_UNIX_MS)
-                .map_err(engine("receipt"))?;
-        let provider = session_key();
-        let receipt = Signed::sign(&provider, built).map_err(engine("receipt"))?;
+        let receipt = receipt_of(offer, &made, &tree)?;
+        let positions = (receipt.prompt_tokens + receipt.output_tokens) as f64;
+        let kept_bytes = kept_bytes(offer, &receipt, made.tokens.len()) as f64 / positions;
         let envelope = receipt.envelope();
         let signed_bytes = envelope.encode().map_err(engine("receipt"))?.len();
+        let receipt_bytes = envelope.payload.len();
         let case = Case { offer: offer.clone(), receipt, tokens: made.tokens };
         let start = Instant::now();
         let findings =
@@ -297,7 +323,7 @@ impl Subject {
         if findings.outcome != Outcome::Pass {
             return Err(BenchError::AuditFailed);
         }
-        Ok(Audited { generation, audit, receipt_bytes: envelope.payload.len(), signed_bytes })
+        Ok(Audited { generation, audit, receipt_bytes, signed_bytes, kept_bytes })
     }
 
     fn encode(&self, text: &str) -> Result<Vec<u32>, BenchError> {
@@ -320,6 +346,20 @@ impl Subject {
         };
         Signed::sign(&key, offer).map_err(engine("offer"))
     }
+}
+
+/// The receipt of an answer that was just made, signed by a key of its own.
+fn receipt_of(
+    offer: &Signed<Offer>,
+    made: &Generated,
+    tree: &peerproof_proof::Tree,
+) -> Result<Signed<Receipt>, BenchError> {
+    let answer = receipt::Answer { tokens: &made.tokens, text: &made.text, logprobs: &[] };
+    let place = Place::after(EARLIER_RECEIPTS, offer.id());
+    let built =
+        receipt::build(offer, answer, made.stop, (tree, made.kv_root), place, ISSUED_UNIX_MS)
+            .map_err(engine("receipt"))?;
+    Signed::sign(&session_key(), built).map_err(engine("receipt"))
 }
 
 /// What a provider's transcript takes at every token.

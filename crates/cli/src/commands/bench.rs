@@ -8,6 +8,7 @@ mod cheats;
 mod engine;
 mod figures;
 mod network;
+mod proof;
 mod quality;
 
 use anyhow::Context as _;
@@ -40,6 +41,10 @@ pub(crate) fn run(place: &Place, command: BenchCommand) -> anyhow::Result<()> {
         BenchCommand::Network { model, runs, providers, requests, json } => {
             let crowd = network::Crowd { providers, requests };
             (network::run(place, &model, &installed(place, &model)?, runs as usize, crowd)?, json)
+        }
+        BenchCommand::Proof { model, runs, sets, json } => {
+            let model = installed(place, &model)?;
+            (proof::run(&model, runs as usize, sets as usize)?, json)
         }
         BenchCommand::Cheats { trials, json } => return cheats::run(trials, json),
         BenchCommand::Cold { file, threads } => return engine::cold(&file, threads),

@@ -6,6 +6,8 @@
 
 #![allow(unsafe_code, reason = "pieces of a phase write to disjoint parts of shared slices")]
 
+use std::time::Instant;
+
 use peerproof_proof::cells::layers_digest;
 
 use super::scratch::Scratch;
@@ -51,6 +53,7 @@ impl Runner {
     pub(super) fn enter(&mut self, rows: usize, layer: usize, gain: &Vector) {
         let shape = self.model.shape();
         let (width, stride) = (shape.width, shape.layers * shape.width);
+        let start = Instant::now();
         let Scratch { residual, entered, .. } = &mut self.scratch;
         let entered = Shared::new(entered);
         self.pool.run(rows, &|_, row| {
@@ -58,6 +61,7 @@ impl Runner {
             let to = unsafe { entered.part(row * stride + layer * width, width) };
             to.copy_from_slice(&residual[row * width..][..width]);
         });
+        self.hashing.rows += start.elapsed();
         self.normalise(rows, gain);
     }
 
@@ -65,6 +69,7 @@ impl Runner {
     pub(super) fn digest_layers(&mut self, rows: usize) {
         let shape = self.model.shape();
         let stride = shape.layers * shape.width;
+        let start = Instant::now();
         let Scratch { entered, layers, .. } = &mut self.scratch;
         let layers = Shared::new(layers);
         self.pool.run(rows, &|_, row| {
@@ -72,6 +77,7 @@ impl Runner {
             let to = unsafe { layers.part(row, 1) };
             to[0] = layers_digest(&entered[row * stride..][..stride]);
         });
+        self.hashing.rows += start.elapsed();
     }
 
     /// Normalises and quantises the residual rows into `inputs`.

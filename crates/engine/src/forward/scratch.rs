@@ -76,28 +76,28 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn new(shape: &Shape, ropes: usize, threads: usize) -> Self {
+    pub(super) fn new(shape: &Shape, ropes: usize, threads: usize, chunk: usize) -> Self {
         let all = shape.heads * shape.head_dims;
         let kv = shape.kv_heads * shape.head_dims;
         Self {
-            places: Vec::with_capacity(CHUNK),
-            angles: vec![vec![(0, 0); CHUNK * shape.rope_dims / 2]; ropes],
-            residual: vec![0; CHUNK * shape.width],
-            entered: vec![0; CHUNK * shape.layers * shape.width],
-            layers: vec![Digest::from_bytes([0; 32]); CHUNK],
-            kept: vec![0; CHUNK * shape.width],
-            wide: vec![0; CHUNK * shape.width],
-            inputs: Acts::new(CHUNK, shape.width),
-            raw: vec![0; CHUNK * (all + 2 * kv)],
-            queries: vec![0; CHUNK * all],
-            query_exponents: vec![0; CHUNK * shape.heads],
-            heads: vec![0; CHUNK * all],
-            head_exponents: vec![0; CHUNK * shape.heads],
-            mixed: Acts::new(CHUNK, all),
-            gates: vec![0; CHUNK * shape.feed],
-            ups: vec![0; CHUNK * shape.feed],
-            hidden: vec![0; CHUNK * shape.feed],
-            fed: Acts::new(CHUNK, shape.feed),
+            places: Vec::with_capacity(chunk),
+            angles: vec![vec![(0, 0); chunk * shape.rope_dims / 2]; ropes],
+            residual: vec![0; chunk * shape.width],
+            entered: vec![0; chunk * shape.layers * shape.width],
+            layers: vec![Digest::from_bytes([0; 32]); chunk],
+            kept: vec![0; chunk * shape.width],
+            wide: vec![0; chunk * shape.width],
+            inputs: Acts::new(chunk, shape.width),
+            raw: vec![0; chunk * (all + 2 * kv)],
+            queries: vec![0; chunk * all],
+            query_exponents: vec![0; chunk * shape.heads],
+            heads: vec![0; chunk * all],
+            head_exponents: vec![0; chunk * shape.heads],
+            mixed: Acts::new(chunk, all),
+            gates: vec![0; chunk * shape.feed],
+            ups: vec![0; chunk * shape.feed],
+            hidden: vec![0; chunk * shape.feed],
+            fed: Acts::new(chunk, shape.feed),
             logits: Vec::new(),
             threads: vec![Vec::new(); threads],
         }
@@ -153,7 +153,7 @@ mod tests {
                 context: 64,
             };
             for ropes in [1, 2] {
-                let scratch = Scratch::new(&shape, ropes, 1);
+                let scratch = Scratch::new(&shape, ropes, 1, CHUNK);
                 assert_eq!(scratch_bytes(&shape, ropes), scratch.bytes() as u64, "{shape:?}");
             }
         }

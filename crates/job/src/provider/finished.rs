@@ -19,10 +19,16 @@ pub(super) struct FinishedJob {
 
 impl FinishedJob {
     pub(super) fn new(offer: Signed<Offer>, receipt: Signed<Receipt>, tokens: Vec<u32>) -> Self {
-        // An offer is kept as bytes and as a value.
-        let bytes = 2 * offer.envelope().payload.len() + 4 * tokens.len();
+        let bytes = kept_bytes(&offer, &receipt, tokens.len());
         Self { offer, receipt, tokens, challenges: 0, bytes }
     }
+}
+
+/// Bytes that a provider keeps of a finished job to open any part of its transcript.
+#[must_use]
+pub fn kept_bytes(offer: &Signed<Offer>, receipt: &Signed<Receipt>, tokens: usize) -> usize {
+    // Offer and receipt are kept as bytes and as values.
+    2 * (offer.envelope().payload.len() + receipt.envelope().payload.len()) + 4 * tokens
 }
 
 /// The last [`MAX_FINISHED_JOBS`] jobs in at most [`MAX_FINISHED_BYTES`], oldest forgotten first.

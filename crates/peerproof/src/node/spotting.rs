@@ -191,7 +191,7 @@ fn verify_papers(case: &Case) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Computes the answer again and opens cells of it.
-fn open(
+pub(crate) fn open(
     replayer: &peerproof_engine::execute::Replayer,
     case: &Case,
     cells: &[Cell],
@@ -460,7 +460,7 @@ pub(crate) struct Wrong {
 }
 
 /// What recomputing the cells of an answer has shown.
-enum Judged {
+pub(crate) enum Judged {
     /// So many, all of which hold.
     Hold(u32),
     /// One does not follow from the model.
@@ -471,7 +471,12 @@ enum Judged {
     Unable(String),
 }
 
-fn judge(checker: &Checker, case: &Case, cells: &[Cell], openings: Vec<Vec<u8>>) -> Judged {
+pub(crate) fn judge(
+    checker: &Checker,
+    case: &Case,
+    cells: &[Cell],
+    openings: Vec<Vec<u8>>,
+) -> Judged {
     for (cell, bytes) in cells.iter().zip(&openings) {
         let opening = match CellOpening::decode(bytes) {
             Ok(opening) if opening.cell == *cell => opening,

@@ -17,7 +17,9 @@ use super::{TEXT, cores, thread_counts};
 const DECODE: usize = 128;
 const PREFILLS: [usize; 2] = [128, 512];
 /// Prompt and answer of the audit that is measured.
-const AUDIT: (usize, u32) = (64, 256);
+pub(super) const AUDIT: (usize, u32) = (64, 256);
+/// The share of answers that is audited.
+const SAMPLED: f64 = 0.05;
 /// Tokens of each kind, with commitment and without, a run.
 const PAIRS: usize = 64;
 /// Sequences computed together, and requests at once.
@@ -111,7 +113,11 @@ fn crowds(model: &Installed, runs: usize, report: &mut Report) -> anyhow::Result
     Ok(())
 }
 
-fn commitment(subject: &Subject, runs: usize, report: &mut Report) -> anyhow::Result<()> {
+pub(super) fn commitment(
+    subject: &Subject,
+    runs: usize,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     for threads in thread_counts() {
         eprintln!("commitment, threads {threads}");
         let mut all = Committing::default();
@@ -149,7 +155,7 @@ fn commitment(subject: &Subject, runs: usize, report: &mut Report) -> anyhow::Re
     Ok(())
 }
 
-fn audit(subject: &Subject, runs: usize, report: &mut Report) -> anyhow::Result<()> {
+pub(super) fn audit(subject: &Subject, runs: usize, report: &mut Report) -> anyhow::Result<()> {
     let (prompt, answer) = AUDIT;
     for threads in thread_counts() {
         eprintln!("audit, threads {threads}");
@@ -167,7 +173,9 @@ fn audit(subject: &Subject, runs: usize, report: &mut Report) -> anyhow::Result<
         ));
         report.add(figure("full audit of them", "ms", &of(|a| ms(a.audit))));
         let shares = of(|a| percent(ms(a.audit), ms(a.generation)));
-        report.add(figure("audit, share of making", "%", &shares));
+        report.add(figure("audit, share of making", "%", &shares).at_most(30.0));
+        let sampled: Vec<f64> = shares.iter().map(|share| SAMPLED * share).collect();
+        report.add(figure("the same, one answer in 20 audited", "%", &sampled).at_most(1.5));
         if threads == 1 {
             report.add(
                 Figure::new("receipt", "bytes", &of(|a| a.receipt_bytes as f64)).at_most(600.0),
@@ -177,6 +185,10 @@ fn audit(subject: &Subject, runs: usize, report: &mut Report) -> anyhow::Result<
                 "bytes",
                 &of(|a| a.signed_bytes as f64),
             ));
+            report.add(
+                Figure::new("kept by the provider", "bytes/token", &of(|a| a.kept_bytes))
+                    .at_most(48.0),
+            );
         }
     }
     Ok(())

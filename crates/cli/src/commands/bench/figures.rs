@@ -14,6 +14,9 @@ pub(super) struct Report {
     model_id: String,
     file_bytes: u64,
     pub(super) figures: Vec<Figure>,
+    /// What no figure says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -36,11 +39,16 @@ impl Report {
             model_id: model.id.clone(),
             file_bytes: model.bytes,
             figures: vec![],
+            notes: vec![],
         }
     }
 
     pub(super) fn add(&mut self, figure: Figure) {
         self.figures.push(figure);
+    }
+
+    pub(super) fn note(&mut self, note: &'static str) {
+        self.notes.push(note);
     }
 }
 
@@ -100,7 +108,8 @@ impl fmt::Display for Report {
         let head =
             format!("{:52} {:>10} {:8} {:>21} {:>4}", "", "median", "", "lowest … highest", "n");
         writeln!(f, "{head}  goal")?;
-        self.figures.iter().try_for_each(|figure| writeln!(f, "{figure}"))
+        self.figures.iter().try_for_each(|figure| writeln!(f, "{figure}"))?;
+        self.notes.iter().try_for_each(|note| writeln!(f, "{note}"))
     }
 }
 

@@ -1,0 +1,79 @@
+//! `bench proof`: the goals of proof of inference, and what this machine makes of them.
+//!
+//! Commitment, receipt and full audit are measured as `bench engine` measures
+//! them; spot audits and fraud proofs with the code that nodes run, without a
+//! network in between. Deliberately absent: what cheats meet (`bench cheats`).
+
+use peerproof::bench::{Convicted, Proving, Spotted, Subject};
+use peerproof::models::Installed;
+
+use super::figures::{Figure, Report, ms, us};
+use super::{TEXT, cores, engine};
+
+/// Fraud proofs that are made and judged.
+const PROOFS: usize = 5;
+const KIB: f64 = 1024.0;
+const MISSING: [&str; 2] = [
+    "light audit: not offered (goal: at most 5 ms a cell); a spot audit loads the layer's weights",
+    "dispute: no rounds; a fraud proof is one message that shows a whole layer at one position, \
+     not one operation, so that it is larger and slower to judge than the goal of a dispute",
+];
+
+pub(super) fn run(model: &Installed, runs: usize, sets: usize) -> anyhow::Result<Report> {
+    let subject = Subject::open(&model.path)?;
+    let mut report = Report::new(model);
+    engine::commitment(&subject, runs, &mut report)?;
+    engine::audit(&subject, runs, &mut report)?;
+    eprintln!("an answer for spot audits");
+    let proving = subject.proving(&model.path, cores(), TEXT, engine::AUDIT)?;
+    spots(&proving, sets, &mut report)?;
+    proofs(&proving, &mut report)?;
+    MISSING.iter().for_each(|note| report.note(note));
+    Ok(report)
+}
+
+fn spots(proving: &Proving, sets: usize, report: &mut Report) -> anyhow::Result<()> {
+    let mut spotted: Vec<Spotted> = Vec::with_capacity(sets);
+    for set in 0..sets {
+        if set % 10 == 0 {
+            eprintln!("spot audit {} of {sets}", set + 1);
+        }
+        spotted.push(proving.spot()?);
+    }
+    let of = |value: fn(&Spotted) -> f64| spotted.iter().map(value).collect::<Vec<_>>();
+    let loading: Vec<f64> = proving.loading.iter().map(|time| ms(*time)).collect();
+    report.add(Figure::new("loading a layer or the head", "ms", &loading));
+    report.add(
+        Figure::new("spot audit of 8 cells, router, layers loaded", "ms", &of(|s| ms(s.judging)))
+            .at_most(50.0),
+    );
+    report.add(Figure::new(
+        "the same, for each cell",
+        "µs",
+        &of(|s| us(s.judging) / f64::from(s.cells)),
+    ));
+    report
+        .add(Figure::new("openings of 8 cells", "KiB", &of(|s| s.bytes as f64 / KIB)).at_most(KIB));
+    report.add(Figure::new(
+        "spot audit of 8 cells, provider (computes all again)",
+        "ms",
+        &of(|s| ms(s.opening)),
+    ));
+    let cells: u32 = spotted.iter().map(|s| s.cells).sum();
+    let accused = spotted.iter().filter(|s| s.accused).count() as f64;
+    report.add(
+        Figure::new(format!("false accusations in {cells} honest cells"), "", &[accused])
+            .at_most(0.0),
+    );
+    Ok(())
+}
+
+fn proofs(proving: &Proving, report: &mut Report) -> anyhow::Result<()> {
+    eprintln!("fraud proofs");
+    let proofs = (0..PROOFS).map(|_| proving.convict()).collect::<Result<Vec<_>, _>>()?;
+    let of = |value: fn(&Convicted) -> f64| proofs.iter().map(value).collect::<Vec<_>>();
+    report.add(Figure::new("fraud proof", "KiB", &of(|p| p.bytes as f64 / KIB)).at_most(64.0));
+    report.add(Figure::new("judging it", "ms", &of(|p| ms(p.judging))).at_most(1.0));
+    report.add(Figure::new("rounds of a dispute", "", &[0.0]).at_most(4.0));
+    Ok(())
+}
