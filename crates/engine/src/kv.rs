@@ -493,3 +493,25 @@ pub(crate) fn key_offset(dims: usize, position: usize, d: usize) -> usize {
 pub(crate) fn value_offset(dims: usize, position: usize, d: usize) -> usize {
     position / 2 * 2 * dims + d * 2 + position % 2
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_read_out_as_its_parts_are() {
+        for dims in [16, 48, 64, 80, 256] {
+            let page: Vec<i16> = (0..head_len(dims)).map(|at| (at * 7919) as i16).collect();
+            for position in 0..PAGE {
+                let mut parts = vec![0; 2 * dims + 2];
+                let (key, value) = parts.split_at_mut(dims + 1);
+                gather(&page, position, dims, true, key);
+                gather(&page, position, dims, false, value);
+                let mut bytes = vec![0; 4 * dims + 4];
+                row_bytes(&page, position, dims, &mut bytes);
+                let expected: Vec<u8> = parts.iter().flat_map(|part| part.to_le_bytes()).collect();
+                assert_eq!(bytes, expected, "{dims} {position}");
+            }
+        }
+    }
+}

@@ -28,7 +28,7 @@ use peerproof_wire::{
 use super::{BenchError, EARLIER_RECEIPTS, ISSUED_UNIX_MS, Subject, engine, generate, receipt_of};
 use crate::fraud;
 use crate::home::{random_seed, session_key};
-use crate::node::spotting::{CELLS, Judged, judge, open};
+use crate::node::{CELLS, Judged, judge_cells, open_cells};
 
 /// The first stretch of a file that is tried for its header.
 const FIRST_HEADER_BYTES: usize = 1 << 20;
@@ -139,11 +139,11 @@ impl Proving {
         let drawn = cells::drawn(&random_seed(), &case.offer, &case.receipt, layers, CELLS);
         let cells: Vec<Cell> = drawn.into_iter().collect();
         let start = Instant::now();
-        let openings = open(replayer, case, &cells).map_err(engine("openings"))?;
+        let openings = open_cells(replayer, case, &cells).map_err(engine("openings"))?;
         let opening = start.elapsed();
         let bytes = openings.iter().map(Vec::len).sum();
         let start = Instant::now();
-        let judged = judge(checker, case, &cells, openings);
+        let judged = judge_cells(checker, case, &cells, openings);
         let judging = start.elapsed();
         let accused = match judged {
             Judged::Hold(_) => false,
