@@ -448,8 +448,14 @@ pub(crate) enum BenchCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Every cheat that is about the protocol, played in simulated worlds: how often it was caught.
+    /// Every cheat and how often it was caught: those of the protocol in simulated worlds, those of the computation with a real model.
     Cheats {
+        /// Model that cheats of the computation pretend to run: an installed name, or a path of a GGUF file.
+        #[arg(long, default_value = peerproof::models::DEFAULT_MODEL)]
+        model: String,
+        /// Answers of each cheat of the computation; 0 leaves them out.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=1000))]
+        answers: u32,
         /// Worlds in which each cheat is tried.
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=100_000))]
         trials: u64,

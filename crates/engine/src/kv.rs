@@ -322,6 +322,25 @@ impl Kv {
         }
     }
 
+    /// Changes each key and each value of a position that this sequence alone has written.
+    pub(crate) fn rewrite(
+        &mut self,
+        layer: usize,
+        position: usize,
+        change: &mut dyn FnMut(&mut [i16]),
+    ) {
+        let (dims, len, at) = (self.layout.dims, self.layout.layer(), position % PAGE);
+        let Slot::Own(page) = &mut self.slots[position / PAGE] else { return };
+        let mut row = vec![0; dims + 1];
+        for head in page.rows[layer * len..][..len].chunks_exact_mut(head_len(dims)) {
+            for key in [true, false] {
+                gather(head, at, dims, key, &mut row);
+                change(&mut row[..dims]);
+                scatter(head, at, dims, key, &row);
+            }
+        }
+    }
+
     /// Leaves out the next positions, which nothing will read.
     pub(crate) fn skip(&mut self, positions: usize) {
         self.grow(self.position + positions);

@@ -8,6 +8,7 @@
 //! as [`novel`]. Deliberately absent: statistics, goals and printing.
 
 mod base;
+mod cheating;
 mod crowd;
 mod proving;
 mod quality;
@@ -38,6 +39,7 @@ use peerproof_wire::{
 
 use crate::home::{random_seed, session_key};
 
+pub use cheating::{Cheated, KINDS, Trying, cheats};
 pub use crowd::{Crowd, Served};
 pub use peerproof_engine::bench::{Batch, Speed};
 pub use peerproof_engine::reference::Quality;

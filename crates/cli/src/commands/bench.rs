@@ -46,7 +46,10 @@ pub(crate) fn run(place: &Place, command: BenchCommand) -> anyhow::Result<()> {
             let model = installed(place, &model)?;
             (proof::run(&model, runs as usize, sets as usize)?, json)
         }
-        BenchCommand::Cheats { trials, json } => return cheats::run(trials, json),
+        BenchCommand::Cheats { trials, answers, model, json } => {
+            let model = (answers > 0).then(|| installed(place, &model)).transpose()?;
+            return cheats::run(trials, model.as_ref(), answers, json);
+        }
         BenchCommand::Cold { file, threads } => return engine::cold(&file, threads),
     };
     if json { crate::output::print_json(&report) } else { print_table(&report) }
