@@ -14,12 +14,19 @@ fn every_cheat_of_the_computation_is_caught() {
     let rows = cheats(&support::model().path, TEXT, trying, &mut |_| {}).unwrap();
     assert_eq!(rows.len(), 8);
     rows.iter().for_each(|row| assert!(row.is_good(), "{row:?}"));
-    let wrong = |cheat: &str| rows.iter().find(|row| row.cheat == cheat).unwrap().wrong;
-    let (positions, layers) = (11, 30);
-    assert_eq!(wrong("none (honest)"), 0);
-    assert_eq!(wrong("one layer at one position tampered"), 1);
-    assert_eq!(wrong("last layers skipped"), 2 * positions);
-    assert_eq!(wrong("truncated context"), (positions - 4) * layers);
-    assert_eq!(wrong("another model of the same shape"), positions * layers);
-    assert!((1..=4).contains(&wrong("another sampling")));
+    // Wrong cells, and the positions that the answer has: 8 of the prompt and all but the last
+    // of up to 4 tokens, with 30 cells each, and as many heads as tokens.
+    let of = |cheat: &str| {
+        let row = rows.iter().find(|row| row.cheat == cheat).unwrap();
+        (row.wrong, 7 + (row.cells - 7 * 30) / 31)
+    };
+    assert_eq!(of("none (honest)").0, 0);
+    assert_eq!(of("one layer at one position tampered").0, 1);
+    let (wrong, positions) = of("last layers skipped");
+    assert_eq!(wrong, 2 * positions);
+    let (wrong, positions) = of("truncated context");
+    assert_eq!(wrong, 30 * (positions - 4));
+    let (wrong, positions) = of("another model of the same shape");
+    assert_eq!(wrong, 30 * positions);
+    assert!((1..=4).contains(&of("another sampling").0));
 }
