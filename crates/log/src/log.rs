@@ -228,9 +228,11 @@ impl<S: Storage> Log<S> {
     }
 
     /// Cuts the tail, last segment first, so that a power cut in between leaves
-    /// nothing but a shorter tail; then makes the checkpoint durable. It may have
-    /// been read from a cache that a power cut empties, and a checkpoint that was
-    /// shown to someone and then vanishes makes the next one a fork.
+    /// nothing but a shorter tail; then makes the checkpoint durable. What is read
+    /// may come from a cache that a power cut empties. A checkpoint that was shown
+    /// to someone and then vanishes makes the next one a fork; and a tail that an
+    /// earlier recovery has cut off, but not for good, comes back behind records
+    /// that were written since. So where a tail may have been, it is synced.
     fn recover(&mut self, tail: &Tail) -> Result<(), LogError> {
         let keep = |segment: &Segment| match segment.number.cmp(&tail.end.segment) {
             std::cmp::Ordering::Less => segment.bytes,
@@ -240,6 +242,8 @@ impl<S: Storage> Log<S> {
         for segment in tail.segments.iter().rev() {
             if keep(segment) < segment.bytes {
                 self.reader.storage.cut(segment.number, keep(segment))?;
+            } else if segment.number >= tail.end.segment {
+                self.reader.storage.sync(segment.number)?;
             }
         }
         self.end = tail

@@ -306,8 +306,9 @@ impl Storage for Disk {
                 Ok(())
             },
             |state| {
+                // Only bytes can be taken for written; a file that was cut is still to be cut.
                 if let Ok(file) = state.file(segment) {
-                    file.forgotten = true;
+                    file.forgotten |= !file.durable.starts_with(&file.visible);
                 }
             },
         )
