@@ -335,6 +335,12 @@ impl Node {
             }
         };
         let _ = tokio::time::timeout(std::time::Duration::from_secs(5), jobs).await;
+        let proofs = async {
+            while self.inner.spots.is_proving() {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        let _ = tokio::time::timeout(spotting::PROVING_AT_THE_END, proofs).await;
         for task in self.tasks {
             let _ = tokio::time::timeout(std::time::Duration::from_secs(5), task).await;
         }

@@ -12,6 +12,7 @@ mod support;
 
 mod hostile {
     mod auditor;
+    mod cells;
     mod challenge;
     mod doubt;
     mod fake;

@@ -170,7 +170,7 @@ impl Opening<'_> {
         if self.settings.config.share.enabled {
             tasks.push(self.sharer(net, models)?);
         }
-        if !models.serve.is_empty() || !models.audit.is_empty() {
+        if !models.serve.is_empty() {
             tasks.push(self.opener(net, replays)?);
         }
         let card = announcing::Card::new(self.key, self.clock, self.load, self.settings, models)?;
@@ -219,7 +219,12 @@ impl Opening<'_> {
         let limits = FrameLimits { read_timeout: spotting::READ_TIMEOUT, ..FrameLimits::default() };
         let incoming = net.accept(CELLS_PROTOCOL, limits)?;
         let replays = Arc::clone(replays);
-        Ok(tokio::spawn(spotting::open_cells(replays, incoming, self.stopped.clone())))
+        Ok(tokio::spawn(spotting::open_cells(
+            self.key.public(),
+            replays,
+            incoming,
+            self.stopped.clone(),
+        )))
     }
 
     fn sharer(&self, net: &Handle, models: &Models) -> Result<JoinHandle<()>, NodeError> {

@@ -14,12 +14,12 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use peerproof_engine::spot::{Checker, SpotError, expose};
-use peerproof_identity::PeerId;
+use peerproof_identity::{PeerId, PublicKey};
 use peerproof_job::reputation::Fault;
 use peerproof_job::router::{Audited, Auditor};
 use peerproof_net::{FrameLimits, FrameStream, Handle, Incoming};
@@ -58,13 +58,18 @@ const PROVING: Duration = Duration::from_secs(600);
 const MAX_REQUESTS: usize = 16;
 /// Of one peer.
 const MAX_REQUESTS_A_PEER: usize = 2;
+/// How long a node that stops waits for a fraud proof: whoever asked once and leaves has it then.
+pub(super) const PROVING_AT_THE_END: Duration = Duration::from_secs(15);
+/// Models whose layers are kept in memory.
+const MAX_CHECKERS: usize = 4;
 /// The first stretch of a file that is tried for its header.
 const FIRST_HEADER_BYTES: u64 = 1 << 20;
 /// The longest header that is fetched.
 const MAX_HEADER_BYTES: u64 = 256 << 20;
 
-/// Opens cells for whoever asks, until `stop` turns true.
+/// Opens cells of the answers that `own` has signed, for whoever asks, until `stop` turns true.
 pub(super) async fn open_cells(
+    own: PublicKey,
     replays: Arc<Replays>,
     mut incoming: Incoming,
     mut stop: watch::Receiver<bool>,
@@ -78,7 +83,7 @@ pub(super) async fn open_cells(
                 Some((_, stream)) => {
                     let guest = Guest::enter(&peers, stream.peer());
                     let (replays, room) = (Arc::clone(&replays), Arc::clone(&room));
-                    tasks.spawn(async move { answer(&replays, &room, guest, stream).await });
+                    tasks.spawn(async move { answer(own, &replays, &room, guest, stream).await });
                 }
                 None => return,
             },
@@ -128,8 +133,14 @@ enum Trouble {
 }
 
 /// One request and its openings.
-async fn answer(replays: &Replays, room: &Semaphore, guest: Guest, mut stream: FrameStream) {
-    let reply = match prepare(replays, room, &guest, &mut stream).await {
+async fn answer(
+    own: PublicKey,
+    replays: &Replays,
+    room: &Semaphore,
+    guest: Guest,
+    mut stream: FrameStream,
+) {
+    let reply = match prepare(own, replays, room, &guest, &mut stream).await {
         Ok(None) => return,
         Ok(Some((_place, openings))) => {
             let sent = tokio::time::timeout(SENDING, send(&mut stream, &openings)).await;
@@ -149,6 +160,7 @@ async fn answer(replays: &Replays, room: &Semaphore, guest: Guest, mut stream: F
 /// The openings asked for, encoded, and the place that they take until they are sent;
 /// `None` if nobody asked.
 async fn prepare<'a>(
+    own: PublicKey,
     replays: &Replays,
     room: &'a Semaphore,
     guest: &Guest,
@@ -161,6 +173,10 @@ async fn prepare<'a>(
         return Err(busy("this peer's other requests come first"));
     }
     let request = CellsRequest::decode(&frame).map_err(|e| AuditFailure::new(e.to_string()))?;
+    // Anybody can sign a receipt; to open strangers' would be to compute for whoever asks.
+    if request.case.receipt.key() != own {
+        return Err(AuditFailure::new("only answers that this node has signed are opened"));
+    }
     let offer = &request.case.offer;
     if client_nonce_hash(&request.client_nonce) != offer.client_nonce_hash {
         return Err(AuditFailure::new("the nonce is not the one hidden in the offer"));
@@ -243,7 +259,11 @@ pub(crate) async fn audit(inner: &Arc<Inner>, case: &Arc<Case>, nonce: [u8; 32])
     let (audited, wrong) = inner.spots.run(&inner.fetcher, case, nonce).await;
     if let Some(wrong) = wrong {
         let inner = Arc::clone(inner);
-        tokio::spawn(async move { inner.spots.convict(&inner.fetcher, wrong).await });
+        inner.spots.proving.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(async move {
+            inner.spots.convict(&inner.fetcher, wrong).await;
+            inner.spots.proving.fetch_sub(1, Ordering::Relaxed);
+        });
     }
     audited
 }
@@ -255,11 +275,18 @@ pub(crate) struct Spots {
     evidence: PathBuf,
     /// Models with the layers that were needed so far.
     checkers: Mutex<HashMap<ModelId, Arc<Checker>>>,
+    /// Fraud proofs that are being written.
+    proving: AtomicUsize,
 }
 
 impl Spots {
     pub(crate) fn new(net: Handle, evidence: PathBuf) -> Spots {
-        Spots { net, evidence, checkers: Mutex::default() }
+        Spots { net, evidence, checkers: Mutex::default(), proving: AtomicUsize::new(0) }
+    }
+
+    /// Whether fraud proofs are being written.
+    pub(super) fn is_proving(&self) -> bool {
+        self.proving.load(Ordering::Relaxed) > 0
     }
 
     /// Has the provider open the cells that the nonce draws, and recomputes them. Gives the
@@ -362,6 +389,10 @@ impl Spots {
         let opened = tokio::task::spawn_blocking(open).await.map_err(|e| e.to_string())??;
         let checker = Arc::new(opened);
         let mut checkers = self.checkers.lock().unwrap_or_else(PoisonError::into_inner);
+        // Their layers are in memory; what they were made of is on disk.
+        if checkers.len() >= MAX_CHECKERS && !checkers.contains_key(&id) {
+            checkers.clear();
+        }
         Ok(Arc::clone(checkers.entry(id).or_insert(checker)))
     }
 
