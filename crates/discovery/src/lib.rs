@@ -1,0 +1,19 @@
+//! Finding peers when many of them lie, as state machines.
+//!
+//! - [`id`]: the 256-bit key space of libp2p's Kademlia, distances and buckets;
+//! - [`subnet`]: which addresses count as one neighbourhood or one network;
+//! - [`Chance`]: choices drawn from entropy that came in as an argument.
+//!
+//! Time ([`Millis`]) and randomness come in as arguments, everything that is kept
+//! has a bound.
+//!
+//! Absent on purpose: sockets, clocks, disks and libp2p. What needs one is asked
+//! for by an effect and answered by an event.
+
+mod chance;
+pub mod id;
+pub mod subnet;
+mod time;
+
+pub use chance::Chance;
+pub use time::Millis;
