@@ -2,7 +2,9 @@
 //!
 //! - [`id`]: the 256-bit key space of libp2p's Kademlia, distances and buckets;
 //! - [`subnet`]: which addresses count as one neighbourhood or one network;
-//! - [`Chance`]: choices drawn from entropy that came in as an argument.
+//! - [`Chance`]: choices drawn from entropy that came in as an argument;
+//! - [`message`]: questions and answers in the bytes of libp2p's Kademlia;
+//! - [`record`]: what a key says of itself, signed, with an end.
 //!
 //! Time ([`Millis`]) and randomness come in as arguments, everything that is kept
 //! has a bound.
@@ -12,6 +14,9 @@
 
 mod chance;
 pub mod id;
+pub mod limits;
+pub mod message;
+pub mod record;
 pub mod subnet;
 mod time;
 

@@ -18,11 +18,25 @@ pub enum Domain {
     Verdict,
     /// A node says what it serves.
     Announcement,
+    /// A key says something under a name of its own.
+    Record,
+    /// A publisher permits one node to keep one record.
+    Grant,
+    /// A node shows that it holds its key at this moment.
+    Probe,
 }
 
 impl Domain {
     /// Every domain, in the order of declaration.
-    pub const ALL: [Self; 4] = [Self::Offer, Self::Receipt, Self::Verdict, Self::Announcement];
+    pub const ALL: [Self; 7] = [
+        Self::Offer,
+        Self::Receipt,
+        Self::Verdict,
+        Self::Announcement,
+        Self::Record,
+        Self::Grant,
+        Self::Probe,
+    ];
 
     /// The text that opens every byte string signed in this domain.
     ///
@@ -35,6 +49,9 @@ impl Domain {
             Self::Receipt => "peerproof receipt v1",
             Self::Verdict => "peerproof verdict v1",
             Self::Announcement => "peerproof announcement v1",
+            Self::Record => "peerproof record v1",
+            Self::Grant => "peerproof grant v1",
+            Self::Probe => "peerproof probe v1",
         }
     }
 
