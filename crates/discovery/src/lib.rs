@@ -4,7 +4,10 @@
 //! - [`subnet`]: which addresses count as one neighbourhood or one network;
 //! - [`Chance`]: choices drawn from entropy that came in as an argument;
 //! - [`message`]: questions and answers in the bytes of libp2p's Kademlia;
-//! - [`record`]: what a key says of itself, signed, with an end.
+//! - [`record`]: what a key says of itself, signed, with an end;
+//! - [`places`]: hosts, groups, and which addresses can be reached at all;
+//! - [`gate`]: the operator's rules, judged before a handshake;
+//! - [`rates`]: how often a peer and its subnet may ask.
 //!
 //! Time ([`Millis`]) and randomness come in as arguments, everything that is kept
 //! has a bound.
@@ -13,9 +16,12 @@
 //! for by an effect and answered by an event.
 
 mod chance;
+pub mod gate;
 pub mod id;
 pub mod limits;
 pub mod message;
+pub mod places;
+pub mod rates;
 pub mod record;
 pub mod subnet;
 mod time;
