@@ -99,6 +99,7 @@ fn offer(question: &str, sampling: Sampling, max_tokens: u32) -> Offer {
         client_nonce_hash: Digest::from_bytes([2; 32]),
         deadline_ms: 1_000,
         pooling: None,
+        class: peerproof_wire::Class::Exact,
     }
 }
 
@@ -279,6 +280,7 @@ fn case(offer: &Signed<Offer>, answer: &Generated) -> Case {
         transcript_root: tree.root(),
         leaves: tree.leaves(),
         kv_root: answer.kv_root,
+        class: peerproof_wire::Class::Exact,
         issued_unix_ms: 1_000,
     };
     let receipt = Signed::sign(&Keypair::from_seed(&[4; 32]), receipt).expect("a receipt");

@@ -100,6 +100,7 @@ fn offer(model_id: ModelId, pooling: Pooling, components: u32) -> Offer {
         client_nonce_hash: Digest::from_bytes([2; 32]),
         deadline_ms: 1_000,
         pooling: Some(pooling),
+        class: peerproof_wire::Class::Exact,
     }
 }
 

@@ -453,6 +453,7 @@ fn offer(prompt: Prompt) -> Offer {
         client_nonce_hash: Digest::from_bytes([2; 32]),
         deadline_ms: 1_000,
         pooling: None,
+        class: peerproof_wire::Class::Exact,
     }
 }
 

@@ -48,6 +48,7 @@ fn offer(model: &Model, sampling: Sampling, prompt: &str) -> Signed<Offer> {
         client_nonce_hash: client_nonce_hash(&NONCE),
         deadline_ms: 60_000,
         pooling: None,
+        class: peerproof_wire::Class::Exact,
     };
     Signed::sign(&Keypair::from_seed(&[3; 32]), offer).expect("an offer")
 }

@@ -24,7 +24,7 @@ mod stream;
 use std::collections::{BTreeMap, VecDeque};
 
 use peerproof_identity::PeerId;
-use peerproof_wire::{Failure, FailureCode, LogEntry, ModelId, ProviderFrame, RouterFrame};
+use peerproof_wire::{Class, Failure, FailureCode, LogEntry, ModelId, ProviderFrame, RouterFrame};
 
 use crate::limits::{MAX_FRAMES_IN_FLIGHT, MAX_STREAMS, MAX_STREAMS_PER_PEER};
 use crate::time::Millis;
@@ -83,6 +83,8 @@ pub struct Served {
     pub model_id: ModelId,
     /// Most tokens of prompt and answer together.
     pub context_length: u32,
+    /// How its answers come about.
+    pub class: Class,
 }
 
 /// How busy a desk is, for announcements.

@@ -71,7 +71,7 @@ struct Refusals {
 /// use peerproof_job::router::{End, In, Job, Options, Out, Reason};
 /// use peerproof_job::{Entropy, Millis};
 /// use peerproof_wire::job::client_nonce_hash;
-/// use peerproof_wire::{Level, ModelId, Offer, Prompt, Sampling, Signed};
+/// use peerproof_wire::{Class, Level, ModelId, Offer, Prompt, Sampling, Signed};
 ///
 /// let nonce = [3; 32];
 /// let offer = Offer {
@@ -85,6 +85,7 @@ struct Refusals {
 ///     client_nonce_hash: client_nonce_hash(&nonce),
 ///     deadline_ms: 60_000,
 ///     pooling: None,
+///     class: Class::Exact,
 /// };
 /// let offer = Signed::sign(&Keypair::from_seed(&[7; 32]), offer)?;
 /// let entropy = Entropy::new([9; 32]);

@@ -345,6 +345,7 @@ impl Subject {
             client_nonce_hash: Digest::from_bytes(random_seed()),
             deadline_ms: 60_000,
             pooling: None,
+            class: peerproof_wire::Class::Exact,
         };
         Signed::sign(&key, offer).map_err(engine("offer"))
     }

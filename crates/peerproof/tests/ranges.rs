@@ -148,6 +148,8 @@ fn announce(net: &Handle, key: Arc<Keypair>, file_bytes: u64) {
                 quantisation: "Q4_1".into(),
                 context_length: 1,
                 file_bytes,
+                class: peerproof_wire::Class::Exact,
+                declared_tps: 0,
             };
             let says = Announcement {
                 serves: vec![offer],

@@ -208,6 +208,7 @@ fn forged_without(lie: bool, hole: fn(&[u8]) -> Range<u64>) -> FraudProof {
         client_nonce_hash: client_nonce_hash(&[2; 32]),
         deadline_ms: 60_000,
         pooling: None,
+        class: peerproof_wire::Class::Exact,
     };
     let offer = Signed::sign(&Keypair::from_seed(&[3; 32]), offer).unwrap();
     let prompt = replayer.prompt_tokens(&offer).unwrap();

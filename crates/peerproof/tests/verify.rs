@@ -30,6 +30,7 @@ fn breaks_its_terms(model_id: ModelId) -> Evidence {
         client_nonce_hash: client_nonce_hash(&[2; 32]),
         deadline_ms: 60_000,
         pooling: None,
+        class: peerproof_wire::Class::Exact,
     };
     let offer = Signed::sign(&Keypair::from_seed(&[3; 32]), offer).unwrap();
     let tokens = vec![5, 6];
@@ -46,6 +47,7 @@ fn breaks_its_terms(model_id: ModelId) -> Evidence {
         transcript_root: Digest::from_bytes([4; 32]),
         leaves: 5,
         kv_root: Digest::from_bytes([6; 32]),
+        class: peerproof_wire::Class::Exact,
         issued_unix_ms: 0,
     };
     let receipt = Signed::sign(&Keypair::from_seed(&[5; 32]), receipt).unwrap();

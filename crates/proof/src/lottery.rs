@@ -62,7 +62,7 @@ impl Rate {
 /// #     offer_id: digest, model_id: ModelId::from_bytes([2; 32]), number: 1, previous: None,
 /// #     prompt_tokens: 1, output_tokens: 1, stop: Stop::Length, output_hash: digest,
 /// #     text_hash: digest, transcript_root: digest, leaves: 2,
-/// #     kv_root: digest, issued_unix_ms: 0,
+/// #     kv_root: digest, issued_unix_ms: 0, class: peerproof_wire::Class::Exact,
 /// # };
 /// let auditors = [7, 8].map(|seed| Keypair::from_seed(&[seed; 32]).vrf());
 /// let mut tickets = Vec::new();

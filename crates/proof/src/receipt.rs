@@ -36,6 +36,8 @@ pub enum Field {
     TextHash,
     /// Leaves of the transcript.
     Leaves,
+    /// Class of the answer, 0 exact, 1 statistical.
+    Class,
 }
 
 impl std::fmt::Display for Field {
@@ -50,6 +52,7 @@ impl std::fmt::Display for Field {
             Self::OutputHash => "output hash",
             Self::TextHash => "text hash",
             Self::Leaves => "leaves",
+            Self::Class => "class (0 exact, 1 statistical)",
         })
     }
 }
@@ -239,6 +242,7 @@ pub fn build(
         transcript_root: tree.root(),
         leaves: tree.leaves(),
         kv_root,
+        class: offer.class,
         issued_unix_ms,
     };
     verify_terms(offer, &receipt)?;
@@ -295,6 +299,7 @@ pub fn verify_output_hash(receipt: &Receipt, tokens: &[u32]) -> Result<(), Bindi
 /// receipt that fails here convicts its signer without any model.
 pub fn verify_terms(offer: &Offer, receipt: &Receipt) -> Result<(), BindingError> {
     verify_model_named(offer, receipt)?;
+    same_number(Field::Class, offer.class as u64, receipt.class as u64)?;
     match &offer.prompt {
         Prompt::Tokens(ids) => {
             same_number(Field::PromptTokens, ids.len() as u64, receipt.prompt_tokens.into())?;

@@ -208,7 +208,11 @@ impl Node {
                 self.spread_evidence(evidence);
             }
         }
-        let served = provider::Served { model_id: MODEL, context_length: CONTEXT };
+        let served = provider::Served {
+            model_id: MODEL,
+            context_length: CONTEXT,
+            class: peerproof_wire::Class::Exact,
+        };
         let served = if self.plan.serves { vec![served] } else { Vec::new() };
         match provider::Desk::restore(serving::config(), served, &entries) {
             Ok(desk) => self.serving = Serving::new(desk),

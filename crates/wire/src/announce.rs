@@ -10,7 +10,7 @@ use crate::check::{self, count, line, not_empty};
 use crate::codec::Codec;
 use crate::shape::{self, Shape};
 use crate::signed::{Signed, Statement};
-use crate::{ARITHMETIC, ModelId, PROTOCOL, WireError, limits, proto};
+use crate::{ARITHMETIC, Class, ModelId, PROTOCOL, WireError, limits, proto};
 
 /// A model that a node holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,11 @@ pub struct ModelOffer {
     pub context_length: u32,
     /// Size of the file.
     pub file_bytes: u64,
+    /// How its answers come about.
+    pub class: Class,
+    /// What its provider says its hardware gives at most, in tokens a second of one answer; 0
+    /// says nothing. Of the statistical class only.
+    pub declared_tps: u32,
 }
 
 /// What a node says of itself.
@@ -134,6 +139,8 @@ impl Codec for ModelOffer {
             quantisation: self.quantisation.clone(),
             context_length: self.context_length,
             file_bytes: self.file_bytes,
+            class: self.class.to_proto().into(),
+            declared_tps: self.declared_tps,
         }
     }
 
@@ -145,6 +152,8 @@ impl Codec for ModelOffer {
             quantisation: proto.quantisation,
             context_length: proto.context_length,
             file_bytes: proto.file_bytes,
+            class: Class::from_proto("model_offer.class", proto.class)?,
+            declared_tps: proto.declared_tps,
         })
     }
 
@@ -153,7 +162,15 @@ impl Codec for ModelOffer {
         line("model_offer.name", &self.name, limits::MAX_MODEL_NAME_BYTES)?;
         let limit = limits::MAX_MODEL_KIND_BYTES;
         line("model_offer.architecture", &self.architecture, limit)?;
-        line("model_offer.quantisation", &self.quantisation, limit)
+        line("model_offer.quantisation", &self.quantisation, limit)?;
+        if self.class == Class::Exact && self.declared_tps != 0 {
+            return Err(WireError::Inconsistent {
+                place: "model_offer.declared_tps",
+                expected: "none of the exact class",
+                got: self.declared_tps.into(),
+            });
+        }
+        Ok(())
     }
 }
 

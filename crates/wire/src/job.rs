@@ -7,6 +7,7 @@
 //! Which frame may follow which is the business of the state machines in `job`
 //! the crate; here each frame stands for itself.
 
+mod class;
 mod failure;
 mod frames;
 mod offer;
@@ -14,6 +15,7 @@ mod opening;
 mod receipt;
 mod sampling;
 
+pub use class::Class;
 pub use failure::{Failure, FailureCode};
 pub use frames::{
     Accepted, Commitment, Delivered, LogProof, ProviderFrame, RouterFrame, TokenLogprobs, Tokens,

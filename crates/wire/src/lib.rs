@@ -15,7 +15,7 @@
 //!
 //! ```
 //! use peerproof_identity::Keypair;
-//! use peerproof_wire::{Level, Message, ModelId, Offer, Pooling, Prompt, RouterFrame, Sampling, Signed};
+//! use peerproof_wire::{Class, Level, Message, ModelId, Offer, Prompt, RouterFrame, Sampling, Signed};
 //!
 //! let offer = Offer {
 //!     model_id: ModelId::from_bytes([1; 32]),
@@ -28,6 +28,7 @@
 //!     client_nonce_hash: peerproof_wire::job::client_nonce_hash(&[3; 32]),
 //!     deadline_ms: 60_000,
 //!     pooling: None,
+//!     class: Class::Exact,
 //! };
 //! let offer = Signed::sign(&Keypair::from_seed(&[7; 32]), offer)?;
 //! let bytes = RouterFrame::Open { offer: offer.clone(), resume: vec![] }.encode()?;
@@ -74,7 +75,7 @@ pub use evidence::{
     WrongAnswer,
 };
 pub use job::{
-    Accepted, Challenge, ChatMessage, Commitment, Constraint, Delivered, Drawn, Failure,
+    Accepted, Challenge, ChatMessage, Class, Commitment, Constraint, Delivered, Drawn, Failure,
     FailureCode, Form, Leaf, Level, LogProof, LogitBias, Offer, Opening, Openings, Pooling, Prompt,
     ProviderFrame, Receipt, RouterFrame, Sampling, Stop, TokenLogprobs, Tokens,
 };

@@ -34,6 +34,8 @@ limits! {
     MAX_PROMPT_TOKENS: u32 = 1 << 17;
     /// Token ids of an answer.
     MAX_ANSWER_TOKENS: u32 = 1 << 16;
+    /// Token ids of an answer of the statistical class.
+    MAX_STATISTICAL_TOKENS: u32 = 2048;
     /// Highest token id.
     MAX_TOKEN_ID: u32 = (1 << 24) - 1;
     /// Stop strings of an offer.

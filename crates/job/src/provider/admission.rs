@@ -1,7 +1,9 @@
 //! Which offers are let in. Cheap checks first; nothing here hashes or tokenizes.
 
 use peerproof_wire::limits::MAX_RETRY_AFTER_MS;
-use peerproof_wire::{Accepted, Failure, FailureCode, Offer, ProviderFrame, Signed, WireError};
+use peerproof_wire::{
+    Accepted, Class, Failure, FailureCode, Offer, ProviderFrame, Signed, WireError,
+};
 
 use super::stream::{Job, State};
 use super::{Desk, Out, StreamId};
@@ -60,10 +62,7 @@ impl Desk {
         if self.seen.contains(&offer.id()) && !planted("an offer is answered twice") {
             return Err(Failure::new(FailureCode::Replayed, "this offer was seen before"));
         }
-        if !self.served.iter().any(|served| served.model_id == offer.model_id) {
-            let message = format!("model {} is not served here", offer.model_id);
-            return Err(Failure::new(FailureCode::UnknownModel, message));
-        }
+        self.admit_class(offer, resume)?;
         let deadlines = MIN_DEADLINE_MS..=self.config.max_deadline_ms;
         if !deadlines.contains(&offer.deadline_ms) {
             let message = format!(
@@ -88,6 +87,24 @@ impl Desk {
         }
         if self.jobs() >= self.config.max_running.saturating_add(self.config.max_queued) {
             return Err(self.busy("the queue is full"));
+        }
+        Ok(())
+    }
+
+    /// A class is answered in that class, and one that leaves a choice is not continued.
+    fn admit_class(&self, offer: &Offer, resume: &[u32]) -> Result<(), Failure> {
+        let served = self.served.iter().find(|served| served.model_id == offer.model_id);
+        let Some(served) = served else {
+            let message = format!("model {} is not served here", offer.model_id);
+            return Err(Failure::new(FailureCode::UnknownModel, message));
+        };
+        if served.class != offer.class {
+            let message = format!("served here in the {} class only", served.class);
+            return Err(Failure::new(FailureCode::Unsupported, message));
+        }
+        if offer.class == Class::Statistical && !resume.is_empty() {
+            let message = "an answer of the statistical class cannot be continued";
+            return Err(Failure::new(FailureCode::Unsupported, message));
         }
         Ok(())
     }

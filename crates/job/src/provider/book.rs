@@ -1,6 +1,6 @@
 //! The numbering of receipts: one chain, no gap, no number twice.
 
-use peerproof_wire::{Digest, LogBody, LogEntry, ModelId, Receipt, Signed, Stop};
+use peerproof_wire::{Class, Digest, LogBody, LogEntry, ModelId, Receipt, Signed, Stop};
 
 use super::Ended;
 use super::stream::Job;
@@ -42,6 +42,7 @@ pub struct Draft {
     output_hash: Digest,
     text_hash: Digest,
     kv_root: Digest,
+    class: Class,
     transcript_root: Digest,
     leaves: u32,
 }
@@ -73,6 +74,7 @@ impl Draft {
             output_hash: self.output_hash,
             text_hash: self.text_hash,
             kv_root: self.kv_root,
+            class: self.class,
             transcript_root: self.transcript_root,
             leaves: self.leaves,
             issued_unix_ms,
@@ -126,6 +128,7 @@ impl ReceiptBook {
             output_hash: ended.output_hash,
             text_hash: ended.text_hash,
             kv_root: ended.kv_root,
+            class: job.offer.class,
             transcript_root: ended.transcript_root,
             leaves: ended.leaves,
         }

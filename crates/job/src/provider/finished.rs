@@ -79,6 +79,7 @@ mod tests {
             client_nonce_hash: zero,
             deadline_ms: 1,
             pooling: None,
+            class: peerproof_wire::Class::Exact,
         };
         let offer = Signed::sign(&key, offer).expect("an offer within its limits");
         let receipt = Receipt {
@@ -92,6 +93,7 @@ mod tests {
             output_hash: zero,
             text_hash: zero,
             kv_root: zero,
+            class: peerproof_wire::Class::Exact,
             transcript_root: zero,
             leaves: 2,
             issued_unix_ms: 0,

@@ -63,6 +63,7 @@ fn receipt(seed: u8, leaves: u32) -> Signed<Receipt> {
         output_hash: zero,
         text_hash: zero,
         kv_root: zero,
+        class: peerproof_wire::Class::Exact,
         transcript_root: zero,
         leaves,
         issued_unix_ms: 0,
@@ -82,6 +83,7 @@ fn case(seed: u8) -> Case {
         client_nonce_hash: Digest::from_bytes([0; 32]),
         deadline_ms: 1,
         pooling: None,
+        class: peerproof_wire::Class::Exact,
     };
     let offer = Signed::sign(&key(100), offer).expect("an offer within its limits");
     Case { offer, receipt: receipt(seed, 2), tokens: vec![1] }

@@ -23,6 +23,7 @@ pub(crate) fn case(number: u64) -> Box<Case> {
         output_hash: Digest::from_bytes([1; 32]),
         text_hash: Digest::from_bytes([1; 32]),
         kv_root: Digest::from_bytes([9; 32]),
+        class: peerproof_wire::Class::Exact,
         transcript_root: Digest::from_bytes([1; 32]),
         leaves: 5,
         issued_unix_ms: 1,

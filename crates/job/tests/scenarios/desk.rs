@@ -7,8 +7,9 @@ use peerproof_job::provider::{
     BookError, Config, Desk, Draft, Ended, In, Out, Served, Step, StreamId,
 };
 use peerproof_wire::{
-    Challenge, Commitment, Digest, Failure, FailureCode, Level, LogBody, LogEntry, LogProof,
-    ModelId, Offer, Openings, ProviderFrame, Receipt, RouterFrame, Signed, Stop, Tokens, WireError,
+    Challenge, Class, Commitment, Digest, Failure, FailureCode, Level, LogBody, LogEntry, LogProof,
+    ModelId, Offer, Openings, ProviderFrame, Receipt, RouterFrame, Sampling, Signed, Stop, Tokens,
+    WireError,
 };
 use proptest::prelude::*;
 
@@ -52,7 +53,10 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new(config: Config) -> Self {
-        let desk = Desk::new(config, vec![Served { model_id: MODEL, context_length: 64 }]);
+        let desk = Desk::new(
+            config,
+            vec![Served { model_id: MODEL, context_length: 64, class: Class::Exact }],
+        );
         Self { desk, key: router(99), now: 0, entries: vec![] }
     }
 
@@ -150,12 +154,33 @@ fn offers_are_held_against_every_rule() {
         (varied(1, |offer| offer.deadline_ms = 999), vec![], FailureCode::Deadline),
         (varied(1, |offer| offer.deadline_ms = 10_001), vec![], FailureCode::Deadline),
         (varied(1, |offer| offer.deadline_ms = 5_000), vec![0; 51], FailureCode::BadOffer),
+        (varied(1, statistical), vec![], FailureCode::Unsupported),
     ];
     for (number, (offer, resume, code)) in (0..).zip(cases) {
         let outs = bench.ask(number, &offer, &resume);
         assert_eq!(failure(&outs).code, code, "case {number}");
         assert_eq!(bench.desk.streams(), 0);
     }
+}
+
+fn statistical(offer: &mut Offer) {
+    offer.class = Class::Statistical;
+    offer.sampling = Sampling { logprobs: Some(20), ..Sampling::GREEDY };
+}
+
+#[test]
+fn a_class_is_served_alone_and_a_statistical_answer_is_not_continued() {
+    let mut bench = Bench::new(Config::default());
+    let class = Class::Statistical;
+    bench.desk.serve(vec![Served { model_id: MODEL, context_length: 64, class }]);
+    let outs = bench.ask(1, &nth(1, 0), &[]);
+    let exact = failure(&outs);
+    assert_eq!(exact.code, FailureCode::Unsupported);
+    assert!(exact.message.contains("statistical class only"), "{}", exact.message);
+    let outs = bench.ask(2, &varied(1, statistical), &[7]);
+    assert_eq!(failure(&outs).code, FailureCode::Unsupported);
+    let outs = bench.ask(3, &varied(1, statistical), &[]);
+    assert!(matches!(outs.as_slice(), [Out::Prepare { .. }, ..]), "{outs:?}");
 }
 
 #[test]
@@ -203,7 +228,7 @@ fn an_offer_is_answered_once() {
         "after the receipt"
     );
 
-    let served = vec![Served { model_id: MODEL, context_length: 64 }];
+    let served = vec![Served { model_id: MODEL, context_length: 64, class: Class::Exact }];
     bench.desk = Desk::restore(Config::default(), served, &bench.entries).unwrap();
     assert_eq!(failure(&bench.ask(5, &offer, &[])).code, FailureCode::Replayed, "after a restart");
     let second = bench.finish(6, &nth(1, 1));

@@ -83,6 +83,7 @@ pub(crate) fn ending_offer(
         client_nonce_hash: client_nonce_hash(&NONCE),
         deadline_ms: 600_000,
         pooling: None,
+        class: peerproof_wire::Class::Exact,
     };
     Signed::sign(router, offer).unwrap()
 }

@@ -95,7 +95,11 @@ pub(crate) struct World {
 
 impl Provider {
     fn new(seed: u8, script: Script) -> Self {
-        let served = Served { model_id: MODEL, context_length: 100_000 };
+        let served = Served {
+            model_id: MODEL,
+            context_length: 100_000,
+            class: peerproof_wire::Class::Exact,
+        };
         Self {
             key: Keypair::from_seed(&[seed; 32]),
             desk: Desk::new(Config::default(), vec![served]),

@@ -304,6 +304,7 @@ impl Bench {
             client_nonce_hash: client_nonce_hash(&seed("client nonce", answer)),
             deadline_ms: 60_000,
             pooling: None,
+            class: peerproof_wire::Class::Exact,
         };
         Signed::sign(&Keypair::from_seed(&[1; 32]), offer).map_err(engine("offer"))
     }

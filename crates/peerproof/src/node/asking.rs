@@ -22,8 +22,8 @@ use peerproof_proof::challenge;
 use peerproof_proof::receipt::{Answer as Whole, BindingError, Field, verify_bindings};
 use peerproof_wire::evidence::{Evidence, LogBody, LogEntry};
 use peerproof_wire::{
-    AuditedBy, Challenge, JOB_PROTOCOL, Level as WireLevel, LogProof, Message as _, Receipt,
-    RouterFrame, Signed,
+    AuditedBy, Challenge, Class, JOB_PROTOCOL, Level as WireLevel, LogProof, Message as _, ModelId,
+    Receipt, RouterFrame, Signed,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -291,7 +291,8 @@ impl Asking {
     fn find_candidates(&mut self) {
         let (inner, inbox) = (Arc::clone(&self.inner), self.inbox.clone());
         let preference = self.prepared.preference.clone();
-        let wanted = Wanted::Served(self.prepared.offer.model_id);
+        let asked = (self.prepared.offer.model_id, self.prepared.offer.class);
+        let wanted = Wanted::Served(asked.0);
         let widen = self.searches > 0
             || !preference.only.is_empty()
             || !preference.order.is_empty()
@@ -301,19 +302,19 @@ impl Asking {
             let mut found = inner.directory.search(wanted.clone(), SEARCH, widen);
             let mut first = Vec::new();
             for (peer, known) in inner.directory.fresh(&wanted) {
-                first.extend(candidate(&inner, &preference, &wanted, peer, &known).await);
+                first.extend(candidate(&inner, &preference, asked, peer, &known).await);
             }
             let hold = tokio::time::Instant::now() + HOLD;
             while !preference.order.iter().all(|peer| is_among(peer, &first))
                 && let Ok(Some((peer, known))) = tokio::time::timeout_at(hold, found.recv()).await
             {
-                first.extend(candidate(&inner, &preference, &wanted, peer, &known).await);
+                first.extend(candidate(&inner, &preference, asked, peer, &known).await);
             }
             if !first.is_empty() && inbox.send(In::Candidates(first)).await.is_err() {
                 return;
             }
             while let Some((peer, known)) = found.recv().await {
-                if let Some(candidate) = candidate(&inner, &preference, &wanted, peer, &known).await
+                if let Some(candidate) = candidate(&inner, &preference, asked, peer, &known).await
                     && inbox.send(In::Candidates(vec![candidate])).await.is_err()
                 {
                     return;
@@ -440,7 +441,7 @@ impl Asking {
 async fn candidate(
     inner: &Inner,
     preference: &Preference,
-    wanted: &Wanted,
+    (id, class): (ModelId, Class),
     peer: PeerId,
     known: &Known,
 ) -> Option<Candidate> {
@@ -453,8 +454,7 @@ async fn candidate(
         return None;
     }
     let said = &known.announcement;
-    let Wanted::Served(id) = wanted else { return None };
-    let model = said.serves.iter().find(|m| m.model_id == *id)?;
+    let model = said.serves.iter().find(|m| m.model_id == id && m.class == class)?;
     Some(Candidate {
         peer,
         context_length: model.context_length,

@@ -19,7 +19,7 @@ use peerproof_engine::gguf::Gguf;
 use peerproof_engine::model::Model;
 use peerproof_engine::service::{Service, ServiceOptions};
 use peerproof_engine::transformer::{Footprint, LoadOptions, Transformer};
-use peerproof_wire::{ModelId, ModelOffer};
+use peerproof_wire::{Class, ModelId, ModelOffer};
 use tokio::sync::{Mutex as Turns, Notify};
 
 use super::NodeError;
@@ -99,6 +99,8 @@ impl Held {
             quantisation: facts.quantisation,
             context_length: facts.context_length,
             file_bytes: self.installed.bytes,
+            class: Class::Exact,
+            declared_tps: 0,
         })
     }
 

@@ -186,7 +186,11 @@ impl Opening<'_> {
         let mut served = Vec::new();
         for held in &models.serve {
             let context_length = held.offer()?.context_length;
-            served.push(Served { model_id: held.id, context_length });
+            served.push(Served {
+                model_id: held.id,
+                context_length,
+                class: peerproof_wire::Class::Exact,
+            });
         }
         let config = provider::Config {
             max_running: provide.max_jobs as usize,

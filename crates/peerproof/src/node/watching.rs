@@ -279,6 +279,7 @@ mod tests {
             text_hash: digest(4),
             transcript_root: digest(5),
             kv_root: digest(7),
+            class: peerproof_wire::Class::Exact,
             leaves: 4,
             issued_unix_ms: 6,
         };

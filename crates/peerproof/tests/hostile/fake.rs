@@ -250,6 +250,8 @@ fn announcement(key: &Keypair, nonce: [u8; 32], serves: bool, audits: bool) -> A
         quantisation: "Q4_1".into(),
         context_length: u32::MAX,
         file_bytes: 1,
+        class: peerproof_wire::Class::Exact,
+        declared_tps: 0,
     };
     let list = |yes: bool| if yes { vec![offer.clone()] } else { vec![] };
     Announcement {

@@ -203,6 +203,7 @@ pub(super) fn plain_offer() -> Offer {
         client_nonce_hash: client_nonce_hash(&NONCE),
         deadline_ms: 40_000,
         pooling: None,
+        class: peerproof_wire::Class::Exact,
     }
 }
 

@@ -16,8 +16,8 @@ use peerproof_proof::{
 };
 use peerproof_wire::job::client_nonce_hash;
 use peerproof_wire::{
-    Case, Challenge, Commitment, Digest, Leaf, Level, ModelId, Offer, Openings, Prompt, Receipt,
-    Sampling, Signed, Stop, TokenLogprobs,
+    Case, Challenge, Class, Commitment, Digest, Leaf, Level, ModelId, Offer, Openings, Prompt,
+    Receipt, Sampling, Signed, Stop, TokenLogprobs,
 };
 
 pub(crate) const VOCABULARY: u32 = 32;
@@ -313,6 +313,7 @@ pub(crate) fn offer() -> Offer {
         client_nonce_hash: client_nonce_hash(&NONCE),
         deadline_ms: 60_000,
         pooling: None,
+        class: peerproof_wire::Class::Exact,
     }
 }
 
@@ -434,6 +435,7 @@ pub(crate) fn commit_with(
         transcript_root: tree.root(),
         leaves: tree.leaves(),
         kv_root,
+        class: Class::Exact,
         issued_unix_ms: 1_000,
     };
     Served {

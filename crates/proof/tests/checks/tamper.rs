@@ -10,8 +10,8 @@ use peerproof_proof::transcript::PathError;
 use peerproof_proof::verdict::{self, VerdictError};
 use peerproof_proof::{leaf_hash, receipt};
 use peerproof_wire::{
-    Case, Challenge, Digest, Drawn, Leaf, ModelId, Offer, Opening, Openings, Outcome, Receipt,
-    Signed, Stop, Verdict,
+    Case, Challenge, Class, Digest, Drawn, Leaf, ModelId, Offer, Opening, Openings, Outcome,
+    Receipt, Signed, Stop, Verdict,
 };
 
 use crate::support::{
@@ -88,10 +88,11 @@ fn every_field_of_a_receipt() {
         transcript_root: _,
         leaves: _,
         kv_root: _,
+        class: _,
         issued_unix_ms: _,
     } = second().receipt.statement().clone();
     type Row = (fn(&mut Receipt), Met);
-    let table: [Row; 14] = [
+    let table: [Row; 15] = [
         (|receipt| flip(&mut receipt.offer_id), Met::Digest(Field::OfferId)),
         (|receipt| receipt.model_id = ModelId::from_bytes([0; 32]), Met::Digest(Field::ModelId)),
         (|receipt| receipt.number += 1, Met::Chain),
@@ -106,6 +107,7 @@ fn every_field_of_a_receipt() {
         (|receipt| flip(&mut receipt.transcript_root), Met::Audit),
         (|receipt| receipt.leaves += 1, Met::Number(Field::Leaves)),
         (|receipt| flip(&mut receipt.kv_root), Met::Audit),
+        (|receipt| receipt.class = Class::Statistical, Met::Number(Field::Class)),
     ];
     assert_eq!(meets(&second()), Met::Nothing);
     for (row, (alter, expected)) in table.into_iter().enumerate() {
@@ -159,7 +161,7 @@ fn every_token_of_a_case() {
 
 #[test]
 fn every_field_of_the_offer_behind_a_case() {
-    let alterations: [fn(&mut Offer); 13] = [
+    let alterations: [fn(&mut Offer); 14] = [
         |offer| offer.model_id = ModelId::from_bytes([0; 32]),
         |offer| offer.prompt = peerproof_wire::Prompt::Text("other".into()),
         |offer| offer.sampling.temperature_q16 += 1,
@@ -177,6 +179,11 @@ fn every_field_of_the_offer_behind_a_case() {
             offer.stop.clear();
             offer.pooling = Some(peerproof_wire::job::Pooling::Mean);
         },
+        |offer| {
+            offer.sampling =
+                peerproof_wire::Sampling { logprobs: Some(20), ..peerproof_wire::Sampling::GREEDY };
+            offer.class = Class::Statistical;
+        },
     ];
     let served = served();
     let Offer {
@@ -190,6 +197,7 @@ fn every_field_of_the_offer_behind_a_case() {
         client_nonce_hash: _,
         deadline_ms: _,
         pooling: _,
+        class: _,
     } = served.offer.statement();
     let refused = |offer| {
         let case = Case { offer, ..served.case() };

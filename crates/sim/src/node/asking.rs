@@ -101,6 +101,7 @@ impl Node {
             client_nonce_hash,
             deadline_ms: 60_000,
             pooling: None,
+            class: peerproof_wire::Class::Exact,
         }
     }
 

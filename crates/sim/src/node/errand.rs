@@ -282,6 +282,7 @@ impl Node {
             client_nonce_hash: client_nonce_hash(&self.random.bytes()),
             deadline_ms: 60_000,
             pooling: None,
+            class: peerproof_wire::Class::Exact,
         };
         let offer = Signed::sign(&self.session, offer).expect("an offer within its limits");
         let lie = (!right).then_some(ProviderLie::AlteredToken);
@@ -330,6 +331,7 @@ pub(super) fn made_up(provider: &Keypair, offer: &Signed<Offer>, work: &Work) ->
         text_hash: work.ended.text_hash,
         transcript_root: work.ended.transcript_root,
         kv_root: work.ended.kv_root,
+        class: offer.class,
         leaves: work.ended.leaves,
         issued_unix_ms: 1,
     };

@@ -156,6 +156,7 @@ impl Node {
             client_nonce_hash: client_nonce_hash(&self.random.bytes()),
             deadline_ms: 20_000,
             pooling: None,
+            class: peerproof_wire::Class::Exact,
         };
         Signed::sign(&self.session, offer).expect("an offer within its limits")
     }

@@ -4,7 +4,7 @@ use peerproof_identity::Domain;
 
 use crate::check::{self, count, line, not_empty, within};
 use crate::codec::Codec;
-use crate::job::Sampling;
+use crate::job::{Class, Sampling};
 use crate::shape::{self, Shape};
 use crate::signed::Statement;
 use crate::{ARITHMETIC, Digest, ModelId, PROTOCOL, WireError, limits, proto};
@@ -34,6 +34,8 @@ pub struct Offer {
     /// If present, the answer is no text but an embedding of the prompt, of at most `max_tokens`
     /// components; sampling must then be greedy, and there are no stop strings.
     pub pooling: Option<Pooling>,
+    /// How the answer comes about.
+    pub class: Class,
 }
 
 /// Which positions of the prompt an embedding is made from.
@@ -113,6 +115,7 @@ impl Codec for Offer {
             client_nonce_hash: self.client_nonce_hash.as_bytes().to_vec(),
             deadline_ms: self.deadline_ms,
             pooling: Pooling::to_proto(self.pooling).into(),
+            class: self.class.to_proto().into(),
         }
     }
 
@@ -130,6 +133,7 @@ impl Codec for Offer {
             client_nonce_hash: check::digest("offer.client_nonce_hash", &proto.client_nonce_hash)?,
             deadline_ms: proto.deadline_ms,
             pooling: Pooling::from_proto(proto.pooling)?,
+            class: Class::from_proto("offer.class", proto.class)?,
         })
     }
 
@@ -151,7 +155,46 @@ impl Codec for Offer {
                 got: self.stop.len() as u64,
             });
         }
-        Ok(())
+        self.check_class()
+    }
+}
+
+impl Offer {
+    /// What an engine of another kind can be asked for, and be tested on.
+    fn check_class(&self) -> Result<(), WireError> {
+        if self.class == Class::Exact {
+            return Ok(());
+        }
+        let refused = |expected: &'static str, got: u64| {
+            Err(WireError::Inconsistent { place: "offer.class", expected, got })
+        };
+        if matches!(self.level, Level::Spot | Level::KOfN) {
+            return refused(
+                "no spot audit and no quorum of a statistical answer",
+                self.level.to_proto() as u64,
+            );
+        }
+        if self.pooling.is_some() {
+            return refused("no embedding of the statistical class", 1);
+        }
+        let most = limits::MAX_TOP_LOGPROBS as u32;
+        if self.sampling.logprobs != Some(most) {
+            let got = self.sampling.logprobs.map_or(0, |top| u64::from(top) + 1);
+            return refused("the 20 likeliest tokens reported at each place", got);
+        }
+        let Sampling { temperature_q16, top_k, top_p_q16, min_p_q16, .. } = self.sampling;
+        let plain = Sampling {
+            temperature_q16,
+            top_k,
+            top_p_q16,
+            min_p_q16,
+            logprobs: Some(most),
+            ..Sampling::GREEDY
+        };
+        if self.sampling != plain {
+            return refused("no penalties, biases or constraint", self.sampling.bias.len() as u64);
+        }
+        within("offer.max_tokens", self.max_tokens.into(), 1, limits::MAX_STATISTICAL_TOKENS.into())
     }
 }
 

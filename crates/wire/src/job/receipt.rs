@@ -4,6 +4,7 @@ use peerproof_identity::Domain;
 
 use crate::check::{self, at_most, within};
 use crate::codec::Codec;
+use crate::job::Class;
 use crate::shape::{self, Shape};
 use crate::signed::Statement;
 use crate::{ARITHMETIC, Digest, ModelId, PROTOCOL, WireError, limits, proto};
@@ -36,6 +37,8 @@ pub struct Receipt {
     pub leaves: u32,
     /// Root over the keys and values of every layer.
     pub kv_root: Digest,
+    /// How the answer came about; the offer's.
+    pub class: Class,
     /// When it was signed, by the provider's clock.
     pub issued_unix_ms: u64,
 }
@@ -78,6 +81,7 @@ impl Codec for Receipt {
             leaves: self.leaves,
             issued_unix_ms: self.issued_unix_ms,
             kv_root: self.kv_root.as_bytes().to_vec(),
+            class: self.class.to_proto().into(),
         }
     }
 
@@ -102,6 +106,7 @@ impl Codec for Receipt {
             transcript_root: check::digest("receipt.transcript_root", &proto.transcript_root)?,
             leaves: proto.leaves,
             kv_root: check::digest("receipt.kv_root", &proto.kv_root)?,
+            class: Class::from_proto("receipt.class", proto.class)?,
             issued_unix_ms: proto.issued_unix_ms,
         })
     }

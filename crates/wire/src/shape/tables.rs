@@ -77,6 +77,7 @@ shapes! {
         12 "offer.client_nonce_hash" HASH,
         13 "offer.deadline_ms" Number,
         14 "offer.pooling" Number,
+        15 "offer.class" Number,
     }
     OPEN "open" {
         1 "open.offer" One(&ENVELOPE),
@@ -132,6 +133,7 @@ shapes! {
         13 "receipt.leaves" Number,
         14 "receipt.issued_unix_ms" Number,
         15 "receipt.kv_root" HASH,
+        16 "receipt.class" Number,
     }
     LOG_PROOF "log proof" {
         1 "log_proof.index" Number,
@@ -227,6 +229,8 @@ shapes! {
         4 "model_offer.quantisation" Text(limits::MAX_MODEL_KIND_BYTES),
         5 "model_offer.context_length" Number,
         6 "model_offer.file_bytes" Number,
+        7 "model_offer.class" Number,
+        8 "model_offer.declared_tps" Number,
     }
     ANNOUNCEMENT "announcement" {
         1 "announcement.protocol" Number,

@@ -127,6 +127,10 @@ fn check_offer(bounds: &mut Bounds) {
         offer_with(|it| it.sampling.constraint = Some(named.clone()))
     });
     bounds.check("MAX_DEADLINE_MS", |n| offer_with(|it| it.deadline_ms = n));
+    bounds.check("MAX_STATISTICAL_TOKENS", |n| Offer {
+        max_tokens: n as u32,
+        ..samples::statistical_offer()
+    });
 }
 
 fn check_job(bounds: &mut Bounds) {
@@ -497,6 +501,29 @@ fn an_embedding_is_asked_for_without_sampling() {
         assert!(ours.contains(place), "{ours}");
         let theirs = Offer::decode(&encode_unchecked(&offer)).unwrap_err().to_string();
         assert!(theirs.contains(place), "{theirs}");
+    }
+}
+
+#[test]
+fn a_statistical_offer_is_one_that_can_be_tested() {
+    assert!(samples::statistical_offer().encode().is_ok());
+    type Change = (&'static str, fn(&mut Offer));
+    let changes: [Change; 7] = [
+        ("quorum", |it| it.level = Level::KOfN),
+        ("spot audit", |it| it.level = Level::Spot),
+        ("20 likeliest", |it| it.sampling.logprobs = None),
+        ("20 likeliest", |it| it.sampling.logprobs = Some(19)),
+        ("no penalties", |it| it.sampling.repetition_q16 = 1),
+        ("no penalties", |it| it.sampling.bias = vec![LogitBias { token: 0, bias_q16: 1 }]),
+        ("no penalties", |it| it.sampling.constraint = Some(constraint(Form::JsonObject))),
+    ];
+    for (said, change) in changes {
+        let mut offer = samples::statistical_offer();
+        change(&mut offer);
+        let ours = offer.encode().unwrap_err().to_string();
+        assert!(ours.contains("offer.class") && ours.contains(said), "{ours}");
+        let theirs = Offer::decode(&encode_unchecked(&offer)).unwrap_err().to_string();
+        assert!(theirs.contains("offer.class") && theirs.contains(said), "{theirs}");
     }
 }
 

@@ -78,7 +78,14 @@ pub(super) fn offer() -> Offer {
         client_nonce_hash: client_nonce_hash(&[0x52; 32]),
         deadline_ms: 60_000,
         pooling: None,
+        class: Class::Exact,
     }
+}
+
+/// For an engine of another kind.
+pub(super) fn statistical_offer() -> Offer {
+    let sampling = Sampling { logprobs: Some(20), ..offer().sampling };
+    Offer { class: Class::Statistical, sampling, ..offer() }
 }
 
 /// Every rule of sampling at once.
@@ -123,6 +130,7 @@ pub(super) fn receipt() -> Receipt {
         text_hash: digest(0x62),
         transcript_root: digest(0x63),
         kv_root: digest(0x6a),
+        class: Class::Exact,
         leaves: 34,
         issued_unix_ms: 1_790_000_000_123,
     }
@@ -176,7 +184,13 @@ fn model_offer() -> ModelOffer {
         quantisation: "Q4_1".into(),
         context_length: 8192,
         file_bytes: 98_000_000,
+        class: Class::Exact,
+        declared_tps: 0,
     }
+}
+
+fn statistical_model_offer() -> ModelOffer {
+    ModelOffer { class: Class::Statistical, declared_tps: 120, ..model_offer() }
 }
 
 pub(super) fn signed_offer() -> Signed<Offer> {
@@ -359,6 +373,7 @@ fn statements() -> Vec<Sample> {
         sample("offer-tokens", &token_ids),
         sample("offer-rules", &ruled),
         sample("offer-json", &json),
+        sample("offer-statistical", &statistical_offer()),
         sample("receipt", &receipt()),
         sample("receipt-first", &first),
         sample("verdict-pass", &unasked),
@@ -418,6 +433,7 @@ fn audit_and_info() -> Vec<Sample> {
         sample("info-request", &InfoRequest { nonce: [0x81; 32] }),
         sample("info-reply", &reply),
         sample("model-offer", &model_offer()),
+        sample("model-offer-statistical", &statistical_model_offer()),
     ]
 }
 

@@ -72,6 +72,7 @@ pub(in crate::node) fn prepare(
         client_nonce_hash: client_nonce_hash(&client_nonce),
         deadline_ms: ask.deadline_ms,
         pooling: spec.embed,
+        class: peerproof_wire::Class::Exact,
     };
     let invalid = |message: String| AskError::Invalid { parameter: "request".into(), message };
     let offer = Signed::sign(&inner.session, offer).map_err(|e| invalid(e.to_string()))?;
