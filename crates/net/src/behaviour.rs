@@ -22,6 +22,7 @@ use libp2p::{
 };
 use peerproof_wire::{IDENTIFY_PROTOCOL, KAD_PROTOCOL};
 
+use crate::firewall::{Firewall, Guarded};
 use crate::gate::Gate;
 use crate::gossip::{self, Gossipsub};
 use crate::limits::{
@@ -62,6 +63,7 @@ pub(crate) fn build_swarm(
     keypair: &Keypair,
     config: &NetConfig,
     registry: Arc<Registry>,
+    firewall: &Arc<Firewall>,
 ) -> Result<(Swarm<Behaviour>, MdnsFailure), NetError> {
     let local = keypair.public().to_peer_id();
     let (mdns, mdns_failure) = mdns(local, config);
@@ -71,7 +73,7 @@ pub(crate) fn build_swarm(
         memory: memory_connection_limits::Behaviour::with_max_percentage(
             f64::from(config.limits.memory_percent) / 100.0,
         ),
-        gate: Gate::new(config.limits.inbound_per_host, config.loopback_only),
+        gate: Gate::new(config.limits.inbound_per_host, config.loopback_only, Arc::clone(firewall)),
         ping: ping::Behaviour::new(
             ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
         ),
@@ -91,7 +93,8 @@ pub(crate) fn build_swarm(
         .with_dial_concurrency_factor(DIAL_CONCURRENCY)
         .with_max_negotiating_inbound_streams(MAX_NEGOTIATING_STREAMS)
         .with_idle_connection_timeout(IDLE_CONNECTION_TIMEOUT);
-    let swarm = Swarm::new(transport(keypair)?, behaviour, local, swarm_config);
+    let transport = Guarded::new(transport(keypair)?, Arc::clone(firewall)).boxed();
+    let swarm = Swarm::new(transport, behaviour, local, swarm_config);
     Ok((swarm, mdns_failure))
 }
 
@@ -197,7 +200,9 @@ mod tests {
     async fn a_swarm_can_be_built() {
         let keypair = Keypair::ed25519_from_bytes([3; 32]).unwrap();
         let registry = Registry::new(1, Arc::default());
-        let (swarm, mdns) = build_swarm(&keypair, &NetConfig::loopback(), registry).unwrap();
+        let firewall = Firewall::new(Default::default(), None);
+        let (swarm, mdns) =
+            build_swarm(&keypair, &NetConfig::loopback(), registry, &firewall).unwrap();
         assert!(mdns.is_none());
         assert!(!swarm.behaviour().mdns.is_enabled());
     }

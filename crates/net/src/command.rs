@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::diagnose::Status;
 use crate::gossip::{Heard, Judgement};
 use crate::streams::{Negotiated, OpenFailure, OpenRequest};
-use crate::{Address, DialError, NetError, Source, Transport};
+use crate::{Address, DialError, NetError, RuleList, Source, Transport};
 
 /// How the packets of a connection travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -140,6 +140,11 @@ pub(crate) enum Command {
     Score {
         peer: PeerId,
         reply: Reply<Option<f64>>,
+    },
+    /// Judge by other rules from here on; end what they don't allow.
+    Firewall {
+        rules: RuleList,
+        reply: Reply<usize>,
     },
     Status {
         reply: Reply<Status>,

@@ -1,7 +1,7 @@
 //! How a network is to be set up.
 
 use crate::limits::{MAX_BOOTSTRAP, MAX_LISTEN_ADDRESSES};
-use crate::{Address, Limits, NetError};
+use crate::{Address, Limits, NetError, RuleList, Scores};
 
 /// How a network is to be set up. [`NetConfig::default`] is what a node on a
 /// real network uses, [`NetConfig::loopback`] what a demo or a test uses.
@@ -27,6 +27,10 @@ pub struct NetConfig {
     pub agent: String,
     /// The ceilings.
     pub limits: Limits,
+    /// The operator's rules. They hold on loopback too.
+    pub firewall: RuleList,
+    /// What rules that ask for a reputation go by; without it they match nobody.
+    pub scores: Option<Scores>,
 }
 
 impl Default for NetConfig {
@@ -40,6 +44,8 @@ impl Default for NetConfig {
             loopback_only: false,
             agent: concat!("peerproof/", env!("CARGO_PKG_VERSION")).to_owned(),
             limits: Limits::default(),
+            firewall: RuleList::default(),
+            scores: None,
         }
     }
 }

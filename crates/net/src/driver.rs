@@ -27,13 +27,14 @@ use crate::book::Book;
 use crate::command::{Command, PathKind, PeerInfo, answer};
 use crate::diagnose::{Listener, Status};
 use crate::events::EventSink;
+use crate::firewall::Firewall;
 use crate::gossip::{self, Ear};
 use crate::limits::{
     MAX_ADDRESSES_PER_PEER, MAX_AGENT_CHARS, MAX_BANS, MAX_FOREIGN, SHUTDOWN_TIMEOUT,
     SILENCE_TIMEOUT,
 };
 use crate::metrics::{Counters, count};
-use crate::{Address, Event, NetError, Source, Transport};
+use crate::{Address, Event, NetError, RuleList, Source, Transport};
 
 mod dials;
 mod publish;
@@ -99,6 +100,7 @@ pub(crate) struct Driver {
     searches: Searches,
     publisher: Publisher,
     ear: Ear,
+    firewall: Arc<Firewall>,
 }
 
 impl Driver {
@@ -108,6 +110,7 @@ impl Driver {
         events: EventSink,
         counters: Arc<Counters>,
         listeners: Vec<(ListenerId, Listener)>,
+        firewall: Arc<Firewall>,
     ) -> Self {
         Self {
             swarm,
@@ -122,6 +125,7 @@ impl Driver {
             searches: Searches::default(),
             publisher: Publisher::default(),
             ear: Ear::default(),
+            firewall,
         }
     }
 
@@ -255,6 +259,7 @@ impl Driver {
                 let gossip = &self.swarm.behaviour().gossip;
                 answer(reply, to_libp2p(&peer).and_then(|peer| gossip.peer_score(&peer)));
             }
+            Command::Firewall { rules, reply } => answer(reply, self.set_firewall(rules)),
             Command::Status { reply } => {
                 let status = self.status();
                 answer(reply, status);
@@ -276,6 +281,23 @@ impl Driver {
             bans.block_peer(peer);
         }
         Ok(())
+    }
+
+    /// Puts other rules in place and ends what they don't allow.
+    fn set_firewall(&mut self, rules: RuleList) -> usize {
+        self.firewall.replace(rules);
+        let mut ended = 0;
+        for (peer, neighbour) in &self.neighbours {
+            for link in &neighbour.links {
+                let ip = link.ip.filter(|_| link.path == PathKind::Direct);
+                if let Err(shut) = self.firewall.judge(Some(*peer), ip) {
+                    tracing::info!(%peer, %shut, "closing a connection");
+                    self.swarm.close_connection(link.id);
+                    ended += 1;
+                }
+            }
+        }
+        ended
     }
 
     fn status(&mut self) -> Status {

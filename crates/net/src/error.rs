@@ -93,6 +93,8 @@ pub enum DialReason {
     Handshake,
     /// A ban, ours.
     Banned,
+    /// A rule of our firewall.
+    Firewall,
     /// One of our own limits.
     Limit,
     /// No address of that peer is known.
@@ -105,7 +107,7 @@ pub enum DialReason {
 
 impl DialReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Refused,
         Self::TimedOut,
         Self::Unreachable,
@@ -114,6 +116,7 @@ impl DialReason {
         Self::Myself,
         Self::Handshake,
         Self::Banned,
+        Self::Firewall,
         Self::Limit,
         Self::NoAddress,
         Self::BadAddress,
@@ -131,6 +134,7 @@ impl DialReason {
             Self::Myself => "myself",
             Self::Handshake => "handshake",
             Self::Banned => "banned",
+            Self::Firewall => "firewall",
             Self::Limit => "limit",
             Self::NoAddress => "no_address",
             Self::BadAddress => "bad_address",
@@ -151,6 +155,7 @@ impl DialReason {
             Self::Myself => "that address is this node",
             Self::Handshake => "somebody answered, but not with this protocol",
             Self::Banned => "that peer is banned here",
+            Self::Firewall => "a rule of this node's firewall forbids it",
             Self::Limit => "a connection limit of this node is reached",
             Self::NoAddress => "no address of that peer is known",
             Self::BadAddress => "that address can't be used here",

@@ -70,6 +70,9 @@ fn classify(error: &io::Error) -> (DialReason, String) {
     let mut innermost = error.to_string();
     for link in chain(error) {
         innermost = link.to_string();
+        if link.is::<Shut>() {
+            return (DialReason::Firewall, innermost);
+        }
         let reason = match link.downcast_ref::<io::Error>() {
             Some(io) => by_kind(io.kind()),
             None => {
@@ -138,6 +141,8 @@ fn denial(cause: &libp2p::swarm::ConnectionDenied) -> DialReason {
         DialReason::BadAddress
     } else if matches!(cause.downcast_ref::<Shut>(), Some(Shut::Key)) {
         DialReason::Handshake
+    } else if matches!(cause.downcast_ref::<Shut>(), Some(Shut::Rule { .. })) {
+        DialReason::Firewall
     } else if cause.downcast_ref::<connection_limits::Exceeded>().is_some()
         || cause.downcast_ref::<memory_connection_limits::MemoryUsageLimitExceeded>().is_some()
     {

@@ -1,12 +1,14 @@
 //! The doorkeeper: cheap checks before a connection costs anything.
 //!
 //! Adds what libp2p's connection limits lack: a cap per host, no peers whose
-//! key isn't Ed25519, and nothing beyond loopback where only loopback is
-//! allowed. Bans and total counts are judged by the behaviours beside it.
+//! key isn't Ed25519, nothing beyond loopback where only loopback is allowed,
+//! and the operator's rules ([`crate::firewall`]). Bans and total counts are
+//! judged by the behaviours beside it.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use libp2p::core::Endpoint;
@@ -17,6 +19,9 @@ use libp2p::swarm::{
     THandlerOutEvent, ToSwarm, dummy,
 };
 use libp2p::{Multiaddr, PeerId};
+use peerproof_discovery::gate::Rule;
+
+use crate::firewall::Firewall;
 
 /// Why the gate stayed shut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -27,22 +32,27 @@ pub(crate) enum Shut {
     Key,
     #[error("only loopback is allowed here")]
     Outside,
+    #[error("the firewall's rule `{rule}` keeps it out")]
+    Rule { rule: Rule },
 }
 
 pub(crate) struct Gate {
     per_host: u32,
     loopback_only: bool,
+    firewall: Arc<Firewall>,
     /// Inbound connections, from their first packet to their end.
     inbound: HashMap<ConnectionId, IpAddr>,
     hosts: HashMap<IpAddr, u32>,
 }
 
 impl Gate {
-    pub(crate) fn new(per_host: u32, loopback_only: bool) -> Self {
-        Self { per_host, loopback_only, inbound: HashMap::new(), hosts: HashMap::new() }
+    pub(crate) fn new(per_host: u32, loopback_only: bool, firewall: Arc<Firewall>) -> Self {
+        let (inbound, hosts) = (HashMap::new(), HashMap::new());
+        Self { per_host, loopback_only, firewall, inbound, hosts }
     }
 
     fn enter(&mut self, connection: ConnectionId, from: &Multiaddr) -> Result<(), Shut> {
+        self.firewall.knock(from)?;
         let Some(ip) = ip_of(from) else { return Ok(()) };
         if ip.is_loopback() {
             return Ok(());
@@ -93,11 +103,8 @@ fn host_of(ip: IpAddr) -> IpAddr {
     }
 }
 
-fn check_key(peer: &PeerId) -> Result<(), ConnectionDenied> {
-    match crate::address::from_libp2p(peer) {
-        Some(_) => Ok(()),
-        None => Err(ConnectionDenied::new(Shut::Key)),
-    }
+fn key_of(peer: &PeerId) -> Result<peerproof_identity::PeerId, Shut> {
+    crate::address::from_libp2p(peer).ok_or(Shut::Key)
 }
 
 impl NetworkBehaviour for Gate {
@@ -118,9 +125,10 @@ impl NetworkBehaviour for Gate {
         _: ConnectionId,
         peer: PeerId,
         _: &Multiaddr,
-        _: &Multiaddr,
+        from: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        check_key(&peer)?;
+        let judged = key_of(&peer).and_then(|peer| self.firewall.identify(peer, from));
+        judged.map_err(ConnectionDenied::new)?;
         Ok(dummy::ConnectionHandler)
     }
 
@@ -132,7 +140,8 @@ impl NetworkBehaviour for Gate {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        check_key(&peer)?;
+        let judged = key_of(&peer).and_then(|peer| self.firewall.judge_at(Some(peer), at));
+        judged.map_err(ConnectionDenied::new)?;
         if self.loopback_only && !ip_of(at).is_some_and(|ip| ip.is_loopback()) {
             return Err(ConnectionDenied::new(Shut::Outside));
         }
@@ -171,9 +180,15 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn gate(per_host: u32, loopback_only: bool, rules: &[&str]) -> Gate {
+        let rules = rules.iter().map(|rule| rule.parse().unwrap()).collect();
+        let rules = peerproof_discovery::gate::RuleList::new(rules).unwrap();
+        Gate::new(per_host, loopback_only, Firewall::new(rules, None))
+    }
+
     #[test]
     fn a_host_gets_its_share_and_gets_it_back() {
-        let mut gate = Gate::new(2, false);
+        let mut gate = gate(2, false, &[]);
         let from = at("/ip4/192.0.2.1/tcp/1");
         let id = ConnectionId::new_unchecked;
         gate.enter(id(1), &from).unwrap();
@@ -190,7 +205,7 @@ mod tests {
 
     #[test]
     fn one_ipv6_network_is_one_host() {
-        let mut gate = Gate::new(1, false);
+        let mut gate = gate(1, false, &[]);
         let id = ConnectionId::new_unchecked;
         gate.enter(id(1), &at("/ip6/2001:db8::1/tcp/1")).unwrap();
         assert!(gate.enter(id(2), &at("/ip6/2001:db8::2/tcp/1")).is_err());
@@ -203,9 +218,18 @@ mod tests {
 
     #[test]
     fn loopback_is_exempt_and_may_be_all_there_is() {
-        let mut gate = Gate::new(0, true);
+        let mut gate = gate(0, true, &[]);
         let id = ConnectionId::new_unchecked;
         gate.enter(id(1), &at("/ip4/127.0.0.1/tcp/1")).unwrap();
         assert_eq!(gate.enter(id(2), &at("/ip4/192.0.2.1/tcp/1")), Err(Shut::Outside));
+    }
+
+    #[test]
+    fn rules_hold_on_loopback_too() {
+        let mut gate = gate(4, false, &["allow 127.0.0.1", "deny 127.0.0.0/8"]);
+        let id = ConnectionId::new_unchecked;
+        gate.enter(id(1), &at("/ip4/127.0.0.1/tcp/1")).unwrap();
+        let shut = gate.enter(id(2), &at("/ip4/127.0.0.2/tcp/1")).unwrap_err();
+        assert!(shut.to_string().contains("`deny 127.0.0.0/8`"), "{shut}");
     }
 }

@@ -14,13 +14,16 @@ use tokio::time::{timeout, timeout_at};
 
 use crate::command::{Command, PeerInfo, Reply};
 use crate::diagnose::{Mdns, probe_interfaces};
+use crate::firewall::Firewall;
 use crate::frames::{FrameLimits, FrameStream};
 use crate::gossip::{Gossip, Judgement};
 use crate::limits::{DIAL_TIMEOUT, MAX_PROVIDERS_PER_SEARCH, SEARCH_SETTLE};
 use crate::metrics::Counters;
 use crate::seeds::Seeds;
 use crate::streams::{Inbound, OpenFailure, OpenRequest, Registry, protocol_name};
-use crate::{Address, Diagnosis, DialError, DialReason, Metrics, NetError, OpenError};
+use crate::{
+    Address, Diagnosis, DialError, DialReason, Metrics, NetError, OpenError, RuleAtWork, RuleList,
+};
 
 /// What the application holds of a running network. Cheap to clone; the
 /// network stops when the last handle is dropped, or at [`Handle::shutdown`].
@@ -37,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) seeds: Arc<Seeds>,
+    pub(crate) firewall: Arc<Firewall>,
     pub(crate) mdns: Mdns,
     pub(crate) started: Instant,
     pub(crate) kad_server: bool,
@@ -312,6 +316,17 @@ impl Handle {
     /// Lifts a ban.
     pub async fn unban(&self, peer: PeerId) -> Result<(), NetError> {
         self.ask(|reply| Command::Unban { peer, reply }).await
+    }
+
+    /// Judges by other rules from here on. Connections that they don't allow end;
+    /// gives back how many. Rates and counts of rules begin anew.
+    pub async fn set_firewall(&self, rules: RuleList) -> Result<usize, NetError> {
+        self.ask(|reply| Command::Firewall { rules, reply }).await
+    }
+
+    /// The rules, and how often each decided.
+    pub fn firewall(&self) -> Vec<RuleAtWork> {
+        self.shared.firewall.rules()
     }
 
     /// The counters.

@@ -15,6 +15,7 @@ use crate::behaviour::{Behaviour, build_swarm};
 use crate::diagnose::{Listener, Mdns};
 use crate::driver::Driver;
 use crate::failure::is_port_taken;
+use crate::firewall::Firewall;
 use crate::handle::Shared;
 use crate::limits::{COMMAND_QUEUE, LISTEN_TIMEOUT};
 use crate::metrics::Counters;
@@ -49,7 +50,9 @@ impl Network {
         let per_peer = config.limits.inbound_streams_per_peer;
         let registry = Registry::new(per_peer, Arc::clone(&counters));
         let key = libp2p_keypair(keypair)?;
-        let (mut swarm, mdns_failure) = build_swarm(&key, &config, Arc::clone(&registry))?;
+        let firewall = Firewall::new(config.firewall.clone(), config.scores.clone());
+        let (mut swarm, mdns_failure) =
+            build_swarm(&key, &config, Arc::clone(&registry), &firewall)?;
         let listeners = listen(&mut swarm, &config.listen)?;
         for address in &config.external {
             swarm.add_external_address(address.without_peer().as_multiaddr().clone());
@@ -62,7 +65,8 @@ impl Network {
             .filter(|(_, listener)| !is_ipv6(&listener.requested))
             .map(|(id, _)| *id)
             .collect();
-        let mut driver = Driver::new(swarm, inbox, sink, Arc::clone(&counters), listeners);
+        let mut driver =
+            Driver::new(swarm, inbox, sink, Arc::clone(&counters), listeners, firewall.clone());
         // An interface that comes up later is reported as an event.
         let _ = timeout(LISTEN_TIMEOUT, driver.settle(&awaited)).await;
 
@@ -72,6 +76,7 @@ impl Network {
             registry,
             counters,
             seeds: Arc::clone(&seeds),
+            firewall,
             mdns: mdns_state(&config, mdns_failure),
             started: Instant::now(),
             kad_server: config.kad_server,

@@ -9,6 +9,7 @@ mod network {
     mod discovery;
     mod faults;
     mod figures;
+    mod firewall;
     mod frames;
     mod gossip;
     mod limits;
