@@ -19,6 +19,7 @@ use crate::forward::{Item, Runner};
 use crate::gguf::{GgmlType, Gguf};
 use crate::kernels::KernelPath;
 use crate::kv::Kv;
+use crate::light::shown_products;
 use crate::model::{Model, ModelError};
 use crate::sample::greedy;
 use crate::spot::SpotError;
@@ -139,6 +140,23 @@ impl Cheater {
             }
         };
         Ok(Some(Self { model, transformer, cheat }))
+    }
+
+    /// The products that it shows with a cell: those of the weights that it has used, where
+    /// it has used any.
+    ///
+    /// # Errors
+    /// The model has no such cell.
+    pub fn products(&self, exposed: &Exposed) -> Result<Vec<i64>, SpotError> {
+        let layers = self.transformer.shape().layers as u32;
+        let all = self.model.transformer().shape().layers as u32;
+        let layer = exposed.cell.layer;
+        match layer {
+            _ if layer < layers => shown_products(&self.transformer, exposed),
+            // A layer that was left out, or the head, which no cheat changes.
+            _ if layer <= all => shown_products(self.model.transformer(), exposed),
+            got => Err(SpotError::Layer { expected: all as usize, got }),
+        }
     }
 
     /// Answers an offer, a token at a time.

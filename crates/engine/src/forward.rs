@@ -12,6 +12,7 @@
 mod attention;
 mod feed;
 mod lanes;
+mod products;
 mod residual;
 mod scratch;
 mod sinks;
@@ -27,10 +28,12 @@ use crate::arith::{LOGIT_BITS, tables};
 use crate::kernels::{KernelPath, Kernels};
 use crate::kv::{Kv, PAGE};
 use crate::pool::{Pool, Shared};
-use crate::transformer::Transformer;
+use crate::transformer::{Layer, Shape, Transformer};
 use crate::weights::Matrix;
 
 use lanes::{Lanes, View};
+use products::Tap;
+pub(crate) use products::{Products, Recorder};
 use scratch::{Place, Scratch};
 pub(crate) use scratch::{logits_bytes, scratch_bytes};
 use sinks::Narrow;
@@ -296,7 +299,8 @@ impl Runner {
         items: &[Item],
         taker: &mut dyn FnMut(&mut Self, &[Item]),
     ) -> Result<(), ForwardError> {
-        self.check(kvs, items)?;
+        let shape = *self.model.shape();
+        self.check(&shape, kvs, items)?;
         for chunk in items.chunks(self.rows) {
             let mut counts = vec![0; kvs.len()];
             chunk.iter().for_each(|item| counts[item.sequence] += 1);
@@ -311,14 +315,13 @@ impl Runner {
             let start = Instant::now();
             kvs.iter_mut().for_each(|kv| self.seal(kv));
             self.hashing.pages += start.elapsed();
-            self.make_logits(chunk);
+            self.make_logits(chunk, &mut None);
             taker(self, chunk);
         }
         Ok(())
     }
 
-    fn check(&self, kvs: &[&mut Kv], items: &[Item]) -> Result<(), ForwardError> {
-        let shape = self.model.shape();
+    fn check(&self, shape: &Shape, kvs: &[&mut Kv], items: &[Item]) -> Result<(), ForwardError> {
         if let Some(sequence) = kvs.iter().position(|kv| !kv.fits(shape)) {
             return Err(ForwardError::Cache { sequence });
         }
@@ -360,39 +363,66 @@ impl Runner {
     /// # Panics
     /// `entering` has another length than the model's rows.
     pub fn cell(&mut self, kv: &mut Kv, entering: &[i32]) -> Result<Vec<i32>, ForwardError> {
+        self.cell_of(0, kv, entering, &mut None)
+    }
+
+    /// As [`cell`](Self::cell), of any of the model's layers; `kv` is of one layer
+    /// ([`Kv::of_one_layer`]). `tap` makes the products, if there is one.
+    pub(crate) fn cell_of(
+        &mut self,
+        layer: usize,
+        kv: &mut Kv,
+        entering: &[i32],
+        tap: &mut Tap<'_>,
+    ) -> Result<Vec<i32>, ForwardError> {
         let items = [Item { sequence: 0, token: 0, logits: false }];
-        self.check(&[&mut *kv], &items)?;
+        let one = Shape { layers: 1, ..*self.model.shape() };
+        self.check(&one, &[&mut *kv], &items)?;
         kv.grow(kv.position() + 1);
         let model = Arc::clone(&self.model);
         let kvs = &mut [&mut *kv];
         self.place(kvs, &items);
         self.scratch.residual[..entering.len()].copy_from_slice(entering);
-        self.run_layers(&model, kvs, &items);
+        self.run_layer(&model.layers[layer], 0, kvs, items.len(), tap);
         let leaving = self.scratch.residual[..model.shape().width].to_vec();
         kv.advance(&leaving, Digest::from_bytes([0; 32]));
         Ok(leaving)
     }
 
-    /// The logits of one state, which must have the model's width.
-    pub(crate) fn head(&mut self, state: &[i32]) -> Vec<i32> {
+    /// The logits of one state, which must have the model's width. `tap` makes the product,
+    /// if there is one.
+    pub(crate) fn head(&mut self, state: &[i32], tap: &mut Tap<'_>) -> Vec<i32> {
         self.scratch.residual[..state.len()].copy_from_slice(state);
-        self.make_logits(&[Item { sequence: 0, token: 0, logits: true }]);
+        self.make_logits(&[Item { sequence: 0, token: 0, logits: true }], tap);
         self.scratch.logits[..self.model.shape().vocabulary].to_vec()
     }
 
     /// Brings the residual rows through all layers.
     fn run_layers(&mut self, model: &Transformer, kvs: &mut [&mut Kv], items: &[Item]) {
         for (at, layer) in model.layers.iter().enumerate() {
-            self.enter(items.len(), at, &layer.attention_norm);
-            self.project(items.len(), layer);
-            let lanes: Vec<Lanes<'_>> = kvs.iter_mut().map(|kv| Lanes::new(kv, at)).collect();
-            self.rotate(&lanes, layer);
-            let views: Vec<View<'_>> = kvs.iter().map(|kv| View::new(kv, at)).collect();
-            self.attend(&views, layer);
-            self.add_attention(items.len(), layer);
-            self.normalise(items.len(), &layer.feed_norm);
-            self.feed(items.len(), layer);
+            self.run_layer(layer, at, kvs, items.len(), &mut None);
         }
+    }
+
+    /// Brings the residual rows through one layer, whose keys and values are layer `at` of the
+    /// caches.
+    fn run_layer(
+        &mut self,
+        layer: &Layer,
+        at: usize,
+        kvs: &mut [&mut Kv],
+        rows: usize,
+        tap: &mut Tap<'_>,
+    ) {
+        self.enter(rows, at, &layer.attention_norm);
+        self.project(rows, layer, tap);
+        let lanes: Vec<Lanes<'_>> = kvs.iter_mut().map(|kv| Lanes::new(kv, at)).collect();
+        self.rotate(&lanes, layer);
+        let views: Vec<View<'_>> = kvs.iter().map(|kv| View::new(kv, at)).collect();
+        self.attend(&views, layer);
+        self.add_attention(rows, layer, tap);
+        self.normalise(rows, &layer.feed_norm);
+        self.feed(rows, layer, tap);
     }
 
     /// Digests the keys and values of pages that have become full.
@@ -429,7 +459,7 @@ impl Runner {
     }
 
     /// The logits of a chunk's items, where asked for, one row after another.
-    fn make_logits(&mut self, items: &[Item]) {
+    fn make_logits(&mut self, items: &[Item], tap: &mut Tap<'_>) {
         let width = self.model.shape().width;
         let wanted: Vec<usize> = (0..items.len()).filter(|&at| items[at].logits).collect();
         if wanted.is_empty() {
@@ -441,19 +471,20 @@ impl Runner {
         std::mem::swap(&mut self.scratch.residual, &mut self.scratch.kept);
         self.normalise(wanted.len(), &model.output_norm);
         std::mem::swap(&mut self.scratch.residual, &mut self.scratch.kept);
-        self.logits(wanted.len(), model.head());
+        self.logits(wanted.len(), model.head(), tap);
     }
 
-    fn logits(&mut self, rows: usize, head: &Matrix) {
+    fn logits(&mut self, rows: usize, head: &Matrix, tap: &mut Tap<'_>) {
         let vocabulary = head.rows();
         self.scratch.logits.resize(rows * vocabulary, 0);
         let Scratch { logits, inputs, .. } = &mut self.scratch;
         let logits = Shared::new(logits);
+        let made = products::made(tap, head, inputs);
         let (kernels, cap, exponents) = (self.kernels, self.model.logit_cap, &inputs.exponents);
         let base = head.exponent() - LOGIT_BITS;
         sinks::split(&mut self.pool, head.groups(), &|_, groups| {
             let mut sink = Narrow { out: &logits, stride: vocabulary, exponents, base, add: false };
-            kernels.sweep(head, inputs, 0..rows, groups.clone(), &mut sink);
+            products::sweep(kernels, &made, head, inputs, 0..rows, groups.clone(), &mut sink);
             if let Some(cap) = cap {
                 sinks::cap(&logits, vocabulary, 0..rows, groups, cap);
             }

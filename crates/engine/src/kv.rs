@@ -200,6 +200,12 @@ impl Kv {
         }
     }
 
+    /// A cache for one of a model's layers.
+    pub(crate) fn of_one_layer(model: &Transformer, capacity: usize) -> Self {
+        let whole = Self::new(model, capacity);
+        Self { layout: Layout { layers: 1, ..whole.layout }, ..whole }
+    }
+
     /// A cache that keeps states beside keys and values, and whose pages are
     /// counted in `tally`.
     pub(crate) fn with_states(model: &Transformer, capacity: usize, tally: &Tally) -> Self {

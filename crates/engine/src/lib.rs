@@ -42,6 +42,7 @@ pub mod forward;
 pub mod gguf;
 pub mod kernels;
 pub mod kv;
+pub mod light;
 pub mod logprobs;
 pub mod model;
 mod pack;

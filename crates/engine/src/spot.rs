@@ -2,8 +2,8 @@
 //!
 //! A cell is one layer at one position (`peerproof_proof::cells`). [`Checker`] is
 //! made of a file's header, is given the stretches that single layers take, and
-//! computes what a cell must give from what was opened. The head, that is logits and choice of a token from a state, is
-//! the cell behind the last layer. [`expose`] is the other side: a holder of the
+//! computes what a cell must give from what was opened. The head, that is logits and
+//! choice of a token from a state, is the cell behind the last layer. [`expose`] is the other side: a holder of the
 //! whole model computes an answer again and takes out what cells read and gave.
 //!
 //! Rows come from strangers. They are refused unless they are rows that the
@@ -11,35 +11,26 @@
 //! Deliberately absent: whether what was opened was committed to, which is
 //! `proof`'s to say, and where stretches of a file come from.
 
+mod judging;
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use peerproof_proof::audit::{AuditError, verify_case};
-use peerproof_proof::cells::{
-    self, CellError, Dimensions, Exposed, Exposure, KV_PAGE, Opened, kv_layer,
-};
-use peerproof_proof::{DrawnStep, Step, sampling_seed};
-use peerproof_wire::{Case, Cell, CellOpening, Difference, Mismatch, ModelId, Offer, Signed};
+use peerproof_proof::audit::AuditError;
+use peerproof_proof::cells::{CellError, Dimensions, Exposed, Exposure, KV_PAGE, kv_layer};
+use peerproof_proof::{Step, sampling_seed};
+use peerproof_wire::{Case, Cell, CellOpening, Mismatch, ModelId, Offer, Signed};
 
-use crate::constraint::ConstraintError;
-use crate::draws::Draws;
 use crate::execute::{ReplayError, Replayer};
 use crate::forward::{ForwardError, Item, Output, Runner};
 use crate::gguf::Gguf;
 use crate::kernels::KernelPath;
-use crate::kv::{Kv, PAGE};
+use crate::kv::Kv;
 use crate::model::{Model, ModelError};
 use crate::transformer::{LoadOptions, Part, Shape, Transformer};
 use crate::weights::LoadError;
-
-/// The largest magnitude of a key's or a value's integers.
-const LARGEST: i16 = i16::MAX;
-/// The least that the largest of them has, unless all are 0.
-const LEAST: i16 = 1 << 14;
-/// The exponent of a row of zeros.
-const ZERO_EXPONENT: i16 = 127;
 
 /// Why a cell could not be judged. It is never a verdict.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +68,15 @@ pub enum SpotError {
         /// The layer.
         layer: u32,
     },
+    /// The products shown with a cell are not those of the model's matrices. Nothing is said of the
+    /// cell: whoever showed them is at fault, and the cell is to be recomputed with weights.
+    #[error("cell of position {}, layer {}: the {what}", cell.position, cell.layer)]
+    Products {
+        /// The cell.
+        cell: Cell,
+        /// What is wrong with them.
+        what: String,
+    },
     /// The answer is an embedding, which has no head, or is shorter than the position.
     #[error("cell of position {position}: no token is drawn there")]
     NotDrawn {
@@ -85,13 +85,7 @@ pub enum SpotError {
     },
 }
 
-/// What a cell must give.
-struct Recomputed {
-    /// Its row of keys and values, as the transcript has it.
-    kv_row: Vec<u8>,
-    /// The row that leaves the layer.
-    leaving: Vec<i32>,
-}
+pub(crate) use judging::{Before, Compute, Recomputed, first_of, judge};
 
 /// Stretches of a file: where each begins, and its bytes.
 pub type Parts<'a> = &'a [(u64, &'a [u8])];
@@ -168,9 +162,7 @@ impl Checker {
     /// # Errors
     /// There is no such layer, or its weights can't be used.
     pub fn load(&self, layer: u32, parts: Parts<'_>) -> Result<(), SpotError> {
-        let header = self.header.iter().map(|(start, bytes)| (*start, &bytes[..]));
-        let parts: Vec<(u64, &[u8])> = header.chain(parts.iter().copied()).collect();
-        let file = Gguf::sparse(self.length, &parts).map_err(ModelError::from)?;
+        let file = self.file_with(parts)?;
         if needs_ends(self, layer) && self.ends.get().is_none() {
             let ends = Model::part(&file, self.text.id(), Part::Ends)?;
             let _ = self.ends.set(ends);
@@ -218,13 +210,19 @@ impl Checker {
     }
 
     /// The file with nothing but what the checker was opened with.
-    fn header_file(&self) -> Result<Gguf, SpotError> {
-        let header: Vec<(u64, &[u8])> =
-            self.header.iter().map(|(start, bytes)| (*start, &bytes[..])).collect();
-        Ok(Gguf::sparse(self.length, &header).map_err(ModelError::from)?)
+    pub(crate) fn header_file(&self) -> Result<Gguf, SpotError> {
+        self.file_with(&[])
     }
 
-    fn part(&self, layer: u32) -> Result<Part, SpotError> {
+    /// The file with the header and these stretches.
+    pub(crate) fn file_with(&self, parts: Parts<'_>) -> Result<Gguf, SpotError> {
+        let header = self.header.iter().map(|(start, bytes)| (*start, &bytes[..]));
+        let parts: Vec<(u64, &[u8])> = header.chain(parts.iter().copied()).collect();
+        Ok(Gguf::sparse(self.length, &parts).map_err(ModelError::from)?)
+    }
+
+    /// Which part of the model a layer's number stands for.
+    pub(crate) fn part(&self, layer: u32) -> Result<Part, SpotError> {
         let expected = self.shape.layers;
         match layer as usize {
             layer if layer < expected => Ok(Part::Layer(layer)),
@@ -249,11 +247,7 @@ impl Checker {
     /// # Errors
     /// There is no such layer.
     pub fn first_read(&self, cell: Cell) -> Result<u32, SpotError> {
-        if cell.layer as usize == self.shape.layers {
-            return Ok(0);
-        }
-        let layer = self.layer(cell.layer)?;
-        Ok(first_read(cell.position, layer.layers.first().and_then(|layer| layer.window)))
+        judging::first_of(self, self.shape.layers, cell)
     }
 
     /// Judges one cell of a case by its opening: `None` if it follows from the
@@ -263,144 +257,32 @@ impl Checker {
     /// Nothing can be judged: the papers don't belong together, the opening does not
     /// lead to the receipt, or the weights can't be used.
     pub fn judge(&self, case: &Case, opening: &CellOpening) -> Result<Option<Mismatch>, SpotError> {
-        let Case { offer, receipt, tokens } = case;
-        let cell = opening.cell;
-        verify_case(offer, receipt, tokens)?;
-        let first = self.first_read(cell)?;
-        let opened = cells::verify(receipt, &self.dimensions(), cell, first, opening)?;
-        let prompt = self.text.prompt_tokens(&offer.prompt).map_err(ReplayError::from)?;
-        let (expected, got) = (prompt.len() as u32, receipt.prompt_tokens);
-        if expected != got {
-            let position = expected.min(got).saturating_sub(1);
-            return Ok(Some(number(position, Difference::Prompt, expected, got)));
-        }
-        let position = cell.position;
-        let index = position as usize;
-        let read = prompt.get(index).or_else(|| tokens.get(index - prompt.len()));
-        if let Some(expected) = read.filter(|expected| **expected != opened.leaf.token) {
-            let what = if index < prompt.len() { Difference::Prompt } else { Difference::Token };
-            return Ok(Some(number(position, what, *expected, opened.leaf.token)));
-        }
-        if cell.layer as usize == self.shape.layers {
-            return self.judge_head(case, &prompt, &opened);
-        }
-        self.judge_layer(cell, first, &opened)
+        judging::judge(self, self, case, opening)
     }
 
-    fn judge_layer(
-        &self,
-        cell: Cell,
-        first: u32,
-        opened: &Opened,
-    ) -> Result<Option<Mismatch>, SpotError> {
-        let differs = |what, expected: &[u8], got: &[u8]| {
-            let [expected, got] = [expected, got].map(|it| blake3::hash(it).as_bytes().to_vec());
-            Ok(Some(Mismatch { position: cell.position, what, expected, got }))
-        };
-        let bytes = |row: &[i32]| -> Vec<u8> { row.iter().flat_map(|v| v.to_le_bytes()).collect() };
-        if cell.layer == 0 {
-            let token = opened.leaf.token;
-            if token as usize >= self.shape.vocabulary {
-                // It is of the answer, since prompts have been checked: no model draws it.
-                return differs(Difference::Layers, &[], &bytes(&opened.entering));
-            }
-            let row = self.embedding(token)?;
-            if row != opened.entering {
-                return differs(Difference::Layers, &bytes(&row), &bytes(&opened.entering));
-            }
-        }
-        let Some(right) = self.cell(cell, &opened.entering, first, &opened.before)? else {
-            let got = [bytes(&opened.entering), opened.before.clone()].concat();
-            return differs(Difference::Layers, &[], &got);
-        };
-        if right.kv_row != opened.own {
-            return differs(Difference::KeysValues, &right.kv_row, &opened.own);
-        }
-        if right.leaving != opened.leaving {
-            let last = cell.layer as usize + 1 == self.shape.layers;
-            let what = if last { Difference::State } else { Difference::Layers };
-            return differs(what, &bytes(&right.leaving), &bytes(&opened.leaving));
-        }
-        Ok(None)
+    /// Tokenizer and template, without weights.
+    pub(crate) fn text(&self) -> &Model {
+        &self.text
     }
 
-    fn judge_head(
-        &self,
-        case: &Case,
-        prompt: &[u32],
-        opened: &Opened,
-    ) -> Result<Option<Mismatch>, SpotError> {
-        let Case { offer, tokens, .. } = case;
-        let position = opened.leaf.position;
-        let index = (position as usize + 1).checked_sub(prompt.len());
-        let index = index.filter(|index| *index < tokens.len() && offer.pooling.is_none());
-        let index = index.ok_or(SpotError::NotDrawn { position })?;
-        if opened.leaving.contains(&i32::MIN) {
-            let got = opened.leaf.state.as_bytes().to_vec();
-            return Ok(Some(Mismatch { position, what: Difference::State, expected: vec![], got }));
-        }
-        let right = self.head(offer, prompt, &tokens[..index], &opened.leaving)?;
-        let Some(got) = &opened.leaf.drawn else {
-            let (expected, got) = (right.next.to_le_bytes().to_vec(), Vec::new());
-            return Ok(Some(Mismatch { position, what: Difference::Token, expected, got }));
-        };
-        let mismatch = |what, expected: &[u8], got: &[u8]| {
-            Some(Mismatch { position, what, expected: expected.to_vec(), got: got.to_vec() })
-        };
-        if right.logits != got.logits {
-            let (expected, got) = (right.logits.as_bytes(), got.logits.as_bytes());
-            return Ok(mismatch(Difference::Logits, expected, got));
-        }
-        if right.draw != got.draw {
-            let (expected, got) = (right.draw.to_le_bytes(), got.draw.to_le_bytes());
-            return Ok(mismatch(Difference::Draw, &expected, &got));
-        }
-        let wrong = [got.next, tokens[index]].into_iter().find(|next| *next != right.next);
-        Ok(wrong.map(|wrong| number(position, Difference::Token, right.next, wrong)))
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
+    }
+}
+
+impl Compute for Checker {
+    fn window(&self, layer: u32) -> Result<Option<usize>, SpotError> {
+        Ok(self.layer(layer)?.layers.first().and_then(|layer| layer.window))
     }
 
-    /// Recomputes a layer at a position; `None` if what is given is nothing that the
-    /// arithmetic makes, so that whoever committed to it has not followed it. Lengths
-    /// are those that [`cells::verify`] has checked.
-    fn cell(
-        &self,
-        cell: Cell,
-        entering: &[i32],
-        first: u32,
-        before: &[u8],
-    ) -> Result<Option<Recomputed>, SpotError> {
+    fn cell(&self, cell: Cell, kv: Before<'_>, row: &[i32]) -> Result<Recomputed, SpotError> {
         let model = self.layer(cell.layer)?;
-        let (capacity, got) = (self.shape.context, cell.position as usize + 1);
-        if got > capacity {
-            return Err(ForwardError::Full { sequence: 0, capacity, got }.into());
-        }
-        let row = self.dimensions().kv_row_bytes as usize;
-        if entering.contains(&i32::MIN) || !before.chunks_exact(row).all(|row| self.can_be(row)) {
-            return Ok(None);
-        }
         let mut runner = Runner::of_one_row(Arc::clone(&model), 1, KernelPath::best())?;
-        let mut kv = Kv::new(&model, cell.position as usize + 1);
-        kv.skip(first as usize);
-        kv.extend(before);
-        let leaving = runner.cell(&mut kv, entering)?;
-        let at = cell.position as usize;
-        let page = kv.kv_rows(at / PAGE, 0, at % PAGE + 1);
-        Ok(Some(Recomputed { kv_row: page[page.len() - row..].to_vec(), leaving }))
+        let mut kv = kv.cache(&model, cell.position);
+        let leaving = runner.cell(&mut kv, row)?;
+        Ok(Recomputed::new(&kv, leaving))
     }
 
-    /// Whether a row of keys and values is canonical (section 1 of the arithmetic).
-    fn can_be(&self, row: &[u8]) -> bool {
-        let numbers: Vec<i16> =
-            row.as_chunks().0.iter().map(|bytes| i16::from_le_bytes(*bytes)).collect();
-        numbers.chunks_exact(self.shape.head_dims + 1).all(|part| {
-            let Some((exponent, values)) = part.split_last() else { return false };
-            let most = values.iter().map(|value| value.unsigned_abs()).max().unwrap_or(0);
-            let canonical = LEAST.unsigned_abs()..=LARGEST.unsigned_abs();
-            if most == 0 { *exponent == ZERO_EXPONENT } else { canonical.contains(&most) }
-        })
-    }
-
-    /// The row that enters the first layer for a token.
     fn embedding(&self, token: u32) -> Result<Vec<i32>, SpotError> {
         let transformer = Arc::clone(self.ends()?.transformer());
         let mut runner = Runner::of_one_row(Arc::clone(&transformer), 1, KernelPath::best())?;
@@ -411,29 +293,11 @@ impl Checker {
         Ok(row)
     }
 
-    /// What is drawn from the state behind prompt and answer so far, by an offer's rules.
-    fn head(
-        &self,
-        offer: &Signed<Offer>,
-        prompt: &[u32],
-        answer: &[u32],
-        state: &[i32],
-    ) -> Result<DrawnStep, SpotError> {
-        let model = self.ends()?;
-        let masks = model.masks(&offer.sampling).map_err(ReplayError::from)?;
-        let (key, seed) = (offer.id(), sampling_seed(offer));
-        let end = model.first_end();
-        let mut draws = Draws::new(key, seed, &offer.sampling, prompt, masks, end);
+    fn logits(&self, state: &[i32]) -> Result<Vec<i32>, SpotError> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let transformer = Arc::clone(model.transformer());
+        let transformer = Arc::clone(self.ends()?.transformer());
         let mut runner = Runner::of_one_row(transformer, threads, KernelPath::best())?;
-        let logits = runner.head(state);
-        let drawn = draws.drawn_after(answer, &logits);
-        match draws.trouble() {
-            // This machine's trouble, which the provider need not have had.
-            Some(error @ ConstraintError::Broken { .. }) => Err(ReplayError::from(error).into()),
-            _ => Ok(drawn),
-        }
+        Ok(runner.head(state, &mut None))
     }
 }
 
@@ -449,11 +313,6 @@ fn header_ranges(file: &Gguf) -> Result<Vec<Range<u64>>, SpotError> {
     let mut ranges = Transformer::part_ranges(file, Part::Header)?;
     ranges.insert(0, 0..file.header_bytes());
     Ok(ranges)
-}
-
-fn number(position: u32, what: Difference, expected: u32, got: u32) -> Mismatch {
-    let (expected, got) = (expected.to_le_bytes(), got.to_le_bytes());
-    Mismatch { position, what, expected: expected.into(), got: got.into() }
 }
 
 /// The sizes that openings of a model's cells follow from.

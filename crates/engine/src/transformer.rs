@@ -19,12 +19,16 @@ use crate::architecture::{Activation, Architecture};
 use crate::arith::cap::Cap;
 use crate::arith::fixed;
 use crate::arith::half::Exact;
+use crate::arith::{LIMIT, RESIDUAL_BITS, rescale};
 use crate::gguf::Gguf;
-use crate::weights::{LoadError, Matrix, Vector, pack_all, packed_bytes};
+use crate::weights::{LoadError, Matrix, Piece, Vector, pack_all, packed_bytes};
 
 use header::Header;
 use plan::Plan;
 pub(crate) use rope::Rope;
+
+/// Fraction bits of the factor that embeddings are scaled with.
+const SCALE_BITS: i32 = 20;
 
 /// How to load.
 #[derive(Clone, Copy, Debug)]
@@ -154,32 +158,45 @@ impl Transformer {
     /// key or tensor.
     pub fn load(gguf: &Gguf, options: &LoadOptions) -> Result<Self, LoadError> {
         let keys = Keys::read(gguf)?;
-        let Keys { shape, ropes, .. } = &keys;
         let packed = pack_all(gguf, keys.plan.pieces(options.part), options.threads)?;
-        let (embedding, output, mut layers) = keys.plan.layers(gguf, packed, options.part)?;
-        let first = if let Part::Layer(layer) = options.part { layer } else { 0 };
-        for (at, layer) in (first..).zip(&mut layers) {
-            let local = |&(_, period): &(usize, usize)| period == 0 || at % period + 1 < period;
-            layer.window = keys.windows.filter(local).map(|(length, _)| length);
-            layer.rope = if layer.window.is_some() { ropes.len() - 1 } else { 0 };
-        }
-        layers.truncate(options.only_layers.unwrap_or(shape.layers));
-        let root = fixed::root_20(shape.width as u64) as i64;
-        let [score_cap, logit_cap] = keys.caps;
-        Ok(Self {
-            shape: Shape { layers: layers.len(), ..*shape },
-            family: keys.family,
-            embedding,
-            embedding_scale: keys.family.scaled_embedding.then_some(root),
-            output,
-            output_norm: Vector::read(&gguf.tensor("output_norm.weight")?, shape.width)?,
-            layers,
-            epsilon: keys.epsilon,
-            ropes: keys.ropes,
-            score_scale: score_scale(keys.scaled_dims),
-            score_cap,
-            logit_cap,
+        let vectors = |name: &str, len| Vector::read(&gguf.tensor(name)?, len);
+        let mut model = keys.assemble(packed, &vectors, options.part)?;
+        model.layers.truncate(options.only_layers.unwrap_or(model.layers.len()));
+        model.shape.layers = model.layers.len();
+        Ok(model)
+    }
+
+    /// A model without weights, of a file that has nothing but its header: all that stands
+    /// between products can be computed. `exponents` are those of the matrices that
+    /// [`Transformer::outline`] lists, `vectors` gives what it lists of those.
+    pub(crate) fn hollow(
+        gguf: &Gguf,
+        exponents: &[i32],
+        vectors: Vectors<'_>,
+    ) -> Result<Self, LoadError> {
+        let keys = Keys::read(gguf)?;
+        let pieces = keys.plan.pieces(Part::Whole).iter();
+        let matrices = pieces.zip(exponents).map(|(piece, exponent)| piece.hollow(gguf, *exponent));
+        let matrices = matrices.collect::<Result<_, _>>()?;
+        keys.assemble(matrices, vectors, Part::Whole)
+    }
+
+    /// What a part of a model is made of, from its header alone.
+    pub(crate) fn outline(gguf: &Gguf, part: Part) -> Result<Outline, LoadError> {
+        let header = Header::read(gguf)?;
+        let plan = Plan::new(&header, &Shape::read(&header)?)?;
+        let dims = |piece: &Piece| piece.dims.map(|dim| dim as usize);
+        Ok(Outline {
+            matrices: plan.pieces(part).iter().map(dims).collect(),
+            vectors: plan.vectors(part),
         })
+    }
+
+    /// The matrices of a part that is there, in the order of [`Transformer::outline`].
+    pub(crate) fn matrices(gguf: &Gguf, part: Part) -> Result<Vec<Matrix>, LoadError> {
+        let header = Header::read(gguf)?;
+        let plan = Plan::new(&header, &Shape::read(&header)?)?;
+        pack_all(gguf, plan.pieces(part), LoadOptions::default().threads)
     }
 
     /// The stretches of the file that loading a part reads, beside its header.
@@ -262,10 +279,31 @@ impl Transformer {
         self.output.as_ref().unwrap_or(&self.embedding)
     }
 
+    /// Brings a row of the embedding to what enters the first layer.
+    pub(crate) fn embed(&self, row: &mut [i32]) {
+        let (scale, bits) = self.embedding_scale.map_or((1, 0), |scale| (scale, SCALE_BITS));
+        let shift = self.embedding.exponent() + bits - RESIDUAL_BITS;
+        for value in row {
+            *value = rescale(i64::from(*value) * scale, shift, LIMIT) as i32;
+        }
+    }
+
     /// Whether the gate goes through GELU instead of SiLU.
     pub(crate) fn gelu(&self) -> bool {
         self.family.activation == Activation::Gelu
     }
+}
+
+/// What gives a vector by its name and length.
+pub(crate) type Vectors<'a> = &'a dyn Fn(&str, usize) -> Result<Vector, LoadError>;
+
+/// What a part of a model is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outline {
+    /// Columns and rows of each matrix.
+    pub(crate) matrices: Vec<[usize; 2]>,
+    /// Each vector's name and length.
+    pub(crate) vectors: Vec<(String, usize)>,
 }
 
 /// Everything that a file's keys and its tensors' shapes say, checked.
@@ -296,6 +334,41 @@ impl Keys {
             epsilon: epsilon(&header)?,
             windows: header.windows()?,
             scaled_dims: scaled_dims(&header, &shape)?,
+        })
+    }
+}
+
+impl Keys {
+    /// A model of a part's matrices and vectors.
+    fn assemble(
+        self,
+        matrices: Vec<Matrix>,
+        vectors: Vectors<'_>,
+        part: Part,
+    ) -> Result<Transformer, LoadError> {
+        let Self { shape, ropes, .. } = &self;
+        let (embedding, output, mut layers) = self.plan.layers(vectors, matrices, part)?;
+        let first = if let Part::Layer(layer) = part { layer } else { 0 };
+        for (at, layer) in (first..).zip(&mut layers) {
+            let local = |&(_, period): &(usize, usize)| period == 0 || at % period + 1 < period;
+            layer.window = self.windows.filter(local).map(|(length, _)| length);
+            layer.rope = if layer.window.is_some() { ropes.len() - 1 } else { 0 };
+        }
+        let root = fixed::root_20(shape.width as u64) as i64;
+        let [score_cap, logit_cap] = self.caps;
+        Ok(Transformer {
+            shape: Shape { layers: layers.len(), ..*shape },
+            family: self.family,
+            embedding,
+            embedding_scale: self.family.scaled_embedding.then_some(root),
+            output,
+            output_norm: vectors("output_norm.weight", shape.width)?,
+            layers,
+            epsilon: self.epsilon,
+            ropes: self.ropes,
+            score_scale: score_scale(self.scaled_dims),
+            score_cap,
+            logit_cap,
         })
     }
 }

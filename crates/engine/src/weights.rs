@@ -163,6 +163,12 @@ impl Matrix {
         Ok(Self { packing, rows: 0, cols: 0, exponent: 0, arena, start: 0, len: 0 })
     }
 
+    /// A matrix of which only shape, format and exponent are there.
+    pub(crate) fn hollow(packed: &Packed, exponent: i32) -> Result<Self, LoadError> {
+        let Packed { packing, rows, cols, .. } = *packed;
+        Ok(Self { packing, rows, cols, exponent, ..Self::none()? })
+    }
+
     /// A matrix with memory of its own.
     pub(crate) fn pack(tensor: &Tensor<'_>, cols: usize, rows: usize) -> Result<Self, LoadError> {
         let packed = Packed::plan(tensor, cols, rows)?;
@@ -211,6 +217,10 @@ impl Matrix {
         &self.arena.0[self.start..self.start + self.len][group * bytes..][..bytes]
     }
 
+    pub(crate) fn cols(&self) -> usize {
+        self.cols
+    }
+
     /// Writes the integers of one row, `cols` of them.
     pub(crate) fn row(&self, row: usize, out: &mut [i32]) {
         let layout = self.packing.layout();
@@ -219,6 +229,22 @@ impl Matrix {
             pack::unpack(self.packing, block, row % 16, out);
         }
     }
+}
+
+/// The integers of one row of a tensor whose exponent is known, from the row's bytes alone.
+pub(crate) fn row_of(
+    tensor: &Tensor<'_>,
+    bytes: &[u8],
+    exponent: i32,
+) -> Result<Vec<i32>, LoadError> {
+    let cols = tensor.dims[0];
+    let row = Tensor { dims: &[cols, 1], data: bytes, ..*tensor };
+    let packed = Packed { exponent, ..Packed::plan(&row, cols as usize, 1)? };
+    let mut memory = Arena::reserve(packed.bytes())?;
+    pack::fill(&row, packed.packing, packed.cols, exponent, &mut memory, &|_| ())?;
+    let mut integers = vec![0; packed.cols];
+    Matrix::over(&packed, &Arena::seal(memory)?, 0).row(0, &mut integers);
+    Ok(integers)
 }
 
 /// A tensor of the given shape, or an error that names it.

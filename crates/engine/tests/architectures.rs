@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "support/hollow.rs"]
+mod hollow;
 mod support;
 
 use std::sync::Arc;
@@ -257,6 +259,16 @@ fn every_family_agrees_with_floats_and_gives_one_set_of_bits() {
     check(&Small { dims: 48, rotated: 48, ..small("llama") });
     check(&Small { rotated: 24, ..small("phi3") });
     check(&Small { dims: 256, rotated: 256, kv_heads: 1, heads: 2, ..small("gemma3") });
+}
+
+#[test]
+fn every_family_is_checked_by_products_alone() {
+    for family in ARCHITECTURES {
+        hollow::check(small(family).writer().bytes());
+    }
+    let caps = vec![("final_logit_softcapping", 5.0), ("attn_logit_softcapping", 4.0)];
+    let numbers = vec![("attention.sliding_window", 20)];
+    hollow::check(Small { floats: caps, numbers, ..small("gemma2") }.writer().bytes());
 }
 
 #[test]

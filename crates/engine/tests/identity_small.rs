@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "support/hollow.rs"]
+mod hollow;
 mod support;
 
 use std::sync::Arc;
@@ -160,6 +162,13 @@ fn every_format_gives_one_set_of_bits_across_chunks_and_paths() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn every_format_is_checked_by_products_alone() {
+    for (at, kind) in GgmlType::all().enumerate() {
+        hollow::check(model(kind, at % 2 == 0).bytes());
     }
 }
 

@@ -17,7 +17,7 @@
 
 use std::collections::BTreeSet;
 
-use peerproof_wire::limits::MAX_CELL_BYTES;
+use peerproof_wire::limits::{MAX_CELL_BYTES, MAX_CELL_PRODUCTS_BYTES};
 use peerproof_wire::{Cell, Digest, Offer, Receipt};
 
 mod opening;
@@ -71,25 +71,30 @@ pub fn kv_root(layers: &[Digest]) -> Digest {
 }
 
 /// How many cells of an answer are opened for one request at most: as many as fit
-/// [`MAX_CELL_BYTES`] if all stand at its last position.
+/// [`MAX_CELL_BYTES`] if all stand at its last position. `products` is the most that one of
+/// them is shown with.
 ///
 /// ```
 /// # use peerproof_proof::cells::{Dimensions, at_most};
 /// let small = Dimensions { layers: 30, width: 576, kv_row_bytes: 780 };
-/// assert!(at_most(2_000, &small) > 8);
+/// assert!(at_most(2_000, &small, 0) > 8);
 /// ```
 #[must_use]
-pub fn at_once(receipt: &Receipt, dimensions: &Dimensions) -> u32 {
-    at_most(receipt.leaves.saturating_sub(1), dimensions)
+pub fn at_once(receipt: &Receipt, dimensions: &Dimensions, products: u64) -> u32 {
+    at_most(receipt.leaves.saturating_sub(1), dimensions, products)
 }
 
 /// As [`at_once`], of an answer with so many positions.
 #[must_use]
-pub fn at_most(positions: u32, dimensions: &Dimensions) -> u32 {
+pub fn at_most(positions: u32, dimensions: &Dimensions, products: u64) -> u32 {
     let Dimensions { layers, width, kv_row_bytes } = *dimensions;
     let pages = u64::from(positions).div_ceil(KV_PAGE as u64);
     let page = KV_PAGE as u64 * u64::from(kv_row_bytes) + 64;
-    let most = pages * page + 32 * u64::from(layers) + 12 * u64::from(width) + (1 << 14);
+    if 8 * products > MAX_CELL_PRODUCTS_BYTES as u64 {
+        return 0;
+    }
+    let most =
+        8 * products + pages * page + 32 * u64::from(layers) + 12 * u64::from(width) + (1 << 14);
     (MAX_CELL_BYTES as u64 / most) as u32
 }
 

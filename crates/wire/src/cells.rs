@@ -30,6 +30,8 @@ pub struct CellsRequest {
     pub client_nonce: [u8; 32],
     /// Which cells, each once, ascending.
     pub cells: Vec<Cell>,
+    /// Whether to show the products of the cells' matrices, too.
+    pub products: bool,
 }
 
 /// What a cell read and gave, each with its way to the receipt.
@@ -58,6 +60,9 @@ pub struct CellOpening {
     pub last: Vec<u8>,
     /// The values beside these groups.
     pub last_hashes: Vec<Digest>,
+    /// Products of the cell's matrices, if they were asked for: little-endian integers of
+    /// 64 bits. No digest covers them.
+    pub products: Vec<u8>,
 }
 
 /// A part of an opening's encoding.
@@ -131,6 +136,7 @@ impl Codec for CellsRequest {
             case: Some(self.case.to_proto()),
             client_nonce: self.client_nonce.to_vec(),
             cells: self.cells.iter().map(Cell::to_proto).collect(),
+            products: self.products,
         }
     }
 
@@ -139,6 +145,7 @@ impl Codec for CellsRequest {
             case: Case::from_proto(check::required("cells_request.case", proto.case)?)?,
             client_nonce: check::array("cells_request.client_nonce", &proto.client_nonce)?,
             cells: proto.cells.into_iter().map(Cell::from_proto).collect::<Result<_, _>>()?,
+            products: proto.products,
         })
     }
 
@@ -177,6 +184,7 @@ impl Codec for CellOpening {
             pages: self.pages.clone(),
             last: self.last.clone(),
             last_hashes: check::join(&self.last_hashes),
+            products: self.products.clone(),
         }
     }
 
@@ -202,6 +210,7 @@ impl Codec for CellOpening {
             pages: proto.pages,
             last: proto.last,
             last_hashes: check::digests("cell_opening.last_hashes", &proto.last_hashes, beside)?,
+            products: proto.products,
         })
     }
 
@@ -221,7 +230,8 @@ impl Codec for CellOpening {
             count("cell_opening.pages[]", page.len(), limits::MAX_KV_PAGE_BYTES)?;
         }
         count("cell_opening.last", self.last.len(), limits::MAX_KV_PAGE_BYTES)?;
-        count("cell_opening.last_hashes", self.last_hashes.len(), beside)
+        count("cell_opening.last_hashes", self.last_hashes.len(), beside)?;
+        count("cell_opening.products", self.products.len(), limits::MAX_CELL_PRODUCTS_BYTES)
     }
 }
 
@@ -328,6 +338,14 @@ impl Codec for FraudProof {
     fn check(&self) -> Result<(), WireError> {
         self.case.check()?;
         self.opening.check()?;
+        // No digest covers them: a file with them would have many forms.
+        if !self.opening.products.is_empty() {
+            return Err(WireError::Inconsistent {
+                place: "fraud_proof.opening",
+                expected: "an opening without products",
+                got: self.opening.products.len() as u64,
+            });
+        }
         not_empty("fraud_proof.weights", self.weights.is_empty())?;
         count("fraud_proof.weights", self.weights.len(), limits::MAX_WEIGHT_RANGES)?;
         self.weights.iter().try_for_each(WeightRange::check)

@@ -102,6 +102,8 @@ limits! {
     MAX_KV_PAGES: usize = MAX_LEAVES as usize / 64;
     /// One page of them.
     MAX_KV_PAGE_BYTES: usize = 16 << 20;
+    /// The products of a cell's matrices.
+    MAX_CELL_PRODUCTS_BYTES: usize = 32 << 20;
     /// One opening of a cell.
     MAX_CELL_BYTES: usize = 64 << 20;
     /// A part of an opening in one frame.

@@ -5,6 +5,7 @@
 
 use super::Runner;
 use super::lanes::{Lanes, View};
+use super::products::{self, Tap};
 use super::residual::Source;
 use super::scratch::Scratch;
 use super::sinks::{self, Keep, SharedActs};
@@ -130,20 +131,22 @@ fn raw_stride(shape: &Shape) -> usize {
 
 impl Runner {
     /// Query, key and value rows.
-    pub(super) fn project(&mut self, rows: usize, layer: &Layer) {
+    pub(super) fn project(&mut self, rows: usize, layer: &Layer, tap: &mut Tap<'_>) {
         let stride = raw_stride(self.model.shape());
         let Scratch { raw, inputs, .. } = &mut self.scratch;
         let (raw, inputs, kernels) = (Shared::new(raw), &*inputs, self.kernels);
         let matrices = [&layer.query, &layer.key, &layer.value];
+        let made = matrices.map(|matrix| products::made(tap, matrix, inputs));
         let all: usize = matrices.iter().map(|m| m.groups()).sum();
         sinks::split(&mut self.pool, all, &|_, groups| {
             let mut first = 0;
-            for matrix in matrices {
+            for (matrix, made) in matrices.into_iter().zip(&made) {
                 let last = first + matrix.groups();
                 let (from, to) = (groups.start.max(first), groups.end.min(last));
                 if from < to {
                     let mut sink = Keep { out: &raw, stride, offset: 16 * first };
-                    kernels.sweep(matrix, inputs, 0..rows, from - first..to - first, &mut sink);
+                    let groups = from - first..to - first;
+                    products::sweep(kernels, made, matrix, inputs, 0..rows, groups, &mut sink);
                 }
                 first = last;
             }
@@ -235,7 +238,7 @@ impl Runner {
     }
 
     /// The output projection, added to the residual.
-    pub(super) fn add_attention(&mut self, rows: usize, layer: &Layer) {
+    pub(super) fn add_attention(&mut self, rows: usize, layer: &Layer, tap: &mut Tap<'_>) {
         let (kernels, shape) = (self.kernels, *self.model.shape());
         let (dims, heads) = (shape.head_dims, shape.heads);
         let Scratch { heads: wide, head_exponents, mixed, .. } = &mut self.scratch;
@@ -248,7 +251,7 @@ impl Runner {
                 out.quantise(kernels, row, wide, exponent);
             });
         }
-        self.add(rows, &layer.output, Source::Heads, layer.post_attention.as_ref());
+        self.add(rows, &layer.output, Source::Heads, layer.post_attention.as_ref(), tap);
     }
 }
 

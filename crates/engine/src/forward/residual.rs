@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use peerproof_proof::cells::layers_digest;
 
+use super::products::{self, Tap};
 use super::scratch::Scratch;
 use super::sinks::{self, Keep, Narrow};
 use super::{Item, Runner};
@@ -17,9 +18,6 @@ use crate::arith::{LIMIT, NORM_BITS, RESIDUAL_BITS, norm_epsilon, rescale};
 use crate::kernels::{Normed, WideNormed};
 use crate::pool::Shared;
 use crate::weights::{Matrix, Vector};
-
-/// Fraction bits of the factor that embeddings are scaled with.
-const SCALE_BITS: i32 = 20;
 
 /// Which activation rows are multiplied and added.
 #[derive(Clone, Copy)]
@@ -34,17 +32,10 @@ impl Runner {
     /// Embedding rows at the residual's exponent.
     pub(super) fn embed(&mut self, items: &[Item]) {
         let table = &self.model.embedding;
-        let (scale, bits) = match self.model.embedding_scale {
-            Some(scale) => (scale, SCALE_BITS),
-            None => (1, 0),
-        };
-        let shift = table.exponent() + bits - RESIDUAL_BITS;
         let rows = self.scratch.residual.chunks_exact_mut(self.model.shape().width);
         for (item, row) in items.iter().zip(rows) {
             table.row(item.token as usize, row);
-            for value in row {
-                *value = rescale(i64::from(*value) * scale, shift, LIMIT) as i32;
-            }
+            self.model.embed(row);
         }
     }
 
@@ -105,6 +96,7 @@ impl Runner {
         matrix: &Matrix,
         source: Source,
         gain: Option<&Vector>,
+        tap: &mut Tap<'_>,
     ) {
         let kernels = self.kernels;
         let Scratch { mixed, fed, residual, wide, .. } = &mut self.scratch;
@@ -113,19 +105,20 @@ impl Runner {
             Source::Feed => &*fed,
         };
         let exponents = &acts.exponents;
+        let made = products::made(tap, matrix, acts);
         let Some(gain) = gain else {
             let (out, stride) = (Shared::new(residual), matrix.rows());
             let base = matrix.exponent() - RESIDUAL_BITS;
             sinks::split(&mut self.pool, matrix.groups(), &|_, groups| {
                 let mut sink = Narrow { out: &out, stride, exponents, base, add: true };
-                kernels.sweep(matrix, acts, 0..rows, groups, &mut sink);
+                products::sweep(kernels, &made, matrix, acts, 0..rows, groups, &mut sink);
             });
             return;
         };
         let (wide, residual, width) = (Shared::new(wide), Shared::new(residual), matrix.rows());
         sinks::split(&mut self.pool, matrix.groups(), &|_, groups| {
             let mut sink = Keep { out: &wide, stride: width, offset: 0 };
-            kernels.sweep(matrix, acts, 0..rows, groups, &mut sink);
+            products::sweep(kernels, &made, matrix, acts, 0..rows, groups, &mut sink);
         });
         let normed = WideNormed { gain: &gain.values, epsilon: self.model.epsilon };
         let shift = NORM_BITS + gain.exponent - RESIDUAL_BITS;

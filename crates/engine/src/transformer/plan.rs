@@ -9,10 +9,10 @@
 
 use crate::architecture::Architecture;
 use crate::gguf::Gguf;
-use crate::weights::{LoadError, Matrix, Piece, Vector};
+use crate::weights::{LoadError, Matrix, Piece};
 
 use super::header::Header;
-use super::{Layer, Part, Shape};
+use super::{Layer, Part, Shape, Vectors};
 
 /// Matrices of a layer.
 const LAYER_MATRICES: usize = 7;
@@ -83,10 +83,26 @@ impl Plan {
         }
     }
 
+    /// The vectors of a part with their lengths; not those that divide frequencies.
+    pub(super) fn vectors(&self, part: Part) -> Vec<(String, usize)> {
+        let Self { family, shape, .. } = self;
+        let of = |layer: usize| {
+            let named = move |(name, len)| (format!("blk.{layer}.{name}"), len);
+            layer_vectors(family, shape).into_iter().map(named)
+        };
+        let end = || ("output_norm.weight".to_owned(), shape.width);
+        match part {
+            Part::Whole => std::iter::once(end()).chain((0..shape.layers).flat_map(of)).collect(),
+            Part::Layer(layer) => of(layer).collect(),
+            Part::Ends => vec![end()],
+            Part::Header => Vec::new(),
+        }
+    }
+
     /// Embedding, head where there is one, and layers, from a part's packed matrices.
     pub(super) fn layers(
         &self,
-        gguf: &Gguf,
+        vectors: Vectors<'_>,
         packed: Vec<Matrix>,
         part: Part,
     ) -> Result<(Matrix, Option<Matrix>, Vec<Layer>), LoadError> {
@@ -100,7 +116,7 @@ impl Plan {
             })
         };
         if let Part::Layer(layer) = part {
-            return Ok((Matrix::none()?, None, vec![self.layer(gguf, layer, &mut next)?]));
+            return Ok((Matrix::none()?, None, vec![self.layer(vectors, layer, &mut next)?]));
         }
         if part == Part::Header {
             return Ok((Matrix::none()?, None, Vec::new()));
@@ -108,20 +124,18 @@ impl Plan {
         let embedding = next()?;
         let output = if self.tied { None } else { Some(next()?) };
         let count = if part == Part::Ends { 0 } else { self.shape.layers };
-        let layers = (0..count).map(|layer| self.layer(gguf, layer, &mut next));
+        let layers = (0..count).map(|layer| self.layer(vectors, layer, &mut next));
         Ok((embedding, output, layers.collect::<Result<_, _>>()?))
     }
 
     fn layer(
         &self,
-        gguf: &Gguf,
+        vectors: Vectors<'_>,
         layer: usize,
         next: &mut impl FnMut() -> Result<Matrix, LoadError>,
     ) -> Result<Layer, LoadError> {
         let Self { family, shape, .. } = self;
-        let vector = |part: &str, len: usize| {
-            Vector::read(&gguf.tensor(&format!("blk.{layer}.{part}"))?, len)
-        };
+        let vector = |part: &str, len: usize| vectors(&format!("blk.{layer}.{part}"), len);
         let (all, kv) = (shape.heads * shape.head_dims, shape.kv_heads * shape.head_dims);
         let head = |part| vector(part, shape.head_dims);
         let biases = || {
@@ -186,19 +200,22 @@ fn layer_pieces(family: &Architecture, shape: &Shape) -> [Piece; LAYER_MATRICES]
     [query, key, value, output, gate, up, down]
 }
 
-/// The vectors of a layer.
-fn layer_vectors(family: &Architecture) -> Vec<&'static str> {
-    let mut names = vec!["attn_norm.weight", "ffn_norm.weight"];
+/// The vectors of a layer with their lengths.
+fn layer_vectors(family: &Architecture, shape: &Shape) -> Vec<(&'static str, usize)> {
+    let (all, kv) = (shape.heads * shape.head_dims, shape.kv_heads * shape.head_dims);
+    let mut vectors = vec![("attn_norm.weight", shape.width), ("ffn_norm.weight", shape.width)];
     if family.biases {
-        names.extend(["attn_q.bias", "attn_k.bias", "attn_v.bias"]);
+        vectors.extend([("attn_q.bias", all), ("attn_k.bias", kv), ("attn_v.bias", kv)]);
     }
     if family.head_norms {
-        names.extend(["attn_q_norm.weight", "attn_k_norm.weight"]);
+        vectors
+            .extend(["attn_q_norm.weight", "attn_k_norm.weight"].map(|it| (it, shape.head_dims)));
     }
     if family.post_norms {
-        names.extend(["post_attention_norm.weight", "post_ffw_norm.weight"]);
+        let names = ["post_attention_norm.weight", "post_ffw_norm.weight"];
+        vectors.extend(names.map(|name| (name, shape.width)));
     }
-    names
+    vectors
 }
 
 /// Refuses a file with tensors that would be left out of the computation.
@@ -207,7 +224,7 @@ fn refuse_unknown(
     family: &'static Architecture,
     shape: &Shape,
 ) -> Result<(), LoadError> {
-    let (pieces, vectors) = (layer_pieces(family, shape), layer_vectors(family));
+    let (pieces, vectors) = (layer_pieces(family, shape), layer_vectors(family, shape));
     let long = LONG_FREQUENCIES.map(|name| gguf.optional_tensor(name).is_some()) == [true; 2];
     let frequencies: &[&str] = if long { &LONG_FREQUENCIES } else { &FREQUENCIES };
     let known = |name: &str| {
@@ -217,7 +234,8 @@ fn refuse_unknown(
         let Some((layer, part)) = rest.split_once('.') else { return false };
         // A number has one spelling: a tensor of any other is never looked up.
         layer.parse::<usize>().is_ok_and(|at| at < shape.layers && at.to_string() == layer)
-            && (pieces.iter().any(|piece| piece.name == part) || vectors.contains(&part))
+            && (pieces.iter().any(|piece| piece.name == part)
+                || vectors.iter().any(|(name, _)| *name == part))
     };
     match gguf.tensors().find(|tensor| !known(tensor.name)) {
         Some(tensor) => {

@@ -44,6 +44,13 @@ impl Piece {
     }
 }
 
+impl Piece {
+    /// The matrix without its weights.
+    pub(crate) fn hollow(&self, gguf: &Gguf, exponent: i32) -> Result<Matrix, LoadError> {
+        Matrix::hollow(&self.plan(gguf)?.1, exponent)
+    }
+}
+
 /// Bytes the packed matrices will take.
 pub(crate) fn packed_bytes(gguf: &Gguf, plan: &[Piece]) -> Result<u64, LoadError> {
     plan.iter().map(|piece| Ok(piece.plan(gguf)?.1.bytes().next_multiple_of(64) as u64)).sum()

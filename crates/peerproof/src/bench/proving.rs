@@ -139,7 +139,7 @@ impl Proving {
         let drawn = cells::drawn(&random_seed(), &case.offer, &case.receipt, layers, CELLS);
         let cells: Vec<Cell> = drawn.into_iter().collect();
         let start = Instant::now();
-        let openings = open_cells(replayer, case, &cells).map_err(engine("openings"))?;
+        let openings = open_cells(replayer, case, &cells, false).map_err(engine("openings"))?;
         let opening = start.elapsed();
         let bytes = openings.iter().map(Vec::len).sum();
         let start = Instant::now();

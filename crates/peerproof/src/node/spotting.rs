@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use peerproof_engine::light;
 use peerproof_engine::spot::{Checker, SpotError, expose};
 use peerproof_identity::{PeerId, PublicKey};
 use peerproof_job::reputation::Fault;
@@ -186,10 +187,10 @@ async fn prepare<'a>(
     }
     verify_papers(&request.case).map_err(|error| AuditFailure::new(error.to_string()))?;
     let place = room.try_acquire().map_err(|_| busy("too many requests for cells"))?;
-    let CellsRequest { case, cells, .. } = request;
+    let CellsRequest { case, cells, products, .. } = request;
     let model = case.offer.model_id;
     let opened = replays.replay(Arc::new(case), move |replayer, case| {
-        open(replayer, case, &cells).map_err(|error| error.to_string())
+        open(replayer, case, &cells, products).map_err(|error| error.to_string())
     });
     match opened.await {
         Some(Ok(opened)) => Ok(Some((place, opened))),
@@ -211,6 +212,7 @@ pub(crate) fn open(
     replayer: &peerproof_engine::execute::Replayer,
     case: &Case,
     cells: &[Cell],
+    products: bool,
 ) -> Result<Vec<Vec<u8>>, Box<dyn std::error::Error>> {
     let Case { offer, receipt, tokens } = case;
     let dimensions = peerproof_engine::spot::dimensions(replayer.model().transformer().shape());
@@ -218,7 +220,9 @@ pub(crate) fn open(
     if positions + 1 != receipt.leaves as usize {
         return Err("the receipt counts other tokens of the prompt than this model".into());
     }
-    if cells.len() > cells::at_once(receipt, &dimensions) as usize {
+    let shape = replayer.model().transformer().shape();
+    let most = if products { light::most_products(shape) } else { 0 };
+    if cells.len() > cells::at_once(receipt, &dimensions, most) as usize {
         return Err("these cells read more keys and values than are sent at once".into());
     }
     let mut leaves: Vec<Leaf> = Vec::new();
@@ -235,7 +239,12 @@ pub(crate) fn open(
     }
     let mut openings = Vec::new();
     for exposed in &exposure.exposed {
-        openings.push(cells::open(&tree, &leaves, &dimensions, &exposure, exposed)?.encode()?);
+        let mut opening = cells::open(&tree, &leaves, &dimensions, &exposure, exposed)?;
+        if products {
+            let shown = light::shown_products(replayer.model().transformer(), exposed)?;
+            opening.products = shown.iter().flat_map(|product| product.to_le_bytes()).collect();
+        }
+        openings.push(opening.encode()?);
     }
     Ok(openings)
 }
@@ -315,7 +324,7 @@ impl Spots {
         };
         let layers = checker.dimensions().layers;
         let (offer, receipt) = (&case.offer, &case.receipt);
-        let wanted = CELLS.min(cells::at_once(receipt, &checker.dimensions()));
+        let wanted = CELLS.min(cells::at_once(receipt, &checker.dimensions(), 0));
         if wanted == 0 {
             let why =
                 "a cell of so long an answer reads more keys and values than are sent at once";
@@ -323,7 +332,8 @@ impl Spots {
         }
         let cells: Vec<Cell> =
             cells::drawn(&client_nonce, offer, receipt, layers, wanted).into_iter().collect();
-        let request = CellsRequest { case: Case::clone(case), client_nonce, cells };
+        let request =
+            CellsRequest { case: Case::clone(case), client_nonce, cells, products: false };
         let provider = receipt.key().peer_id();
         let (loaded, opened) = tokio::join!(
             load(fetcher, &checker, case, &request.cells),
@@ -510,8 +520,8 @@ pub(crate) fn judge(
 ) -> Judged {
     for (cell, bytes) in cells.iter().zip(&openings) {
         let opening = match CellOpening::decode(bytes) {
-            Ok(opening) if opening.cell == *cell => opening,
-            Ok(_) => return Judged::Refused("another cell was opened than asked for".into()),
+            Ok(opening) if opening.cell == *cell && opening.products.is_empty() => opening,
+            Ok(_) => return Judged::Refused("something else was opened than asked for".into()),
             Err(error) => return Judged::Refused(error.to_string()),
         };
         match checker.judge(case, &opening) {

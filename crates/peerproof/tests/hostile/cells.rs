@@ -137,6 +137,7 @@ fn nobody_opens_what_another_has_signed() {
         let receipt = Signed::sign(&key, made.receipt).unwrap();
         let tokens = made.frames.iter().flat_map(|frame| frame.tokens.clone()).collect();
         let request = CellsRequest {
+            products: false,
             case: Case { offer, receipt, tokens },
             client_nonce: [0; 32],
             cells: vec![Cell { position: 0, layer: 0 }],

@@ -164,6 +164,7 @@ pub fn open(
         pages: Vec::new(),
         last: Vec::new(),
         last_hashes: Vec::new(),
+        products: Vec::new(),
     };
     if cell.layer + 1 >= dimensions.layers {
         opening.state = bytes_of(&exposed.state);

@@ -272,6 +272,7 @@ shapes! {
         1 "cells_request.case" One(&CASE),
         2 "cells_request.client_nonce" HASH,
         3 "cells_request.cells" Many(limits::MAX_CELLS, &CELL),
+        4 "cells_request.products" Number,
     }
     CELL_OPENING "cell opening" {
         1 "cell_opening.cell" One(&CELL),
@@ -285,6 +286,7 @@ shapes! {
         9 "cell_opening.pages" Strings(limits::MAX_KV_PAGES, limits::MAX_KV_PAGE_BYTES),
         10 "cell_opening.last" Bytes(limits::MAX_KV_PAGE_BYTES),
         11 "cell_opening.last_hashes" Hashes(limits::MAX_RANGE_HASHES),
+        12 "cell_opening.products" Bytes(limits::MAX_CELL_PRODUCTS_BYTES),
     }
     CELLS_PART "cells part" {
         1 "cells_part.left" Number,

@@ -304,6 +304,10 @@ fn check_cells(bounds: &mut Bounds) {
         last: vec![1; n as usize],
         ..opening.clone()
     });
+    bounds.check("MAX_CELL_PRODUCTS_BYTES", |n| CellOpening {
+        products: vec![1; n as usize],
+        ..opening.clone()
+    });
     bounds.check("MAX_CELL_BYTES", |n| CellsPart { left: n, bytes: vec![1] });
     bounds.check("MAX_CELLS_PART_BYTES", |n| CellsPart { left: 0, bytes: vec![1; n as usize] });
     bounds.check("MAX_FILE_BYTES", |n| WeightRange {
@@ -587,4 +591,19 @@ fn other_versions_are_refused() {
     proto.arithmetic = 2;
     let error = Receipt::decode(&proto.encode_to_vec()).unwrap_err();
     assert_eq!(error.to_string(), "receipt.arithmetic: expected version 1, got 2");
+}
+
+#[test]
+fn a_fraud_proof_shows_no_products() {
+    let mut proof = samples::fraud_proof();
+    proof.opening.products = vec![0; 8];
+    let bytes = encode_unchecked(&proof);
+    for error in
+        [proof.encode().expect_err("products"), FraudProof::decode(&bytes).expect_err("products")]
+    {
+        assert!(
+            matches!(error, WireError::Inconsistent { place: "fraud_proof.opening", .. }),
+            "{error}"
+        );
+    }
 }

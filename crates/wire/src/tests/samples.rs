@@ -495,7 +495,7 @@ fn ranges() -> Vec<Sample> {
 
 pub(super) fn cells_request() -> CellsRequest {
     let cells = vec![Cell { position: 3, layer: 29 }, Cell { position: 300, layer: 0 }];
-    CellsRequest { case: case(), client_nonce: [0x91; 32], cells }
+    CellsRequest { case: case(), client_nonce: [0x91; 32], cells, products: false }
 }
 
 pub(super) fn cell_opening() -> CellOpening {
@@ -512,6 +512,7 @@ pub(super) fn cell_opening() -> CellOpening {
         pages: vec![vec![3; 8]],
         last: vec![4; 6],
         last_hashes: digests(0x50, 1),
+        products: vec![],
     }
 }
 
@@ -526,7 +527,9 @@ fn cells() -> Vec<Sample> {
     vec![
         sample("cell", &Cell { position: 3, layer: 29 }),
         sample("cells-request", &cells_request()),
+        sample("cells-request-products", &CellsRequest { products: true, ..cells_request() }),
         sample("cell-opening", &cell_opening()),
+        sample("cell-opening-products", &CellOpening { products: vec![6; 16], ..cell_opening() }),
         sample("cells-part", &part),
         sample("cells-reply-part", &CellsReply::Part(part.clone())),
         sample("cells-reply-failure", &CellsReply::Failure(AuditFailure::new("too many at once"))),
