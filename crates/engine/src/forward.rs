@@ -17,7 +17,7 @@ mod residual;
 mod scratch;
 mod sinks;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -154,6 +154,14 @@ macro_rules! on_path {
 }
 
 impl Kernels {
+    /// Plain Rust, which every processor runs.
+    pub(crate) const PORTABLE: Self = Self(KernelPath::Portable);
+
+    /// What [`KernelPath::best`] names.
+    pub(crate) fn best() -> Self {
+        Self::new(KernelPath::best()).unwrap_or(Self::PORTABLE)
+    }
+
     /// The path, or `None` if this processor lacks it.
     pub(crate) fn new(path: KernelPath) -> Option<Self> {
         path.is_available().then_some(Self(path))

@@ -54,5 +54,6 @@ pub mod spot;
 pub mod stop;
 pub mod template;
 pub mod tokenizer;
+pub mod trace;
 pub mod transformer;
 pub mod weights;

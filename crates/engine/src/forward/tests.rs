@@ -39,7 +39,7 @@ fn load(seed: u64) -> Result<Transformer, LoadError> {
 
 /// A model of that seed, or of one that follows from it: numbers out of all
 /// proportion are refused.
-fn loaded(seed: u64) -> Arc<Transformer> {
+pub(crate) fn loaded(seed: u64) -> Arc<Transformer> {
     let mut random = Random(seed);
     for _ in 0..60 {
         match load(random.next()) {
@@ -51,7 +51,7 @@ fn loaded(seed: u64) -> Arc<Transformer> {
     panic!("nothing loads after {seed}");
 }
 
-fn tokens(model: &Transformer, seed: u64) -> Vec<u32> {
+pub(crate) fn tokens(model: &Transformer, seed: u64) -> Vec<u32> {
     let mut random = Random(seed);
     (0..POSITIONS).map(|_| random.below(model.vocabulary() as u64) as u32).collect()
 }
