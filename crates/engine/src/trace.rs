@@ -217,7 +217,7 @@ impl LayerTrace {
         let rows = Rows { bytes: &rows, kv_heads: shape.kv_heads, dims: shape.head_dims };
         let heads = (0..shape.heads).flat_map(|head| head_output(model, self, rows, head));
         self.heads = heads.collect();
-        let heads: Vec<_> = self.heads.chunks_exact(len).map(|head| split(head)).collect();
+        let heads: Vec<_> = self.heads.chunks_exact(len).map(split).collect();
         self.joined = steps::join(&heads);
         self.output = product(kernels, &layer.output, &self.joined);
         let exponent = layer.output.exponent() + self.joined.exponent;
