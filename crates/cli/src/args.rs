@@ -189,7 +189,7 @@ pub(crate) struct AskArgs {
     /// without a chat template.
     #[arg(long, conflicts_with_all = ["system", "logprobs", "json_schema"])]
     pub(crate) text: bool,
-    /// How the answer is checked: receipt, sampled, spot, full or k_of_n.
+    /// How the answer is checked: receipt, sampled, light, spot, full or k_of_n.
     #[arg(long)]
     pub(crate) verify: Option<Level>,
     /// For k_of_n: how many must agree, of how many asked.
@@ -275,11 +275,24 @@ pub(crate) enum ModelsCommand {
         /// Name; all models if none is given.
         name: Option<String>,
     },
+    /// Make what light audits of a model take: reads its file once, installed here or shared by peers, and keeps a hundredth of it.
+    Prepare(PrepareArgs),
     /// Delete a model.
     Rm {
         /// Name.
         name: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PrepareArgs {
+    /// Installed name, known name, name that peers announce, or id.
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -9,6 +9,7 @@ mod keys;
 mod log;
 mod models;
 mod node;
+mod prepare;
 mod rep;
 mod status;
 mod verify;

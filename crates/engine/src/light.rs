@@ -163,6 +163,12 @@ impl LightChecker {
         &self.checker
     }
 
+    /// The most products that a cell of the model is shown with.
+    #[must_use]
+    pub fn most_products(&self) -> u64 {
+        most_products(self.checker.shape())
+    }
+
     /// Bytes that are kept of the model's weights.
     #[must_use]
     pub fn bytes(&self) -> usize {

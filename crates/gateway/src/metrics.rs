@@ -259,6 +259,7 @@ fn level(level: Level) -> &'static str {
         Level::Receipt => "receipt",
         Level::Sampled => "sampled",
         Level::Spot => "spot",
+        Level::Light => "light",
         Level::Full => "full",
         Level::KOfN => "k_of_n",
     }

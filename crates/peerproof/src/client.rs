@@ -140,6 +140,9 @@ pub enum Level {
     /// A few cells that this node's secret nonce draws are opened by the provider and recomputed
     /// here. Takes single layers of the model, which are fetched; not the whole model.
     Spot,
+    /// As `Spot`, but cells are checked by the products of their matrices, which the provider shows:
+    /// nothing is kept of the model but secret combinations of its rows, made once.
+    Light,
     /// Every leaf recomputed before the answer counts as verified.
     Full,
     /// Several providers, equality.
@@ -154,9 +157,12 @@ impl std::str::FromStr for Level {
             "receipt" => Ok(Level::Receipt),
             "sampled" => Ok(Level::Sampled),
             "spot" => Ok(Level::Spot),
+            "light" => Ok(Level::Light),
             "full" => Ok(Level::Full),
             "k_of_n" => Ok(Level::KOfN),
-            other => Err(format!("expected receipt, sampled, spot, full or k_of_n, got {other}")),
+            other => {
+                Err(format!("expected receipt, sampled, light, spot, full or k_of_n, got {other}"))
+            }
         }
     }
 }

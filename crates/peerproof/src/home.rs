@@ -126,6 +126,12 @@ impl Home {
         self.cache.join("models")
     }
 
+    /// The folder of what light audits keep of models: secret, one file a model.
+    #[must_use]
+    pub fn sketches(&self) -> PathBuf {
+        self.cache.join("sketches")
+    }
+
     /// The log's folder of one key: a rotated key starts a new log.
     #[must_use]
     pub fn log(&self, key: &PeerId) -> PathBuf {

@@ -29,6 +29,7 @@ pub mod evidence;
 pub mod fetch;
 pub mod fraud;
 pub mod home;
+pub mod light;
 mod lock;
 pub mod log;
 pub mod models;

@@ -25,6 +25,7 @@ mod holdings;
 mod incidents;
 mod judging;
 mod ledger;
+mod lighting;
 mod logs;
 mod pace;
 mod roles;
@@ -52,6 +53,7 @@ use crate::config::Config;
 use crate::home::{Home, HomeError, session_key};
 use crate::models::{Installed, KNOWN, Store};
 use crate::store::{LogWriter, StoreError, WitnessStore};
+use announcing::follow;
 use archive::Archive;
 use clock::Clock;
 use directory::{Directory, Wanted};
@@ -191,6 +193,7 @@ pub(crate) struct Inner {
     holdings: Arc<Holdings>,
     fetcher: fetching::Fetcher,
     spots: spotting::Spots,
+    lights: lighting::Lights,
     audits: Arc<auditing::Audits>,
     ledger: Arc<Ledger>,
     archive: Arc<Archive>,
@@ -249,8 +252,7 @@ impl Node {
         let (net, events) = Network::start(&session, net_config(&settings.config, false)?).await?;
         let watch = Watch::open(settings.home.seen(), Arc::clone(&docket), net.clone()).await;
         let directory = Directory::new(net.clone());
-        let following = announcing::follow(directory.clone(), events, stopped.clone());
-        let mut tasks = vec![tokio::spawn(following)];
+        let mut tasks = vec![tokio::spawn(follow(directory.clone(), events, stopped.clone()))];
         let (replays, load) = (models.replays(), Arc::<serving::Load>::default());
         let opening = Opening {
             settings: &settings,
@@ -280,6 +282,7 @@ impl Node {
             clock,
             fetcher,
             spots: spotting::Spots::new(net.clone(), settings.home.evidence()),
+            lights: lighting::Lights::new(settings.home.sketches()),
             net,
             audits,
             public_net,

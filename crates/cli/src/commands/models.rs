@@ -23,6 +23,7 @@ pub(crate) fn run(place: &Place, command: ModelsCommand) -> anyhow::Result<()> {
         ModelsCommand::Ls(args) => list(&store, &args)?,
         ModelsCommand::Show { name, json } => show(&store.find(&name)?, json)?,
         ModelsCommand::Verify { name } => verify(&store, name.as_deref())?,
+        ModelsCommand::Prepare(args) => super::prepare::run(place, &store, &args)?,
         ModelsCommand::Rm { name } => remove(&store, &name)?,
     }
     Ok(())

@@ -24,10 +24,11 @@ pub(super) fn verification(
         Some("receipt") => Level::Receipt,
         Some("sampled") => Level::Sampled,
         Some("spot") => Level::Spot,
+        Some("light") => Level::Light,
         Some("full") => Level::Full,
         Some("k_of_n") => Level::KOfN,
         Some(_) => {
-            let message = "one of receipt, sampled, spot, full, k_of_n";
+            let message = "one of receipt, sampled, light, spot, full, k_of_n";
             return Err(ApiError::invalid(object.path("level"), message));
         }
     };

@@ -346,6 +346,7 @@ fn the_nodes_default_check_holds_unless_the_request_says_otherwise() {
         (json!({"auditor": "12D3Koo"}), Level::Full),
         (json!({"level": "receipt"}), Level::Receipt),
         (json!({"level": "spot", "mode": "fraud_proof"}), Level::Spot),
+        (json!({"level": "light", "mode": "fraud_proof"}), Level::Light),
     ] {
         let body = json!({"model": "m", "prompt": "a", "verification": verification});
         let asked = Asked::parse(Shape::Text, body.to_string().as_bytes(), &default).unwrap();

@@ -137,7 +137,7 @@ impl Job {
         let Some(lane) = self.lane(id) else { return };
         match self.offer.level {
             Level::Receipt | Level::KOfN => self.settle_unaudited(id, Checked::Receipt),
-            Level::Full | Level::Spot => self.start_audit(id, Why::Due),
+            Level::Full | Level::Spot | Level::Light => self.start_audit(id, Why::Due),
             Level::Sampled => {
                 let own = lane.candidate.standing.audit_permille;
                 let permille = self.options.audit_permille.unwrap_or(own).min(1000);
@@ -239,6 +239,7 @@ impl Job {
         match audited {
             Audited::Passed { by } => self.succeed(id, Checked::Audited { by }),
             Audited::Spot { held, of } => self.succeed(id, Checked::Spot { held, of }),
+            Audited::Light { held, of } => self.succeed(id, Checked::Light { held, of }),
             Audited::Breach { fault, detail } => self.on_false_receipt(id, fault, &detail),
             Audited::Unavailable(why) => self.settle_unaudited(id, Checked::NotAudited { why }),
             Audited::Failed { by, .. } if planted("a failed audit passes") => {
@@ -290,7 +291,7 @@ impl Job {
                 self.leave(id, Some(Fault::WrongAnswer), &detail, Again::Never);
             }
             // `whole` has left none.
-            Audited::Spot { .. } | Audited::Breach { .. } => {}
+            Audited::Spot { .. } | Audited::Light { .. } | Audited::Breach { .. } => {}
             Audited::Accused { .. } | Audited::Unavailable(_) => {
                 let why = self.unsettled(id, audited);
                 let detail = format!("{peer} departs from the answer so far; not audited: {why}");

@@ -126,6 +126,13 @@ pub enum Audited {
         /// Of how many.
         of: u64,
     },
+    /// Some cells were checked by the products of their matrices, and hold.
+    Light {
+        /// How many.
+        held: u32,
+        /// Of how many.
+        of: u64,
+    },
     /// The provider would not open cells, or opened others than it committed to.
     Breach {
         /// Which of the two.
@@ -141,7 +148,9 @@ impl Audited {
     /// What it amounts to where only a recomputation of everything settles anything.
     pub(super) fn whole(self) -> Self {
         match self {
-            Self::Spot { .. } => Self::Unavailable("a spot audit settles no dispute".into()),
+            Self::Spot { .. } | Self::Light { .. } => {
+                Self::Unavailable("an audit of some cells settles no dispute".into())
+            }
             Self::Breach { detail, .. } => Self::Unavailable(detail),
             audited => audited,
         }

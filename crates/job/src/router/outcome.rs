@@ -208,6 +208,14 @@ pub enum Checked {
         /// Of how many.
         of: u64,
     },
+    /// Some cells were checked by the products of their matrices, and hold. The answer may be
+    /// wrong in others.
+    Light {
+        /// How many.
+        held: u32,
+        /// Of how many.
+        of: u64,
+    },
     /// Every leaf was recomputed and equal.
     Audited {
         /// By whom.
@@ -235,6 +243,9 @@ impl fmt::Display for Checked {
             Self::NotAudited { why } => write!(f, "not audited: {why}"),
             Self::Spot { held, of } => {
                 write!(f, "spot audit: {held} of {of} cells recomputed, all hold")
+            }
+            Self::Light { held, of } => {
+                write!(f, "light audit: {held} of {of} cells checked by their products, all hold")
             }
             Self::Audited { by } => write!(f, "audited by {by}"),
             Self::Agreed { equal, of } => write!(f, "{equal} of {of} providers agree"),

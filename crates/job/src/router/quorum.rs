@@ -140,7 +140,10 @@ impl Job {
                     self.observe(Fault::Minority, peer, &detail, case);
                 }
             }
-            Audited::Passed { .. } | Audited::Spot { .. } | Audited::Breach { .. } => {}
+            Audited::Passed { .. }
+            | Audited::Spot { .. }
+            | Audited::Light { .. }
+            | Audited::Breach { .. } => {}
         }
         let winners = self.winners();
         if let Some(quorum) = &mut self.quorum {

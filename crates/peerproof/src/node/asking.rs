@@ -31,7 +31,7 @@ use tokio::task::JoinSet;
 use super::auditing::Question;
 use super::directory::{Known, Wanted};
 use super::incidents::group_of;
-use super::{Inner, sleep_until, spotting};
+use super::{Inner, lighting, sleep_until, spotting};
 use crate::client::{AnswerEvent, AskError, Preference};
 use crate::evidence;
 use crate::home::random_seed;
@@ -383,13 +383,15 @@ impl Asking {
             let question = Question { case: Arc::new(case), exclude, named, begun };
             // Nobody opens cells of embeddings, which are recomputed whole.
             let offer = &question.case.offer;
-            let spot = offer.level == WireLevel::Spot
-                && offer.pooling.is_none()
-                && question.named.is_none();
-            let (audited, judge) = if spot {
-                (spotting::audit(&inner, &question.case, client_nonce).await, None)
-            } else {
-                inner.audits.run(&question).await
+            let cells = offer.pooling.is_none() && question.named.is_none();
+            let (audited, judge) = match offer.level {
+                WireLevel::Spot if cells => {
+                    (spotting::audit(&inner, &question.case, client_nonce).await, None)
+                }
+                WireLevel::Light if cells => {
+                    (lighting::audit(&inner, &question.case, client_nonce).await, None)
+                }
+                _ => inner.audits.run(&question).await,
             };
             if let Some(judge) = judge {
                 judges.lock().unwrap_or_else(PoisonError::into_inner).push(judge);

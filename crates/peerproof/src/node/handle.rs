@@ -17,6 +17,7 @@ use super::incidents::group_of;
 use super::{Inner, asking};
 use crate::client::{Answer, AskError, Counters, JobSpec, NodeStatus, PeerStatus, ServedModel};
 use crate::fetch::{FetchError, PullSpec, Pulled};
+use crate::light::{PrepareError, PrepareWatch, Prepared};
 use crate::log::{Declined, Piece, Unreadable};
 use crate::reputation::{
     Rechecked, Record, ReputationError, accusation, decision, parse_peer, refuting,
@@ -222,6 +223,40 @@ impl Client {
     ) -> Result<Vec<Vec<u8>>, FetchError> {
         let (id, _) = self.inner.resolve(model).await?;
         self.inner.fetcher.read(id, ranges, watch).await
+    }
+
+    /// Makes what light audits of a model take, unless it is there: reads the model's file once,
+    /// as it is installed or as peers share it, and keeps secret combinations of its rows.
+    ///
+    /// # Errors
+    /// The name is known to nobody, nobody shares the file, or the disk is in the way.
+    pub async fn prepare(
+        &self,
+        model: &str,
+        watch: PrepareWatch<'_>,
+    ) -> Result<Prepared, PrepareError> {
+        let (id, _) = self.inner.resolve(model).await?;
+        let inner = Arc::clone(&self.inner);
+        let mut parts = inner.lights.parts();
+        let mut making =
+            tokio::spawn(
+                async move { inner.lights.prepare(&inner.spots, &inner.fetcher, id).await },
+            );
+        let made = loop {
+            tokio::select! {
+                made = &mut making => break made,
+                Ok(()) = parts.changed() => {
+                    let (done, of) = *parts.borrow_and_update();
+                    if watch(done, of).is_break() {
+                        making.abort();
+                        return Err(PrepareError::Stopped);
+                    }
+                }
+            }
+        };
+        let made = made.unwrap_or_else(|error| Err(error.to_string()));
+        made.map(|(_, prepared)| prepared)
+            .map_err(|reason| PrepareError::Failed { model: id.to_string(), reason })
     }
 
     /// How many bytes of a model's file are here and how many it has; `None` if none are here.

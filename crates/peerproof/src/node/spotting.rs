@@ -124,13 +124,28 @@ impl Drop for Guest {
 }
 
 /// What went wrong with another's openings.
-enum Trouble {
+pub(super) enum Trouble {
     /// None came.
     Unanswered(String),
     /// None comes before so long.
     Busy(Duration),
     /// What came is none.
     Wrong(String),
+}
+
+impl Trouble {
+    /// What it amounts to in an audit of the one who was to open.
+    pub(super) fn blame(self) -> Audited {
+        let (fault, detail) = match self {
+            Trouble::Unanswered(detail) => (Fault::Unanswered, detail),
+            // `ask` comes again.
+            Trouble::Busy(_) => {
+                (Fault::Unanswered, "the provider has no room for cells".to_owned())
+            }
+            Trouble::Wrong(detail) => (Fault::Openings, detail),
+        };
+        Audited::Breach { fault, detail }
+    }
 }
 
 /// One request and its openings.
@@ -267,14 +282,19 @@ async fn send(stream: &mut FrameStream, openings: &[Vec<u8>]) -> Result<(), Stri
 pub(crate) async fn audit(inner: &Arc<Inner>, case: &Arc<Case>, nonce: [u8; 32]) -> Audited {
     let (audited, wrong) = inner.spots.run(&inner.fetcher, case, nonce).await;
     if let Some(wrong) = wrong {
-        let inner = Arc::clone(inner);
-        inner.spots.proving.fetch_add(1, Ordering::Relaxed);
-        tokio::spawn(async move {
-            inner.spots.convict(&inner.fetcher, wrong).await;
-            inner.spots.proving.fetch_sub(1, Ordering::Relaxed);
-        });
+        convict(inner, wrong);
     }
     audited
+}
+
+/// Begins to write a proof against who committed to a wrong cell.
+pub(super) fn convict(inner: &Arc<Inner>, wrong: Wrong) {
+    let inner = Arc::clone(inner);
+    inner.spots.proving.fetch_add(1, Ordering::Relaxed);
+    tokio::spawn(async move {
+        inner.spots.convict(&inner.fetcher, wrong).await;
+        inner.spots.proving.fetch_sub(1, Ordering::Relaxed);
+    });
 }
 
 /// What a router audits by spots with.
@@ -341,17 +361,7 @@ impl Spots {
         );
         let openings = match opened {
             Ok(openings) => openings,
-            Err(Trouble::Unanswered(detail)) => {
-                return Audited::Breach { fault: Fault::Unanswered, detail };
-            }
-            // `ask` comes again.
-            Err(Trouble::Busy(_)) => {
-                let detail = "the provider has no room for cells".into();
-                return Audited::Breach { fault: Fault::Unanswered, detail };
-            }
-            Err(Trouble::Wrong(detail)) => {
-                return Audited::Breach { fault: Fault::Openings, detail };
-            }
+            Err(trouble) => return trouble.blame(),
         };
         if let Err(why) = loaded {
             return Audited::Unavailable(why);
@@ -369,14 +379,18 @@ impl Spots {
                 Audited::Spot { held, of: cells::count(offer, receipt, layers) }
             }
             Ok(Judged::Differs(mismatch, opening)) => {
-                *wrong = Some(Wrong { checker, case: Arc::clone(case), opening });
+                *wrong = Some(Wrong::new(checker, case, opening));
                 Audited::Failed { by: Auditor::Local, mismatch, verdicts: Vec::new() }
             }
         }
     }
 
     /// The model's checker, made of its header if there is none yet.
-    async fn checker(&self, fetcher: &Fetcher, id: ModelId) -> Result<Arc<Checker>, String> {
+    pub(super) async fn checker(
+        &self,
+        fetcher: &Fetcher,
+        id: ModelId,
+    ) -> Result<Arc<Checker>, String> {
         let known = |spots: &Spots| {
             spots.checkers.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
         };
@@ -407,7 +421,11 @@ impl Spots {
     }
 
     /// All openings asked for, within [`OPENING`] and [`limits::MAX_CELL_BYTES`].
-    async fn ask(&self, peer: PeerId, request: &CellsRequest) -> Result<Vec<Vec<u8>>, Trouble> {
+    pub(super) async fn ask(
+        &self,
+        peer: PeerId,
+        request: &CellsRequest,
+    ) -> Result<Vec<Vec<u8>>, Trouble> {
         let asking = async {
             loop {
                 match self.talk(peer, request).await {
@@ -500,6 +518,12 @@ pub(crate) struct Wrong {
     opening: Box<CellOpening>,
 }
 
+impl Wrong {
+    pub(super) fn new(checker: Arc<Checker>, case: &Arc<Case>, opening: Box<CellOpening>) -> Wrong {
+        Wrong { checker, case: Arc::clone(case), opening }
+    }
+}
+
 /// What recomputing the cells of an answer has shown.
 pub(crate) enum Judged {
     /// So many, all of which hold.
@@ -535,7 +559,7 @@ pub(crate) fn judge(
 }
 
 /// Loads what cells take and is not loaded yet.
-async fn load(
+pub(super) async fn load(
     fetcher: &Fetcher,
     checker: &Arc<Checker>,
     case: &Case,
@@ -570,7 +594,7 @@ async fn beginning(fetcher: &Fetcher, id: ModelId, bytes: u64) -> Result<(u64, V
     Ok((length, beginning))
 }
 
-async fn read(
+pub(super) async fn read(
     fetcher: &Fetcher,
     id: ModelId,
     ranges: Vec<Range<u64>>,
@@ -580,6 +604,6 @@ async fn read(
     Ok(ranges.iter().map(|range| range.start).zip(parts).collect())
 }
 
-fn lent(parts: &[(u64, Vec<u8>)]) -> Vec<(u64, &[u8])> {
+pub(super) fn lent(parts: &[(u64, Vec<u8>)]) -> Vec<(u64, &[u8])> {
     parts.iter().map(|(start, bytes)| (*start, &bytes[..])).collect()
 }

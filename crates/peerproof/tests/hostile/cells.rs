@@ -4,6 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use peerproof::client::{AskError, JobSpec, Level, Preference, Prompt, Verification};
+use peerproof::home::{Environment, Home};
 use peerproof::{Node, fraud};
 use peerproof_engine::cheats::{Cheat, Cheater, Forged};
 use peerproof_engine::model::Model;
@@ -14,28 +15,29 @@ use peerproof_net::{FrameLimits, Handle};
 use peerproof_proof::receipt::{Answer, Place, build};
 use peerproof_proof::{Transcript, Tree, cells};
 use peerproof_wire::{
-    CELLS_PROTOCOL, Case, Cell, CellsPart, CellsReply, CellsRequest, Digest, Message as _, Offer,
-    Signed, Tokens,
+    CELLS_PROTOCOL, Case, Cell, CellsPart, CellsReply, CellsRequest, Digest, FraudProof,
+    Message as _, Offer, Signed, Tokens,
 };
 
 use super::fake::{self, Fake, Honest, Move, deliver, delivered, tokens};
 use super::router::knows;
 use super::stage::{Provider, Router, model, random, runtime, settings};
 
-/// Pretends to run the default model, with keys and values of 8 bits.
-fn cheater() -> &'static (Arc<Model>, Cheater) {
-    static CHEATER: OnceLock<(Arc<Model>, Cheater)> = OnceLock::new();
-    CHEATER.get_or_init(|| {
+/// Pretends to run the default model, with keys and values of 8 bits; or runs it.
+fn cheater(cheats: bool) -> &'static (Arc<Model>, Cheater) {
+    static CHEATERS: [OnceLock<(Arc<Model>, Cheater)>; 2] = [const { OnceLock::new() }; 2];
+    CHEATERS[usize::from(cheats)].get_or_init(|| {
         let file = std::fs::read(&model().path).unwrap();
         let opened = Model::open(&model().path, &LoadOptions::default()).unwrap();
-        let cheater = Cheater::new(&file, Arc::clone(&opened), Cheat::CoarseCache);
+        let cheat = if cheats { Cheat::CoarseCache } else { Cheat::Honest };
+        let cheater = Cheater::new(&file, Arc::clone(&opened), cheat);
         (opened, cheater.unwrap().unwrap())
     })
 }
 
 /// What the cheater commits to. It computes the same again whenever it is asked.
-fn committed(offer: &Signed<Offer>) -> (Forged, Tree, Digest) {
-    let forged = cheater().1.answer(offer).unwrap();
+fn committed(cheats: bool, offer: &Signed<Offer>) -> (Forged, Tree, Digest) {
+    let forged = cheater(cheats).1.answer(offer).unwrap();
     let mut transcript = Transcript::new();
     forged.leaves.iter().for_each(|leaf| transcript.push(leaf).unwrap());
     let kv_root = cells::kv_root(&forged.exposure().kv_layers);
@@ -44,8 +46,8 @@ fn committed(offer: &Signed<Offer>) -> (Forged, Tree, Digest) {
     (forged, tree, kv_root)
 }
 
-fn answer(honest: Honest) -> Vec<Move> {
-    let (forged, tree, kv_root) = committed(&honest.offer);
+fn answer(cheats: bool, honest: &Honest) -> Vec<Move> {
+    let (forged, tree, kv_root) = committed(cheats, &honest.offer);
     let said = Answer { tokens: &forged.tokens, text: &forged.text, logprobs: &[] };
     let committed = (&tree, kv_root);
     let receipt =
@@ -60,14 +62,16 @@ fn answer(honest: Honest) -> Vec<Move> {
     vec![honest.accept(), tokens(frame), delivered(deliver(&honest.key, receipt.unwrap()))]
 }
 
-/// Opens whatever cells are asked for, as the cheater computed them.
-fn open_cells(net: &Handle) {
+/// Opens whatever cells are asked for, as the cheater computed them, with products that it
+/// computed or with others.
+fn open_cells(net: &Handle, cheats: bool, products: bool) {
     let mut asked = net.accept(CELLS_PROTOCOL, FrameLimits::default()).unwrap();
     tokio::spawn(async move {
         while let Some((_, mut stream)) = asked.next().await {
             let Ok(Some(frame)) = stream.recv().await else { continue };
             let request = CellsRequest::decode(&frame).unwrap();
-            let opened = tokio::task::spawn_blocking(move || openings(&request)).await.unwrap();
+            let opened = tokio::task::spawn_blocking(move || openings(&request, cheats, products));
+            let opened = opened.await.unwrap();
             for bytes in opened {
                 let part = CellsReply::Part(CellsPart { left: 0, bytes });
                 stream.send(&part.encode().unwrap()).await.unwrap();
@@ -77,32 +81,80 @@ fn open_cells(net: &Handle) {
     });
 }
 
-fn openings(request: &CellsRequest) -> Vec<Vec<u8>> {
-    let (forged, tree, _) = committed(&request.case.offer);
-    let (sizes, exposure) = (dimensions(cheater().0.transformer().shape()), forged.exposure());
+fn openings(request: &CellsRequest, cheats: bool, products: bool) -> Vec<Vec<u8>> {
+    let (forged, tree, _) = committed(cheats, &request.case.offer);
+    let (model, cheater) = cheater(cheats);
+    let (sizes, exposure) = (dimensions(model.transformer().shape()), forged.exposure());
     let open = |cell: &Cell| {
         let exposed = forged.exposed(*cell, 0);
         let opening = cells::open(&tree, &forged.leaves, &sizes, &exposure, &exposed);
-        opening.unwrap().encode().unwrap()
+        let mut opening = opening.unwrap();
+        if request.products {
+            let mut shown = cheater.products(&exposed).unwrap();
+            shown[17] += i64::from(!products);
+            opening.products = shown.iter().flat_map(|it| it.to_le_bytes()).collect();
+        }
+        opening.encode().unwrap()
     };
     request.cells.iter().map(open).collect()
 }
 
 #[test]
 fn a_cell_that_does_not_follow_convicts_its_provider_by_a_file() {
+    convicted_by_a_file(Level::Spot, true);
+}
+
+#[test]
+fn a_cell_that_does_not_follow_from_its_products_convicts_its_provider_by_a_file() {
+    convicted_by_a_file(Level::Light, true);
+}
+
+/// The router can't show others why it refuses products; it judges the cell by its weights.
+#[test]
+fn products_that_are_refused_lead_to_the_cell_that_convicts() {
+    convicted_by_a_file(Level::Light, false);
+}
+
+#[test]
+fn products_of_another_matrix_are_refused_though_the_cell_holds() {
+    let (reason, proofs, _) = asked(Level::Light, (false, false));
+    assert!(reason.contains("product shown of"), "{reason}");
+    assert!(reason.contains("by its weights the cell holds"), "{reason}");
+    assert!(proofs.is_empty());
+    let (reason, proofs, _) = asked(Level::Light, (false, true));
+    assert_eq!((reason.as_str(), proofs.len()), ("", 0));
+}
+
+fn convicted_by_a_file(level: Level, products: bool) {
+    let (reason, proofs, liar) = asked(level, (true, products));
+    assert!(!reason.is_empty());
+    assert_eq!(proofs.len(), 1);
+    let judged = fraud::judge(&proofs[0]).unwrap();
+    assert!(judged.proven);
+    assert_eq!(judged.accused, liar);
+}
+
+/// Asks one who `cheats` or not, and shows its `products` or others. Gives why the answer was
+/// refused, if it was, and the proofs that are left; and the provider.
+fn asked(level: Level, (cheats, products): (bool, bool)) -> (String, Vec<FraudProof>, String) {
+    // Nobody waits for it to be loaded.
+    cheater(cheats);
     runtime().block_on(async {
-        let liar = Fake::start(Arc::new(answer)).await;
-        open_cells(&liar.net);
+        let liar = Fake::start(Arc::new(move |honest| answer(cheats, &honest))).await;
+        open_cells(&liar.net, cheats, products);
         // Who has the weights, since the liar shares none.
         let sharer = Provider::start().await;
         let home = tempfile::tempdir().unwrap();
-        let settings = settings(&home, vec![liar.address().await, sharer.address()]);
+        let mut settings = settings(&home, vec![liar.address().await, sharer.address()]);
+        // Nothing of the model is here.
+        let cache = home.path().join("cache");
+        settings.home = Home::find(Some(home.path()), Some(&cache), &Environment::read()).unwrap();
         let evidence = settings.home.evidence();
         let router = Node::start(settings).await.unwrap();
         let preference = Preference { only: vec![liar.peer.to_string()], ..Preference::default() };
         let spec = JobSpec {
             max_tokens: Some(6),
-            verification: Verification { level: Level::Spot, ..Verification::default() },
+            verification: Verification { level, ..Verification::default() },
             preference,
             ..JobSpec::new(model().id.clone(), Prompt::Text("The capital of France is".into()))
         };
@@ -112,18 +164,23 @@ fn a_cell_that_does_not_follow_convicts_its_provider_by_a_file() {
             Ok(answer) => answer.text().await,
             Err(error) => Err(error),
         };
-        let Err(AskError::Refused { provider, .. }) = asked else { panic!("{asked:?}") };
-        assert_eq!(provider, liar.peer.to_string());
+        let reason = match asked {
+            Ok(_) => String::new(),
+            Err(AskError::Refused { provider, reason, .. }) => {
+                assert_eq!(provider, liar.peer.to_string());
+                reason
+            }
+            Err(error) => panic!("{error:?}"),
+        };
         // A node that stops waits for the proof.
         router.shutdown().await;
-        let files = std::fs::read_dir(evidence).unwrap().map(|file| file.unwrap().path());
-        let proofs: Vec<_> = files.filter(|path| fraud::is_one(path).unwrap()).collect();
-        assert_eq!(proofs.len(), 1, "{proofs:?}");
-        let judged = fraud::judge(&fraud::read(&proofs[0]).unwrap()).unwrap();
-        assert!(judged.proven);
-        assert_eq!(judged.accused, liar.peer.to_string());
+        let files = std::fs::read_dir(evidence).into_iter().flatten();
+        let files = files.map(|file| file.unwrap().path());
+        let proofs = files.filter(|path| fraud::is_one(path).unwrap());
+        let proofs = proofs.map(|path| fraud::read(&path).unwrap()).collect();
         sharer.node.shutdown().await;
-    });
+        (reason, proofs, liar.peer.to_string())
+    })
 }
 
 #[test]

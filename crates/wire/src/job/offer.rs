@@ -82,6 +82,8 @@ pub enum Level {
     KOfN,
     /// Drawn cells recomputed, with single layers of the model.
     Spot,
+    /// Drawn cells checked by the products of their matrices, without weights.
+    Light,
 }
 
 /// What an offer shows of the client's nonce: `BLAKE3("peerproof client nonce v1" ‖ 0x00 ‖ nonce)`.
@@ -290,6 +292,7 @@ impl Level {
             Self::Full => proto::Level::Full,
             Self::KOfN => proto::Level::KOfN,
             Self::Spot => proto::Level::Spot,
+            Self::Light => proto::Level::Light,
         }
     }
 
@@ -300,6 +303,7 @@ impl Level {
             Ok(proto::Level::Full) => Ok(Self::Full),
             Ok(proto::Level::KOfN) => Ok(Self::KOfN),
             Ok(proto::Level::Spot) => Ok(Self::Spot),
+            Ok(proto::Level::Light) => Ok(Self::Light),
             Ok(proto::Level::Unspecified) | Err(_) => {
                 Err(WireError::Unnamed { place: "offer.level", got: number })
             }

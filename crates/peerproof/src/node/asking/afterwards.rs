@@ -13,9 +13,8 @@ use peerproof_wire::{Case, Level as WireLevel};
 use super::offer::Prepared;
 use crate::evidence;
 use crate::home::random_seed;
-use crate::node::Inner;
 use crate::node::auditing::Question;
-use crate::node::spotting;
+use crate::node::{Inner, lighting, spotting};
 
 /// Checks an answer as its level says, and records what is wrong with it.
 pub(super) async fn check(inner: &Arc<Inner>, prepared: &Prepared, case: Case, level: WireLevel) {
@@ -27,7 +26,10 @@ pub(super) async fn check(inner: &Arc<Inner>, prepared: &Prepared, case: Case, l
         WireLevel::Spot if case.offer.pooling.is_none() => {
             spotting::audit(inner, &case, prepared.client_nonce).await
         }
-        WireLevel::Spot | WireLevel::Sampled | WireLevel::Full => {
+        WireLevel::Light if case.offer.pooling.is_none() => {
+            lighting::audit(inner, &case, prepared.client_nonce).await
+        }
+        WireLevel::Spot | WireLevel::Light | WireLevel::Sampled | WireLevel::Full => {
             let question = Question {
                 case: Arc::clone(&case),
                 exclude: vec![provider],
@@ -47,7 +49,7 @@ pub(super) async fn check(inner: &Arc<Inner>, prepared: &Prepared, case: Case, l
             let kept = Some(Case::clone(&case));
             Evidence::Observation(Observation::new(case.receipt.key(), reason, kept))
         }
-        Audited::Passed { .. } | Audited::Spot { .. } => return,
+        Audited::Passed { .. } | Audited::Spot { .. } | Audited::Light { .. } => return,
         other => {
             tracing::info!(%provider, ?other, "an answer in use could not be audited");
             return;

@@ -42,6 +42,7 @@ pub(in crate::node) fn prepare(
         Level::Receipt => WireLevel::Receipt,
         Level::Sampled => WireLevel::Sampled,
         Level::Spot => WireLevel::Spot,
+        Level::Light => WireLevel::Light,
         Level::Full => WireLevel::Full,
         Level::KOfN => WireLevel::KOfN,
     };

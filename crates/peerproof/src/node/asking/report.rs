@@ -67,6 +67,7 @@ impl Asking {
         let opened = if verification.opened { ", drawn leaves opened" } else { "" };
         let later = match self.prepared.later {
             Some(WireLevel::Spot) => "; a spot audit follows",
+            Some(WireLevel::Light) => "; a light audit follows",
             Some(WireLevel::Full) => "; a full audit follows",
             Some(WireLevel::Sampled) => "; an audit by lot follows",
             _ => "",
@@ -160,6 +161,7 @@ fn level(level: WireLevel) -> Level {
         WireLevel::Receipt => Level::Receipt,
         WireLevel::Sampled => Level::Sampled,
         WireLevel::Spot => Level::Spot,
+        WireLevel::Light => Level::Light,
         WireLevel::Full => Level::Full,
         WireLevel::KOfN => Level::KOfN,
     }
