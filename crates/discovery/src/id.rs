@@ -94,6 +94,18 @@ impl Distance {
     /// From a key to its complement.
     pub const MAX: Self = Self([0xff; 32]);
 
+    /// A distance as it is, the highest byte first.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, the highest first.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// A distance whose first 128 bits are given; the rest are ones, so that nothing
     /// that agrees in those bits is further away.
     #[must_use]

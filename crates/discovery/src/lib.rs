@@ -5,6 +5,11 @@
 //! - [`Chance`]: choices drawn from entropy that came in as an argument;
 //! - [`message`]: questions and answers in the bytes of libp2p's Kademlia;
 //! - [`record`]: what a key says of itself, signed, with an end;
+//! - [`table`], [`walk`], [`density`]: whom a node knows, eight paths through the
+//!   network, and how large it is;
+//! - [`lookup`]: finding and keeping records and providers in the region of a key;
+//! - [`store`]: what is kept for others;
+//! - [`node`]: all of it as one machine, [`Discovery`];
 //! - [`places`]: hosts, groups, and which addresses can be reached at all;
 //! - [`gate`]: the operator's rules, judged before a handshake;
 //! - [`rates`]: how often a peer and its subnet may ask.
@@ -16,15 +21,23 @@
 //! for by an effect and answered by an event.
 
 mod chance;
+mod crowd;
+pub mod density;
 pub mod gate;
 pub mod id;
 pub mod limits;
+pub mod lookup;
 pub mod message;
+pub mod node;
 pub mod places;
 pub mod rates;
 pub mod record;
+pub mod store;
 pub mod subnet;
+pub mod table;
 mod time;
+pub mod walk;
 
 pub use chance::Chance;
+pub use node::Discovery;
 pub use time::Millis;

@@ -154,6 +154,12 @@ impl Record {
         self.name
     }
 
+    /// The name as messages carry it.
+    #[must_use]
+    pub const fn name_bytes(&self) -> &[u8] {
+        &self.name.0
+    }
+
     /// Who says it.
     #[must_use]
     pub const fn publisher(&self) -> PublicKey {
