@@ -194,7 +194,7 @@ fn a_record_of_another_name_or_time_is_no_answer() {
 #[test]
 fn silence_partial_answers_and_lies_leave_a_reader_its_record() {
     let mut world = World::new(600);
-    let honest = |who: &Located| who.key().as_bytes()[31] % 3 == 0;
+    let honest = |who: &Located| who.key().as_bytes()[31].is_multiple_of(3);
     let outcome = world.run(get(), &mut |world, ask| {
         if honest(&ask.to) {
             let answer = world.honest(ask);
@@ -224,7 +224,7 @@ fn a_crowd_raises_the_alarm_and_widens_the_region() {
     let region = world.region();
     let names = (1_000..).map(peer).filter(|who| who.key().distance(&place()) <= region);
     let crowd: Vec<Contact> = names.take(100).map(|who| who.contact().clone()).collect();
-    let mut turn = 0;
+    let mut turn = 0_usize;
     let outcome = world.run(get(), &mut |world, ask| {
         let known = world.peers.iter().any(|who| who.key() == ask.to.key());
         if !known {
@@ -232,7 +232,7 @@ fn a_crowd_raises_the_alarm_and_widens_the_region() {
         }
         let mut answer = world.honest(ask);
         turn += 1;
-        if turn % 2 == 0 {
+        if turn.is_multiple_of(2) {
             answer.closer = crowd.iter().skip(turn % 80).take(20).cloned().collect();
         }
         Some(answer)
