@@ -65,6 +65,7 @@ use watching::Watch;
 
 pub use fetching::FetchWatch;
 pub use handle::Client;
+pub(crate) use lighting::{Judged as Lit, judge as judge_lit_cells};
 pub(crate) use spotting::{CELLS, Judged, judge as judge_cells, open as open_cells};
 
 /// Why a node does not start.

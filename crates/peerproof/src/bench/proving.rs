@@ -37,10 +37,10 @@ const PIECE_BYTES: u64 = MAX_RANGE_BYTES as u64 - RANGE_GROUP_BYTES;
 
 /// An honest answer, its provider, and a router that has nothing but layers.
 pub struct Proving {
-    file: Vec<u8>,
-    replayer: Replayer,
+    pub(super) file: Vec<u8>,
+    pub(super) replayer: Replayer,
     checker: Checker,
-    case: Case,
+    pub(super) case: Case,
     /// How long each layer took to load, from bytes in memory.
     pub loading: Vec<Duration>,
 }
@@ -124,7 +124,7 @@ pub(super) fn load(checker: &Checker, file: &[u8], layer: u32) -> Result<Duratio
     Ok(start.elapsed())
 }
 
-fn stretch<'a>(file: &'a [u8], range: &std::ops::Range<u64>) -> &'a [u8] {
+pub(super) fn stretch<'a>(file: &'a [u8], range: &std::ops::Range<u64>) -> &'a [u8] {
     &file[range.start as usize..range.end as usize]
 }
 
