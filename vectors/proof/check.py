@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Computes transcript.json and ranges.json again from docs/spec/proof.md.
+"""Computes transcript.json, ranges.json and light.json again from docs/spec/proof.md.
 
 Shares no code with the Rust crate. Needs the Python package `blake3`.
 Prints one line per group and exits with 1 at the first difference.
@@ -12,6 +12,7 @@ import sys
 
 from blake3 import blake3
 
+from light import check_light
 from ranges import check_ranges
 
 
@@ -267,6 +268,9 @@ def main():
     path = path.with_name("ranges.json")
     check_ranges(json.loads(path.read_text(encoding="utf-8")), same)
     print("ranges: equal")
+    path = path.with_name("light.json")
+    check_light(json.loads(path.read_text(encoding="utf-8")), same)
+    print("light: equal")
 
 
 if __name__ == "__main__":

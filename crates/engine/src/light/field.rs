@@ -169,6 +169,63 @@ mod tests {
         }
     }
 
+    /// A matrix with weights and a row at their bounds, as `vectors/proof/light.json` has it.
+    fn vector(layer: u32, matrix: u8, rows: usize, cols: usize) -> serde_json::Value {
+        let (secret, model) = (Secret([layer as u8 + 1; 32]), ModelId::from_bytes([9; 32]));
+        let stream = || secret.coefficients(model, layer, matrix);
+        let mut next = 1u64;
+        let mut random = |bits: u32| {
+            next = next.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (next >> (64 - bits)) as i64 - (1 << (bits - 1))
+        };
+        let mut weights: Vec<Vec<i32>> = vec![vec![0; cols]; rows];
+        weights.iter_mut().flatten().for_each(|weight| *weight = random(26) as i32);
+        weights[0][0] = -(1 << 25);
+        let mut row: Vec<i16> = (0..cols).map(|_| random(16) as i16).collect();
+        (row[0], row[1]) = (i16::MAX, -i16::MAX);
+        let mut sums = vec![0i128; cols];
+        for (weights, r) in weights.iter().zip(stream()) {
+            accumulate(&mut sums, r, weights);
+        }
+        let sketch: Vec<u64> = sums.into_iter().map(residue).collect();
+        let product = |weights: &Vec<i32>| -> i64 {
+            weights.iter().zip(&row).map(|(&w, &a)| i64::from(w) * i64::from(a)).sum()
+        };
+        let products: Vec<i64> = weights.iter().map(product).collect();
+        let changed = |at: usize, by: i64| -> Vec<i64> {
+            products.iter().enumerate().map(|(i, it)| it + if i == at { by } else { 0 }).collect()
+        };
+        let mut swapped = products.clone();
+        swapped.swap(0, 1);
+        let refused = vec![changed(rows - 1, 1), changed(0, P as i64), swapped, vec![0; rows]];
+        let expected = project(&sketch, &row);
+        assert_eq!(combine(&mut stream(), &products), expected);
+        let within = |it: &&Vec<i64>| it.iter().all(|it| it.abs() <= PRODUCT_LIMIT);
+        for wrong in refused.iter().filter(within) {
+            assert_ne!(combine(&mut stream(), wrong), expected);
+        }
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        serde_json::json!({
+            "secret": hex(&secret.0), "model": hex(model.as_bytes()), "layer": layer,
+            "matrix": matrix, "coefficients": stream().take(rows).collect::<Vec<_>>(),
+            "weights": weights, "sketch": sketch, "row": row, "products": products,
+            "refused": refused,
+        })
+    }
+
+    #[test]
+    fn sketches_and_checks_are_those_of_the_vectors() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../vectors/proof/light.json");
+        let matrices = [vector(0, 0, 3, 2), vector(7, 5, 40, 5), vector(30, 1, 2, 33)];
+        let made = serde_json::json!({ "matrices": matrices });
+        if std::env::var_os("PEERPROOF_WRITE_VECTORS").is_some() {
+            std::fs::write(path, format!("{made}\n")).expect("the vectors' folder");
+        }
+        let kept = std::fs::read_to_string(path).expect("vectors/proof/light.json");
+        let kept: serde_json::Value = serde_json::from_str(&kept).expect("JSON");
+        assert_eq!(kept, made);
+    }
+
     #[test]
     fn sums_of_the_largest_terms_do_not_wrap() {
         let mut coefficients = secret().coefficients(ModelId::from_bytes([1; 32]), 0, 0);
