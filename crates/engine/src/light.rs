@@ -25,6 +25,7 @@ use peerproof_wire::{Case, Cell, CellOpening, Mismatch, ModelId};
 
 use crate::execute::ReplayError;
 use crate::forward::{ForwardError, Recorder, Runner};
+use crate::gguf::GgmlType;
 use crate::kernels::{KernelPath, Kernels};
 use crate::kv::Kv;
 use crate::model::ModelError;
@@ -89,6 +90,7 @@ pub fn shown_products(model: &Arc<Transformer>, exposed: &Exposed) -> Result<Vec
 pub struct LightChecker {
     checker: Arc<Checker>,
     hollow: Hollow,
+    table: Table,
     /// Rows that enter the first layer, of tokens that were asked for.
     rows: Mutex<HashMap<u32, Vec<i32>>>,
 }
@@ -132,8 +134,13 @@ impl LightChecker {
     /// # Errors
     /// Some are missing.
     pub fn new(checker: Arc<Checker>, sketches: Sketches) -> Result<Self, SpotError> {
-        let hollow = Hollow::new(&checker.header_file()?, sketches)?;
-        Ok(Self { checker, hollow, rows: Mutex::default() })
+        let file = checker.header_file()?;
+        let hollow = Hollow::new(&file, sketches)?;
+        let tensor = file.tensor(EMBEDDING).map_err(ModelError::from)?;
+        let Range { start, end } = file.range_of(&tensor);
+        let row_bytes = (end - start) / (checker.shape().vocabulary as u64).max(1);
+        let table = Table { start, row_bytes, kind: tensor.kind };
+        Ok(Self { checker, hollow, table, rows: Mutex::default() })
     }
 
     /// As [`LightChecker::new`], from what [`Sketches::to_bytes`] gave.
@@ -198,13 +205,10 @@ impl LightChecker {
         let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         let vocabulary = self.checker.shape().vocabulary;
         tokens.retain(|token| (*token as usize) < vocabulary && !rows.contains_key(token));
-        let file = self.checker.header_file()?;
-        let table = file.tensor(EMBEDDING).map_err(ModelError::from)?;
-        let whole = file.range_of(&table);
-        let bytes = (whole.end - whole.start) / vocabulary as u64;
+        let Table { start, row_bytes, .. } = self.table;
         let range = |token: u32| {
-            let start = whole.start + u64::from(token) * bytes;
-            (token, start..start + bytes)
+            let start = start + u64::from(token) * row_bytes;
+            (token, start..start + row_bytes)
         };
         Ok(tokens.into_iter().map(range).collect())
     }
@@ -215,9 +219,8 @@ impl LightChecker {
     /// # Errors
     /// It is no row of the embedding.
     pub fn take_row(&self, token: u32, bytes: &[u8]) -> Result<(), SpotError> {
-        let file = self.checker.header_file()?;
-        let table = file.tensor(EMBEDDING).map_err(ModelError::from)?;
-        let row = self.hollow.embedding(&table, bytes)?;
+        let Table { row_bytes, kind, .. } = self.table;
+        let row = self.hollow.embedding(kind, row_bytes, bytes)?;
         let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         if rows.len() >= MAX_ROWS {
             rows.clear();
@@ -246,6 +249,14 @@ impl LightChecker {
         let shown = Shown { light: self, cell, products: &[] };
         first_of(&shown, self.checker.shape().layers, cell)
     }
+}
+
+/// Where the embedding's rows lie in the file, and how.
+#[derive(Clone, Copy, Debug)]
+struct Table {
+    start: u64,
+    row_bytes: u64,
+    kind: GgmlType,
 }
 
 /// A cell's computation with products that were shown.

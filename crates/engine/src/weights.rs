@@ -231,17 +231,12 @@ impl Matrix {
     }
 }
 
-/// The integers of one row of a tensor whose exponent is known, from the row's bytes alone.
-pub(crate) fn row_of(
-    tensor: &Tensor<'_>,
-    bytes: &[u8],
-    exponent: i32,
-) -> Result<Vec<i32>, LoadError> {
-    let cols = tensor.dims[0];
-    let row = Tensor { dims: &[cols, 1], data: bytes, ..*tensor };
-    let packed = Packed { exponent, ..Packed::plan(&row, cols as usize, 1)? };
+/// The integers of a tensor of one row, at the exponent of the tensor that it is a row of.
+pub(crate) fn row_of(row: &Tensor<'_>, exponent: i32) -> Result<Vec<i32>, LoadError> {
+    let cols = row.dims.first().map_or(0, |cols| *cols as usize);
+    let packed = Packed { exponent, ..Packed::plan(row, cols, 1)? };
     let mut memory = Arena::reserve(packed.bytes())?;
-    pack::fill(&row, packed.packing, packed.cols, exponent, &mut memory, &|_| ())?;
+    pack::fill(row, packed.packing, packed.cols, exponent, &mut memory, &|_| ())?;
     let mut integers = vec![0; packed.cols];
     Matrix::over(&packed, &Arena::seal(memory)?, 0).row(0, &mut integers);
     Ok(integers)

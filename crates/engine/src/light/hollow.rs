@@ -10,10 +10,10 @@ use std::sync::Arc;
 use peerproof_wire::{Cell, ModelId};
 
 use super::field::{PRODUCT_LIMIT, combine, project};
-use super::products_of;
 use super::sketch::{PartSketch, Sketches};
+use super::{EMBEDDING, products_of};
 use crate::forward::{Products, Runner};
-use crate::gguf::{Gguf, Tensor};
+use crate::gguf::{GgmlType, Gguf, Tensor};
 use crate::kernels::{Acts, KernelPath};
 use crate::spot::{Before, Recomputed, SpotError};
 use crate::transformer::Transformer;
@@ -65,19 +65,21 @@ impl Hollow {
     }
 
     /// The row that enters the first layer, from the stretch of the file that is its token's
-    /// row of the embedding.
+    /// row of the embedding, of `row_bytes` in the format `kind`.
     pub(super) fn embedding(
         &self,
-        table: &Tensor<'_>,
+        kind: GgmlType,
+        row_bytes: u64,
         bytes: &[u8],
     ) -> Result<Vec<i32>, LoadError> {
-        let whole = self.transformer.embedding.rows().max(1);
-        let (expected, got) = ((table.data.len() / whole) as u64, bytes.len() as u64);
-        if expected != got {
-            let (expected, got) = (vec![expected], vec![got]);
-            return Err(LoadError::Shape { tensor: table.name.to_owned(), expected, got });
+        let (name, got) = (EMBEDDING, bytes.len() as u64);
+        if row_bytes != got {
+            let (expected, got) = (vec![row_bytes], vec![got]);
+            return Err(LoadError::Shape { tensor: name.to_owned(), expected, got });
         }
-        let mut row = row_of(table, bytes, self.transformer.embedding.exponent())?;
+        let table = &self.transformer.embedding;
+        let dims = [table.cols() as u64, 1];
+        let mut row = row_of(&Tensor { name, kind, dims: &dims, data: bytes }, table.exponent())?;
         self.transformer.embed(&mut row);
         Ok(row)
     }
