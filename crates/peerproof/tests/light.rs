@@ -76,6 +76,15 @@ async fn a_router_that_keeps_no_weights_checks_cells() {
     let prepared = router.client().prepare(&model().id, &mut never).await.unwrap();
     assert!(!prepared.made);
     router.shutdown().await;
+    // So is what others could read.
+    let modes = |mode| std::fs::set_permissions(&kept, std::fs::Permissions::from_mode(mode));
+    modes(0o644).unwrap();
+    let router = Node::start(settings(&homes[1], peers.clone())).await.unwrap();
+    let mut never = |_, _| ControlFlow::Continue(());
+    assert!(router.client().prepare(&model().id, &mut never).await.unwrap().made);
+    router.shutdown().await;
+    assert_ne!(std::fs::read(&kept).unwrap()[40..72], before[40..72]);
+    let before = std::fs::read(&kept).unwrap();
     let mut damaged = before.clone();
     damaged[1_000_000] ^= 1;
     std::fs::write(&kept, &damaged).unwrap();

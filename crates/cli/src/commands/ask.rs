@@ -5,12 +5,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use peerproof::client::Outcome;
+use peerproof::client::{Level, Outcome};
 use peerproof::home::HomeError;
 use peerproof::store::StoreError;
 use peerproof::{Node, NodeError, Settings};
 use serde_json::{Value, json};
 
+use super::prepare;
 use crate::api::{Api, Piece, request, summary};
 use crate::args::{AskArgs, Place};
 use crate::output::print_json;
@@ -46,6 +47,9 @@ fn with_own_node(place: &Place, args: AskArgs) -> anyhow::Result<()> {
     runtime.block_on(async {
         let gateway = peerproof_gateway::GatewayConfig::from_settings(&settings)?;
         let node = start(settings).await?;
+        if args.verify == Some(Level::Light) && args.auditor.is_none() {
+            prepare::before_asking(&node.client(), &args.model).await;
+        }
         let server = peerproof_gateway::Server::bind(node.client(), gateway).await?;
         let api = Api::at(&server.url()).with_key_file(&key_file)?;
         let serving = tokio::spawn(server.run(std::future::pending()));

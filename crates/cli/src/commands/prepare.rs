@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use peerproof::home::{Environment, Home};
 use peerproof::light::Prepared;
 use peerproof::models::Store;
-use peerproof::{Node, Settings};
+use peerproof::{Client, Node, Settings};
 
 use crate::args::{Place, PrepareArgs};
 use crate::output::{self, print_json, stopped};
@@ -58,12 +58,30 @@ fn prepare(place: &Place, store: &Store, args: &PrepareArgs) -> anyhow::Result<P
             if stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let prepared = client.prepare(&name, &mut tell).await;
-        if stderr().is_terminal() {
-            eprint!("\r\x1b[K");
-        }
+        clear_line();
         node.shutdown().await;
         Ok(prepared?)
     })
+}
+
+/// Makes what a light audit takes before the question is asked, so that nobody wonders what is
+/// waited for. If that fails the audit tries again, and says why it was not done.
+pub(crate) async fn before_asking(client: &Client, model: &str) {
+    let mut tell = |done: u32, of: u32| {
+        report(model, done, of);
+        ControlFlow::Continue(())
+    };
+    let prepared = client.prepare(model, &mut tell).await;
+    clear_line();
+    if let Err(error) = prepared {
+        eprintln!("{error}");
+    }
+}
+
+fn clear_line() {
+    if stderr().is_terminal() {
+        eprint!("\r\x1b[K");
+    }
 }
 
 /// A line that is written over on a terminal, one for each quarter elsewhere.

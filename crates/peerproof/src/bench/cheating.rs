@@ -4,7 +4,8 @@
 //! it computed, and opens its cells consistently. Every answer is audited in full.
 //! Of the first, every cell is opened and judged once; spot audits of it are then
 //! draws from those cells, by nonces as a router would have them. Everything is
-//! made from fixed seeds: the same file gives the same counts again.
+//! made from fixed seeds: the same file gives the same counts again. Each cell is judged by the
+//! products that the cheater shows, too.
 //! Deliberately absent: the network, and cheats of the protocol, which the
 //! simulator plays.
 
@@ -15,15 +16,19 @@ use std::time::{Duration, Instant};
 
 use peerproof_engine::cheats::{Cheat, Cheater, Forged};
 use peerproof_engine::execute::Replayer;
+use peerproof_engine::light::LightChecker;
 use peerproof_engine::spot::{Checker, SpotError};
 use peerproof_identity::Keypair;
 use peerproof_proof::cells;
 use peerproof_proof::receipt::{Answer, Place, build};
 use peerproof_proof::{Transcript, Tree, audit};
 use peerproof_wire::job::client_nonce_hash;
-use peerproof_wire::{Case, Cell, Level, Message as _, Offer, Outcome, Prompt, Sampling, Signed};
+use peerproof_wire::{
+    Case, Cell, Level, Message as _, Mismatch, Offer, Outcome, Prompt, Sampling, Signed,
+};
 
-use super::proving::{checker, load};
+use super::lighting::light_of;
+use super::proving::{checker, load, stretch};
 use super::{BenchError, EARLIER_RECEIPTS, ISSUED_UNIX_MS, Subject, engine};
 use crate::node::CELLS;
 
@@ -60,6 +65,8 @@ pub struct Cheated {
     pub cells: u32,
     /// Those that do not follow from the model.
     pub wrong: u32,
+    /// Those of them that light audits refuse, by the products that the cheater's weights give.
+    pub lit: u32,
     /// Spot audits of the first answer.
     pub spots: u32,
     /// Those that found a wrong cell.
@@ -82,7 +89,7 @@ impl Cheated {
     }
 
     /// Whether full audits caught every cheat, spot audits as many as they must within four
-    /// standard deviations, and nobody was accused falsely.
+    /// standard deviations, light audits refuse every wrong cell, and nobody was accused falsely.
     #[must_use]
     pub fn is_good(&self) -> bool {
         let (odds, spots) = (self.odds(), f64::from(self.spots.max(1)));
@@ -92,6 +99,7 @@ impl Cheated {
         let caught = self.caught == if self.lies { self.answers } else { 0 };
         caught
             && (self.wrong > 0) == self.lies
+            && self.lit == self.wrong
             && (found - odds).abs() <= room
             && self.false_accusations == 0
     }
@@ -103,14 +111,23 @@ struct Bench {
     file: Vec<u8>,
     replayer: Replayer,
     checker: Checker,
+    light: LightChecker,
     tokens: Vec<u32>,
     trying: Trying,
+}
+
+/// An answer and what its provider opens it with.
+struct Answered<'a> {
+    case: &'a Case,
+    tree: &'a Tree,
+    forged: &'a Forged,
 }
 
 /// What judging all cells of an answer has shown.
 #[derive(Default)]
 struct Judged {
     wrong: BTreeSet<Cell>,
+    lit: u32,
     accused: u32,
     spent: Duration,
     bytes: u64,
@@ -150,12 +167,13 @@ impl Bench {
         for layer in 0..=checker.dimensions().layers {
             load(&checker, &file, layer)?;
         }
+        let light = light_of(&file, model.id())?;
         let tokens = subject.encode(text)?;
         if tokens.len() < trying.shape.0 {
             return Err(BenchError::Short { expected: trying.shape.0, got: tokens.len() });
         }
         let replayer = Replayer::new(model, trying.threads).map_err(engine("replayer"))?;
-        Ok(Bench { subject, file, replayer, checker, tokens, trying })
+        Ok(Bench { subject, file, replayer, checker, light, tokens, trying })
     }
 
     fn cheat(&self, kind: u32, answer: u32) -> Cheat {
@@ -188,6 +206,7 @@ impl Bench {
             full,
             cells: 0,
             wrong: 0,
+            lit: 0,
             spots,
             spotted: 0,
             spot,
@@ -209,7 +228,8 @@ impl Bench {
             row.full += start.elapsed() / answers.max(1);
             row.caught += u32::from(findings.outcome != Outcome::Pass);
             if answer == 0 {
-                self.spot(&mut row, first, &case, &tree, &forged)?;
+                let answer = Answered { case: &case, tree: &tree, forged: &forged };
+                self.spot(&mut row, first, &cheater, &answer)?;
             }
         }
         if !lies {
@@ -227,18 +247,21 @@ impl Bench {
         &self,
         row: &mut Cheated,
         cheat: Cheat,
-        case: &Case,
-        tree: &Tree,
-        forged: &Forged,
+        cheater: &Cheater,
+        answer: &Answered<'_>,
     ) -> Result<(), BenchError> {
+        let case = answer.case;
         let layers = self.checker.dimensions().layers;
         let (offer, receipt) = (&case.offer, &case.receipt);
         row.cells = cells::count(offer, receipt, layers) as u32;
         let all = cells::drawn(&[0; 32], offer, receipt, layers, row.cells);
         let all = Vec::from_iter(all);
+        for (token, range) in self.light.missing_rows(case, &all).map_err(engine("rows"))? {
+            self.light.take_row(token, stretch(&self.file, &range)).map_err(engine("rows"))?;
+        }
         let part = all.len().div_ceil(self.trying.threads.max(1)).max(1);
         let judged = std::thread::scope(|scope| {
-            let judge = |cells| scope.spawn(move || self.judge(cheat, case, tree, forged, cells));
+            let judge = |cells| scope.spawn(move || self.judge(cheat, cheater, answer, cells));
             let threads: Vec<_> = all.chunks(part).map(judge).collect();
             let gone = |_| Err(engine("cells")("a thread panicked"));
             let joined = threads.into_iter().map(|thread| thread.join().unwrap_or_else(gone));
@@ -246,6 +269,7 @@ impl Bench {
         })?;
         let wrong: BTreeSet<Cell> = judged.iter().flat_map(|one| &one.wrong).copied().collect();
         row.wrong = wrong.len() as u32;
+        row.lit = judged.iter().map(|one| one.lit).sum();
         row.false_accusations += judged.iter().map(|one| one.accused).sum::<u32>();
         let spent: Duration = judged.iter().map(|one| one.spent).sum();
         row.spot = spent * CELLS / row.cells.max(1);
@@ -262,29 +286,32 @@ impl Bench {
     fn judge(
         &self,
         cheat: Cheat,
-        case: &Case,
-        tree: &Tree,
-        forged: &Forged,
+        cheater: &Cheater,
+        answer: &Answered<'_>,
         cells: &[Cell],
     ) -> Result<Judged, BenchError> {
+        let Answered { case, tree, forged } = *answer;
         let (dimensions, exposure) = (self.checker.dimensions(), forged.exposure());
         let mut judged = Judged::default();
         for &cell in cells {
             let first = self.checker.first_read(cell).map_err(engine("cell"))?;
             let exposed = forged.exposed(cell, first);
-            let opening = cells::open(tree, &forged.leaves, &dimensions, &exposure, &exposed)
+            let mut opening = cells::open(tree, &forged.leaves, &dimensions, &exposure, &exposed)
                 .map_err(engine("opening"))?;
             judged.bytes += opening.encode().map_err(engine("opening"))?.len() as u64;
             let start = Instant::now();
             let found = self.checker.judge(case, &opening);
             judged.spent += start.elapsed();
-            match found {
-                Ok(None) => continue,
-                Ok(Some(_)) | Err(SpotError::Opening(_)) => {}
-                Err(error) => return Err(engine("cell")(error)),
+            let found = is_refused(found)?;
+            let products = cheater.products(&exposed).map_err(engine("products"))?;
+            opening.products = products.iter().flat_map(|it| it.to_le_bytes()).collect();
+            let lit = is_refused(self.light.judge(case, &opening))?;
+            let right = !cheat.lies_in(cell, dimensions.layers);
+            judged.accused += u32::from(right && (found || lit));
+            judged.lit += u32::from(found && lit);
+            if found {
+                judged.wrong.insert(cell);
             }
-            judged.accused += u32::from(!cheat.lies_in(cell, dimensions.layers));
-            judged.wrong.insert(cell);
         }
         Ok(judged)
     }
@@ -307,6 +334,15 @@ impl Bench {
             class: peerproof_wire::Class::Exact,
         };
         Signed::sign(&Keypair::from_seed(&[1; 32]), offer).map_err(engine("offer"))
+    }
+}
+
+/// Whether a cell was found to be wrong, or what was shown of it not to belong to it.
+fn is_refused(judged: Result<Option<Mismatch>, SpotError>) -> Result<bool, BenchError> {
+    match judged {
+        Ok(found) => Ok(found.is_some()),
+        Err(SpotError::Opening(_) | SpotError::Products { .. }) => Ok(true),
+        Err(error) => Err(engine("cell")(error)),
     }
 }
 

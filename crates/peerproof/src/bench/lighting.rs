@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use peerproof_engine::light::LightChecker;
 use peerproof_proof::cells;
-use peerproof_wire::{Cell, CellOpening, Message as _};
+use peerproof_wire::{Cell, CellOpening, Message as _, ModelId};
 
 use super::proving::{Proving, checker, stretch};
 use super::{BenchError, engine};
@@ -41,22 +41,27 @@ pub struct LitCell {
     pub accused: bool,
 }
 
+/// What a router keeps of a file for light audits.
+pub(super) fn light_of(file: &[u8], id: ModelId) -> Result<LightChecker, BenchError> {
+    let checker = Arc::new(checker(file, id)?);
+    let mut sketches = LightChecker::begin(&checker, random_seed());
+    while let Some(at) = sketches.missing() {
+        let ranges = LightChecker::ranges(&checker, at).map_err(engine("part"))?;
+        let parts: Vec<(u64, &[u8])> =
+            ranges.iter().map(|range| (range.start, stretch(file, range))).collect();
+        LightChecker::take(&checker, &mut sketches, at, &parts).map_err(engine("part"))?;
+    }
+    LightChecker::new(checker, sketches).map_err(engine("sketches"))
+}
+
 impl Proving {
     /// Makes what light audits keep of the model.
     ///
     /// # Errors
     /// The file can't be used.
     pub fn lighted(&self) -> Result<Lighted, BenchError> {
-        let checker = Arc::new(checker(&self.file, self.case.offer.model_id)?);
         let start = Instant::now();
-        let mut sketches = LightChecker::begin(&checker, random_seed());
-        while let Some(at) = sketches.missing() {
-            let ranges = LightChecker::ranges(&checker, at).map_err(engine("part"))?;
-            let parts: Vec<(u64, &[u8])> =
-                ranges.iter().map(|range| (range.start, stretch(&self.file, range))).collect();
-            LightChecker::take(&checker, &mut sketches, at, &parts).map_err(engine("part"))?;
-        }
-        let light = LightChecker::new(checker, sketches).map_err(engine("sketches"))?;
+        let light = light_of(&self.file, self.case.offer.model_id)?;
         let preparing = start.elapsed();
         Ok(Lighted { kept_bytes: light.bytes(), light, preparing })
     }

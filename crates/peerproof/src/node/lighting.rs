@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -158,6 +159,10 @@ fn kept(checker: Arc<Checker>, path: &Path) -> Result<Option<LightChecker>, Stri
     let said = |error: std::io::Error| format!("{}: {error}", path.display());
     match std::fs::metadata(path) {
         Ok(found) if found.len() > MAX_KEPT_BYTES => return Ok(None),
+        Ok(found) if found.permissions().mode() & 0o077 != 0 => {
+            tracing::warn!(path = %path.display(), "others could read this secret; it is made anew");
+            return Ok(None);
+        }
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(said(error)),

@@ -65,10 +65,10 @@ fn compute(model: &Installed, answers: u32) -> anyhow::Result<Vec<Cheated>> {
 
 /// Rows as a person reads them.
 fn table(rows: &[Cheated]) -> String {
-    let line = |cells: [&str; 10]| {
-        let [cheat, answers, caught, wrong, spots, odds, accused, full, spot, bytes] = cells;
+    let line = |cells: [&str; 11]| {
+        let [cheat, answers, caught, wrong, lit, spots, odds, accused, full, spot, bytes] = cells;
         format!(
-            "{cheat:<36} {answers:>7} {caught:>7} {wrong:>8} {spots:>9} {odds:>9} {accused:>6} \
+            "{cheat:<36} {answers:>7} {caught:>7} {wrong:>8} {lit:>8} {spots:>9} {odds:>9} {accused:>6} \
              {full:>8} {spot:>8} {bytes:>9}\n"
         )
     };
@@ -77,6 +77,7 @@ fn table(rows: &[Cheated]) -> String {
         "answers",
         "full",
         "wrong %",
+        "light %",
         "8 cells %",
         "must be %",
         "false",
@@ -90,6 +91,7 @@ fn table(rows: &[Cheated]) -> String {
             row.answers.to_string(),
             row.caught.to_string(),
             format!("{:.2}", percent(row.wrong.into(), row.cells.into())),
+            format!("{:.2}", percent(row.lit.into(), row.cells.into())),
             format!("{spotted:.2}"),
             format!("{:.2}", 100.0 * row.odds()),
             row.false_accusations.to_string(),
@@ -97,9 +99,10 @@ fn table(rows: &[Cheated]) -> String {
             format!("{:.1}", ms(row.spot)),
             format!("{:.0}", row.spot_bytes as f64 / 1024.0),
         ];
-        let [answers, caught, wrong, spots, odds, accused, full, spot, bytes] = &texts;
-        table +=
-            &line([row.cheat, answers, caught, wrong, spots, odds, accused, full, spot, bytes]);
+        let [answers, caught, wrong, lit, spots, odds, accused, full, spot, bytes] = &texts;
+        table += &line([
+            row.cheat, answers, caught, wrong, lit, spots, odds, accused, full, spot, bytes,
+        ]);
     }
     table
 }
@@ -114,6 +117,7 @@ fn computed_json(row: &Cheated) -> serde_json::Value {
         "checker_ms": ms(row.full),
         "cells": row.cells,
         "wrong_cells": row.wrong,
+        "wrong_cells_refused_by_products": row.lit,
         "spot_audits": row.spots,
         "spot_audits_caught": row.spotted,
         "spot_audits_expected": row.odds(),
