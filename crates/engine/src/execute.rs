@@ -24,7 +24,7 @@ use crate::model::{Model, PromptError};
 use crate::stop::Answer;
 
 /// Items given to the forward pass at once.
-const BATCH: usize = 256;
+pub(crate) const BATCH: usize = 256;
 
 /// Why a replay could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -68,8 +68,8 @@ pub enum ReplayError {
 /// Replays answers for an auditor. One replay runs at a time; further callers wait.
 #[derive(Debug)]
 pub struct Replayer {
-    model: Arc<Model>,
-    runner: Mutex<Runner>,
+    pub(crate) model: Arc<Model>,
+    pub(crate) runner: Mutex<Runner>,
     kv_bytes: usize,
 }
 
@@ -92,7 +92,7 @@ impl Replayer {
     }
 
     /// An empty cache for so many positions.
-    fn cache(&self, positions: usize) -> Result<Kv, ReplayError> {
+    pub(crate) fn cache(&self, positions: usize) -> Result<Kv, ReplayError> {
         let transformer = self.model.transformer();
         let got = kv::bare_bytes(transformer.shape(), positions);
         let expected = self.kv_bytes;
@@ -115,7 +115,7 @@ impl Replayer {
         Until { replayer: self, stop }
     }
 
-    fn check_model(&self, offer: &Offer) -> Result<(), ReplayError> {
+    pub(crate) fn check_model(&self, offer: &Offer) -> Result<(), ReplayError> {
         let (expected, got) = (offer.model_id, self.model.id());
         if expected == got { Ok(()) } else { Err(ReplayError::Model { expected, got }) }
     }
@@ -178,8 +178,8 @@ impl Execute for Replayer {
 /// A [`Replayer`] that can be told to stop; see [`Replayer::until`].
 #[derive(Debug)]
 pub struct Until<'a> {
-    replayer: &'a Replayer,
-    stop: &'a AtomicBool,
+    pub(crate) replayer: &'a Replayer,
+    pub(crate) stop: &'a AtomicBool,
 }
 
 /// Told each position and what came out there.

@@ -56,4 +56,5 @@ pub mod template;
 pub mod tokenizer;
 pub mod trace;
 pub mod transformer;
+pub mod weigh;
 pub mod weights;

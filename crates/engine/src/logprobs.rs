@@ -45,23 +45,54 @@ fn ln_entry(i: i64) -> u32 {
 /// tokenizer's to add.
 #[must_use]
 pub fn report(logits: &[i32], chosen: u32, top: usize) -> TokenLogprobs {
-    let best = logits.iter().fold(i32::MIN, |best, &logit| best.max(logit));
-    let gap = |logit: i32| (i64::from(best) - i64::from(logit)) as u64;
-    // Up to 2^20 shares fit 64 bits; all those of a vocabulary need not.
-    let part = |logits: &[i32]| logits.iter().map(|&logit| share(gap(logit))).sum::<u64>();
-    let sum: u128 = logits.chunks(1 << 20).map(|logits| u128::from(part(logits))).sum();
-    let of_sum = ln_of_sum(sum.max(1 << BEST_BITS));
-    let value = |logit: i32| {
-        let wide = round_shift(((gap(logit) << 14) + of_sum) as i64, 8);
-        u32::try_from(wide).unwrap_or(u32::MAX)
-    };
-    let figure = |token: u32| logits.get(token as usize).map_or(u32::MAX, |&logit| value(logit));
+    let figures = Figures::of(logits);
     let likeliest = likeliest(logits, top);
     TokenLogprobs {
-        chosen_q16: figure(chosen),
-        top: likeliest.into_iter().map(|token| (token, figure(token))).collect(),
+        chosen_q16: figures.figure(chosen),
+        top: likeliest.into_iter().map(|token| (token, figures.figure(token))).collect(),
         spellings: Vec::new(),
     }
+}
+
+/// The figures of the chosen token, of the likeliest one, and of each token asked about.
+#[must_use]
+pub fn figures(logits: &[i32], chosen: u32, asked: &[u32]) -> (u32, u32, Vec<u32>) {
+    let figures = Figures::of(logits);
+    let of_asked = asked.iter().map(|&token| figures.figure(token)).collect();
+    (figures.figure(chosen), figures.value(figures.best), of_asked)
+}
+
+/// The logits of one place, and what their probabilities are shares of.
+struct Figures<'a> {
+    logits: &'a [i32],
+    best: i32,
+    /// Logarithm of the sum of all shares.
+    of_sum: u64,
+}
+
+impl<'a> Figures<'a> {
+    fn of(logits: &'a [i32]) -> Self {
+        let best = logits.iter().fold(i32::MIN, |best, &logit| best.max(logit));
+        // Up to 2^20 shares fit 64 bits; all those of a vocabulary need not.
+        let part =
+            |logits: &[i32]| logits.iter().map(|&logit| share(behind(best, logit))).sum::<u64>();
+        let sum: u128 = logits.chunks(1 << 20).map(|logits| u128::from(part(logits))).sum();
+        Self { logits, best, of_sum: ln_of_sum(sum.max(1 << BEST_BITS)) }
+    }
+
+    fn value(&self, logit: i32) -> u32 {
+        let wide = round_shift(((behind(self.best, logit) << 14) + self.of_sum) as i64, 8);
+        u32::try_from(wide).unwrap_or(u32::MAX)
+    }
+
+    /// The figure of a token; the largest there is for an id that is none.
+    fn figure(&self, token: u32) -> u32 {
+        self.logits.get(token as usize).map_or(u32::MAX, |&logit| self.value(logit))
+    }
+}
+
+fn behind(best: i32, logit: i32) -> u64 {
+    (i64::from(best) - i64::from(logit)) as u64
 }
 
 /// The weight of a token this far behind the best, at 2^-43.

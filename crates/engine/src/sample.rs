@@ -145,7 +145,34 @@ fn choose_from<L: Logit>(logits: &[L], sampling: &Sampling, draw: u64) -> Option
     if sampling.temperature_q16 == 0 {
         return logits.iter().position(|&logit| logit == best).map(|token| token as u32);
     }
-    let scale = u128::from(LOG2_E_48 / u64::from(sampling.temperature_q16));
+    let mut kept = kept(logits, best, sampling);
+    kept.sort_unstable_by_key(|candidate| candidate.token);
+    Some(pick(&kept, draw))
+}
+
+/// Where `token` stands among those that may be chosen where no rule changes logits, from 0 to
+/// 1 at 2^-16: what all tokens before it in rank weigh, and half of what it weighs itself. So
+/// the mean over tokens that are drawn by these rules is one half. 1 for a token that may not be
+/// chosen, and for any that is not the best when choosing greedily; 0 for that one.
+#[must_use]
+pub fn standing(logits: &[i32], sampling: &Sampling, token: u32) -> u32 {
+    let Some(&own) = logits.get(token as usize) else { return ONE_Q16 };
+    let best = highest(logits);
+    if sampling.temperature_q16 == 0 {
+        return if own == best { 0 } else { ONE_Q16 };
+    }
+    let kept = kept(logits, best, sampling);
+    let Some(own) = kept.iter().find(|candidate| candidate.token == token) else { return ONE_Q16 };
+    let total: u64 = kept.iter().map(|c| u64::from(c.weight)).sum();
+    let before = kept.iter().filter(|c| c.rank() < own.rank());
+    let before: u64 = before.map(|c| u64::from(c.weight)).sum();
+    let twice = u128::from(2 * before + u64::from(own.weight)) << 16;
+    (twice / u128::from(2 * total.max(1))) as u32
+}
+
+/// The tokens that may be chosen at a temperature above 0, in no order.
+fn kept<L: Logit>(logits: &[L], best: L, sampling: &Sampling) -> Vec<Candidate> {
+    let scale = u128::from(LOG2_E_48 / u64::from(sampling.temperature_q16.max(1)));
     let mut kept: Vec<Candidate> = Vec::with_capacity(logits.len());
     for (token, &logit) in logits.iter().enumerate() {
         let logit = logit.at_rule_bits();
@@ -162,8 +189,7 @@ fn choose_from<L: Logit>(logits: &[L], sampling: &Sampling, draw: u64) -> Option
     // The best token weighs 2^31.
     let least = u64::from(sampling.min_p_q16) << 15;
     kept.retain(|candidate| u64::from(candidate.weight) >= least);
-    kept.sort_unstable_by_key(|candidate| candidate.token);
-    Some(pick(&kept, draw))
+    kept
 }
 
 fn highest(logits: &[i32]) -> i32 {
@@ -310,6 +336,34 @@ mod tests {
         all.retain(|c| u64::from(c.weight) * 65_536 >= most * share);
         all.sort_by_key(|c| c.token);
         pick(&all, draw)
+    }
+
+    #[test]
+    fn standings_of_drawn_tokens_have_one_half_as_their_mean() {
+        let logits = logits(500, 4_000);
+        for (top_k, top_p_q16, min_p_q16) in [(0, 65_536, 0), (40, 60_000, 0), (0, 65_536, 9_000)] {
+            let sampling = Sampling {
+                temperature_q16: 52_429,
+                top_k,
+                top_p_q16,
+                min_p_q16,
+                ..Sampling::GREEDY
+            };
+            let draws = (0..20_000u64).map(|n| n * (u64::MAX / 20_000));
+            let sum: u64 = draws
+                .map(|draw| {
+                    u64::from(standing(&logits, &sampling, choose(&logits, &sampling, draw)))
+                })
+                .sum();
+            let mean = sum / 20_000;
+            assert!((32_700..=32_836).contains(&mean), "{mean} at top-k {top_k}");
+        }
+        let only = Sampling { temperature_q16: 65_536, top_k: 1, ..Sampling::GREEDY };
+        let best = greedy(&logits);
+        assert_eq!(standing(&logits, &only, best), ONE_Q16 / 2);
+        assert_eq!(standing(&logits, &only, (best + 1) % 500), ONE_Q16, "may not be chosen");
+        assert_eq!(standing(&logits, &only, 500), ONE_Q16, "is no token");
+        assert_eq!(standing(&logits, &Sampling::GREEDY, best), 0);
     }
 
     #[test]

@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use peerproof_identity::PeerId;
 use peerproof_wire::{
-    AuditFailure, AuditReply, Case, Digest, DrawRequest, ModelId, NetworkGroup, Signed, Verdict,
-    VrfDraw,
+    AuditFailure, AuditReply, Case, Digest, DrawRequest, ModelId, NetworkGroup, Signed,
+    StatisticalCase, TokenLogprobs, Verdict, VrfDraw,
 };
 
 use crate::limits::{
@@ -66,13 +66,20 @@ impl Default for Config {
 pub struct CaseId(Digest);
 
 impl CaseId {
-    /// `BLAKE3("peerproof case v1" ‖ 0x00 ‖ offer id ‖ receipt id ‖ tokens)`.
-    fn of(case: &Case) -> Self {
+    /// `BLAKE3("peerproof case v1" ‖ 0x00 ‖ offer id ‖ receipt id ‖ tokens)`, and the reports of
+    /// an answer of the statistical class behind that.
+    fn of(case: &Case, reports: &[TokenLogprobs]) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"peerproof case v1\0");
         hasher.update(case.offer.id().as_bytes()).update(case.receipt.id().as_bytes());
         for token in &case.tokens {
             hasher.update(&token.to_le_bytes());
+        }
+        for report in reports {
+            hasher.update(&report.chosen_q16.to_le_bytes());
+            for (token, value) in &report.top {
+                hasher.update(&token.to_le_bytes()).update(&value.to_le_bytes());
+            }
         }
         Self(Digest::from_bytes(*hasher.finalize().as_bytes()))
     }
@@ -96,6 +103,8 @@ pub enum In {
     Drawn(StreamId, Result<VrfDraw, String>),
     /// The peer asks.
     Requested(StreamId, Box<Case>),
+    /// The peer asks about an answer of the statistical class.
+    TestRequested(StreamId, Box<StatisticalCase>),
     /// Bytes came that are no request.
     Unreadable(StreamId, String),
     /// The stream ended.
@@ -115,6 +124,8 @@ pub enum Out {
         id: CaseId,
         /// All it takes.
         case: Box<Case>,
+        /// What the provider reports of each token, if the class is statistical.
+        reports: Vec<TokenLogprobs>,
     },
     /// Draw with this auditor's VRF key.
     Draw(StreamId, DrawRequest),
@@ -131,6 +142,7 @@ pub enum Out {
 #[derive(Debug)]
 struct Audit {
     case: Box<Case>,
+    reports: Vec<TokenLogprobs>,
     waiters: Vec<StreamId>,
     running: bool,
 }
@@ -221,7 +233,11 @@ impl Bench {
             In::Opened { stream, peer, group } => self.on_opened(stream, peer, group),
             In::DrawRequested(stream, request) => self.on_draw_requested(stream, request),
             In::Drawn(stream, drawn) => self.on_drawn(stream, drawn),
-            In::Requested(stream, case) => self.on_requested(stream, case),
+            In::Requested(stream, case) => self.on_requested(stream, case, Vec::new()),
+            In::TestRequested(stream, asked) => {
+                let StatisticalCase { case, reports } = *asked;
+                self.on_requested(stream, Box::new(case), reports);
+            }
             In::Unreadable(stream, why) => self.fail(stream, &why, 0),
             In::Closed(stream) => self.forget(stream),
             In::Done(id, result) => self.on_done(id, result),
@@ -262,7 +278,7 @@ impl Bench {
         }
     }
 
-    fn on_requested(&mut self, stream: StreamId, case: Box<Case>) {
+    fn on_requested(&mut self, stream: StreamId, case: Box<Case>, reports: Vec<TokenLogprobs>) {
         let Some(known) = self.streams.get(&stream) else { return };
         let (peer, group) = (known.peer, known.group);
         if known.waits_for.is_some() {
@@ -275,12 +291,12 @@ impl Bench {
         if let Err(wait_ms) = self.rates.take(peer, group, self.now) {
             return self.fail(stream, "too many audits asked for", wait_ms);
         }
-        let id = CaseId::of(&case);
+        let id = CaseId::of(&case, &reports);
         if let Some(verdict) = self.verdicts.get(&id) {
             let reply = AuditReply::Verdict(verdict.clone());
             return self.reply(stream, reply);
         }
-        if let Err(why) = self.enlist(id, case, stream) {
+        if let Err(why) = self.enlist(id, (case, reports), stream) {
             return self.fail(stream, why, self.config.known.refill_ms);
         }
         if let Some(known) = self.streams.get_mut(&stream) {
@@ -292,7 +308,7 @@ impl Bench {
     fn enlist(
         &mut self,
         id: CaseId,
-        case: Box<Case>,
+        (case, reports): (Box<Case>, Vec<TokenLogprobs>),
         stream: StreamId,
     ) -> Result<(), &'static str> {
         if let Some(audit) = self.audits.get_mut(&id) {
@@ -305,7 +321,7 @@ impl Bench {
         if self.queue.len() >= MAX_QUEUED_AUDITS {
             return Err("the queue is full");
         }
-        self.audits.insert(id, Audit { case, waiters: vec![stream], running: false });
+        self.audits.insert(id, Audit { case, reports, waiters: vec![stream], running: false });
         self.queue.push_back(id);
         Ok(())
     }
@@ -317,7 +333,11 @@ impl Bench {
         {
             let Some(audit) = self.audits.get_mut(&id) else { continue };
             audit.running = true;
-            self.outs.push(Out::RunAudit { id, case: audit.case.clone() });
+            self.outs.push(Out::RunAudit {
+                id,
+                case: audit.case.clone(),
+                reports: audit.reports.clone(),
+            });
         }
     }
 

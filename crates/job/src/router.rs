@@ -38,7 +38,9 @@ use lane::{Half, Lane};
 use quorum::Quorum;
 use roster::Roster;
 
-pub use event::{Audited, Auditor, BindingsQuestion, Broken, Closed, In, LaneId, Notice, Out};
+pub use event::{
+    Audited, Auditor, BindingsQuestion, Broken, Closed, In, LaneId, Made, Notice, Out,
+};
 pub use options::Options;
 pub use outcome::{Attempt, Blame, Checked, End, Outcome, Reason, Segment, Verification};
 

@@ -19,8 +19,8 @@ mod compare;
 use peerproof_identity::PublicKey;
 use peerproof_wire::limits::MAX_LEAVES;
 use peerproof_wire::{
-    Case, Commitment, Digest, Leaf, Mismatch, ModelId, Offer, Openings, Outcome, Receipt, Signed,
-    Stop, TokenLogprobs,
+    Case, Class, Commitment, Digest, Leaf, Mismatch, ModelId, Offer, Openings, Outcome, Receipt,
+    Signed, Stop, TokenLogprobs,
 };
 
 pub use compare::describe;
@@ -39,6 +39,9 @@ pub enum AuditError {
     /// Offer, receipt and tokens do not belong together. Whoever put them together is at fault.
     #[error("case: {0}")]
     Case(#[source] BindingError),
+    /// The answer is not one that can be recomputed.
+    #[error("case: expected an answer of the exact class, got one of the statistical class")]
+    Class,
     /// This auditor holds another model.
     #[error("auditor's model: expected {expected}, got {got}")]
     Model {
@@ -92,7 +95,7 @@ impl Findings {
     #[must_use]
     pub fn mismatch(&self) -> Option<&Mismatch> {
         match &self.outcome {
-            Outcome::Pass => None,
+            Outcome::Pass | Outcome::Tested(_) => None,
             Outcome::Fail(mismatch) => Some(mismatch),
         }
     }
@@ -110,6 +113,9 @@ pub fn audit<E: Execute>(
     auditor: &PublicKey,
 ) -> Result<Findings, AuditError> {
     verify_case(&case.offer, &case.receipt, &case.tokens)?;
+    if case.receipt.class != Class::Exact {
+        return Err(AuditError::Class);
+    }
     let recomputation = recompute(executor, &case.offer, &case.tokens)?;
     let outcome = match recomputation.compare(&case.receipt, openings) {
         None => Outcome::Pass,

@@ -27,6 +27,7 @@ mod planted;
 pub mod ranges;
 pub mod receipt;
 pub mod seed;
+pub mod statistical;
 pub mod transcript;
 pub mod verdict;
 

@@ -8,10 +8,13 @@
 //! an audit is for.
 
 use peerproof_identity::PublicKey;
-use peerproof_wire::{Commitment, Digest, Offer, Prompt, Receipt, Signed, Stop, TokenLogprobs};
+use peerproof_wire::{
+    Class, Commitment, Digest, Offer, Prompt, Receipt, Signed, Stop, TokenLogprobs,
+};
 
 use crate::embedding;
 use crate::hash::Tagged;
+use crate::statistical::transcript;
 use crate::transcript::Tree;
 
 /// A field of a receipt, as errors name it.
@@ -120,6 +123,22 @@ pub enum BindingError {
     /// The receipt says a stop string ended the answer, and the offer has none.
     #[error("receipt stop: expected no stop string, since the offer has none, got one")]
     StopString,
+    /// Reports and tokens are not as many.
+    #[error("reports of probabilities: expected {expected}, one a token, got {got}")]
+    Reports {
+        /// Tokens of the answer.
+        expected: usize,
+        /// Reports.
+        got: usize,
+    },
+    /// A root, the receipt's or one sent on the way, does not cover tokens and reports.
+    #[error("root over tokens and reports: expected {expected}, got {got}")]
+    Root {
+        /// As tokens and reports give it.
+        expected: Digest,
+        /// As committed to.
+        got: Digest,
+    },
     /// An embedding ends by itself.
     #[error("receipt stop: expected the end of the embedding, got {got:?}")]
     StopEmbedding {
@@ -273,7 +292,11 @@ pub fn verify_bindings(
         let said = text_hash(&embedding::text(answer.tokens));
         same_digest(Field::TextHash, said, receipt.text_hash)?;
     }
-    verify_commitments(receipt, commitments)
+    verify_commitments(receipt, commitments)?;
+    if offer.class == Class::Statistical {
+        transcript::verify(receipt, answer.tokens, answer.logprobs, commitments)?;
+    }
+    Ok(())
 }
 
 /// Checks that a receipt names this offer.

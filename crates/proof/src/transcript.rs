@@ -195,6 +195,11 @@ impl Transcript {
         self.append(leaf_hash(leaf))
     }
 
+    /// Appends a leaf of another form.
+    pub(crate) fn push_hash(&mut self, hash: Digest) -> Result<(), TranscriptError> {
+        self.append(hash)
+    }
+
     /// The root over the leaves so far.
     #[must_use]
     pub fn commitment(&self) -> Commitment {

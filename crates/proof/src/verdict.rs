@@ -8,7 +8,9 @@
 
 use peerproof_identity::vrf::{Public, VrfError};
 use peerproof_identity::{Keypair, PublicKey};
-use peerproof_wire::{Case, Digest, Offer, Outcome, Receipt, Signed, Verdict, VrfDraw, WireError};
+use peerproof_wire::{
+    Case, Class, Digest, Offer, Outcome, Receipt, Signed, Verdict, VrfDraw, WireError,
+};
 
 use crate::audit::{Findings, Recomputation};
 use crate::lottery::{Rate, Ticket};
@@ -47,6 +49,12 @@ pub enum VerdictError {
     Mismatch {
         /// Position of the mismatch.
         position: u32,
+    },
+    /// It says of one class what can be said of the other only.
+    #[error("verdict outcome: expected one of the {expected} class")]
+    Class {
+        /// Class of the receipt.
+        expected: Class,
     },
     /// The proof of the draw fails.
     #[error("verdict draw: {0}")]
@@ -136,6 +144,9 @@ pub fn verify(
     about("model id", digest(expected.as_bytes()), digest(got.as_bytes()))?;
     let (expected, got) = (receipt.key(), verdict.provider);
     about("provider", digest(expected.as_bytes()), digest(got.as_bytes()))?;
+    if matches!(verdict.outcome, Outcome::Tested(_)) != (receipt.class == Class::Statistical) {
+        return Err(VerdictError::Class { expected: receipt.class });
+    }
     verify_mismatch(verdict)?;
     match &verdict.draw {
         None => Ok(()),

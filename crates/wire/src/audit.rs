@@ -7,7 +7,7 @@ use peerproof_identity::{Domain, PublicKey, vrf};
 
 use crate::check::{self, at_most, count, line};
 use crate::codec::Codec;
-use crate::job::{Offer, Receipt};
+use crate::job::{Offer, Receipt, TokenLogprobs};
 use crate::shape::{self, Shape};
 use crate::signed::{Signed, Statement};
 use crate::{ARITHMETIC, Digest, ModelId, PROTOCOL, WireError, limits, proto};
@@ -23,6 +23,29 @@ pub struct Case {
     pub tokens: Vec<u32>,
 }
 
+/// An answer of the statistical class, as an auditor sees it. That the reports
+/// lead to the receipt's root is not the codec's business.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatisticalCase {
+    /// The job.
+    pub case: Case,
+    /// What the provider said of each token's probability.
+    pub reports: Vec<TokenLogprobs>,
+}
+
+/// What a test of one answer of the statistical class found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tested {
+    /// Tokens of the answer.
+    pub tokens: u32,
+    /// Mean difference of the logarithms, each cut at one, at 2^-16.
+    pub difference_q16: u32,
+    /// Mean place of the tokens among those that the offer's rules allow, at 2^-16.
+    pub standing_q16: u32,
+    /// What the answer multiplies each stake by, two numbers each.
+    pub growth: Vec<u32>,
+}
+
 /// What an auditor is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuditRequest {
@@ -30,6 +53,8 @@ pub enum AuditRequest {
     Case(Box<Case>),
     /// What it draws, before it learns anything of the job.
     Draw(DrawRequest),
+    /// For a verdict on this answer of the statistical class.
+    Tested(Box<StatisticalCase>),
 }
 
 /// What a lot is drawn over.
@@ -48,6 +73,8 @@ pub enum Outcome {
     Pass,
     /// The first thing that does not.
     Fail(Mismatch),
+    /// Neither can be said of an answer of the statistical class.
+    Tested(Tested),
 }
 
 /// Where receipt and recomputation part.
@@ -233,6 +260,7 @@ impl Codec for AuditRequest {
         let request = match self {
             Self::Case(case) => Request::Case(case.to_proto()),
             Self::Draw(draw) => Request::Draw(draw.to_proto()),
+            Self::Tested(case) => Request::Tested(case.to_proto()),
         };
         proto::AuditRequest { request: Some(request) }
     }
@@ -242,6 +270,7 @@ impl Codec for AuditRequest {
         Ok(match check::required("audit request", proto.request)? {
             Request::Case(case) => Self::Case(Box::new(Case::from_proto(case)?)),
             Request::Draw(draw) => Self::Draw(DrawRequest::from_proto(draw)?),
+            Request::Tested(case) => Self::Tested(Box::new(StatisticalCase::from_proto(case)?)),
         })
     }
 
@@ -249,7 +278,70 @@ impl Codec for AuditRequest {
         match self {
             Self::Case(case) => case.check(),
             Self::Draw(draw) => draw.check(),
+            Self::Tested(case) => case.check(),
         }
+    }
+}
+
+impl Codec for StatisticalCase {
+    type Proto = proto::StatisticalCase;
+    const NAME: &'static str = "statistical case";
+    const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::STATISTICAL_CASE;
+
+    fn to_proto(&self) -> proto::StatisticalCase {
+        proto::StatisticalCase {
+            case: Some(self.case.to_proto()),
+            reports: self.reports.iter().map(TokenLogprobs::to_proto).collect(),
+        }
+    }
+
+    fn from_proto(proto: proto::StatisticalCase) -> Result<Self, WireError> {
+        let reports = proto.reports.into_iter().map(TokenLogprobs::from_proto);
+        Ok(Self {
+            case: Case::from_proto(check::required("statistical_case.case", proto.case)?)?,
+            reports: reports.collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        self.case.check()?;
+        let limit = limits::MAX_STATISTICAL_TOKENS as usize;
+        count("statistical_case.reports", self.reports.len(), limit)?;
+        self.reports.iter().try_for_each(TokenLogprobs::check)
+    }
+}
+
+impl Codec for Tested {
+    type Proto = proto::Tested;
+    const NAME: &'static str = "tested";
+    const MAX_BYTES: usize = limits::MAX_VERDICT_BYTES;
+    const SHAPE: &'static Shape = &shape::TESTED;
+
+    fn to_proto(&self) -> proto::Tested {
+        proto::Tested {
+            tokens: self.tokens,
+            difference_q16: self.difference_q16,
+            standing_q16: self.standing_q16,
+            growth: self.growth.clone(),
+        }
+    }
+
+    fn from_proto(proto: proto::Tested) -> Result<Self, WireError> {
+        Ok(Self {
+            tokens: proto.tokens,
+            difference_q16: proto.difference_q16,
+            standing_q16: proto.standing_q16,
+            growth: proto.growth,
+        })
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        let limit = limits::MAX_STATISTICAL_TOKENS.into();
+        check::within("verdict.tested.tokens", self.tokens.into(), 1, limit)?;
+        at_most("verdict.tested.difference_q16", self.difference_q16.into(), 1 << 16)?;
+        at_most("verdict.tested.standing_q16", self.standing_q16.into(), 1 << 16)?;
+        count("verdict.tested.growth", self.growth.len(), limits::MAX_STAKE_NUMBERS)
     }
 }
 
@@ -328,13 +420,18 @@ impl Codec for Verdict {
             offer_id: self.offer_id.as_bytes().to_vec(),
             model_id: self.model_id.as_bytes().to_vec(),
             provider: self.provider.as_bytes().to_vec(),
-            outcome: Some(match &self.outcome {
-                Outcome::Pass => proto::verdict::Outcome::Pass(proto::Pass {}),
-                Outcome::Fail(mismatch) => proto::verdict::Outcome::Fail(mismatch.to_proto()),
-            }),
+            outcome: match &self.outcome {
+                Outcome::Pass => Some(proto::verdict::Outcome::Pass(proto::Pass {})),
+                Outcome::Fail(mismatch) => Some(proto::verdict::Outcome::Fail(mismatch.to_proto())),
+                Outcome::Tested(_) => None,
+            },
             work: self.work.as_bytes().to_vec(),
             draw: self.draw.map(VrfDraw::into_proto),
             issued_unix_ms: self.issued_unix_ms,
+            tested: match &self.outcome {
+                Outcome::Tested(tested) => Some(tested.to_proto()),
+                Outcome::Pass | Outcome::Fail(_) => None,
+            },
         }
     }
 
@@ -347,12 +444,7 @@ impl Codec for Verdict {
             offer_id: check::digest("verdict.offer_id", &proto.offer_id)?,
             model_id: check::model_id("verdict.model_id", &proto.model_id)?,
             provider: check::public_key("verdict.provider", &proto.provider)?,
-            outcome: match check::required("verdict.outcome", proto.outcome)? {
-                proto::verdict::Outcome::Pass(proto::Pass {}) => Outcome::Pass,
-                proto::verdict::Outcome::Fail(mismatch) => {
-                    Outcome::Fail(Mismatch::from_proto(mismatch)?)
-                }
-            },
+            outcome: outcome(proto.outcome, proto.tested)?,
             work: check::digest("verdict.work", &proto.work)?,
             draw: draw.transpose()?,
             issued_unix_ms: proto.issued_unix_ms,
@@ -363,7 +455,27 @@ impl Codec for Verdict {
         match &self.outcome {
             Outcome::Pass => Ok(()),
             Outcome::Fail(mismatch) => mismatch.check(),
+            Outcome::Tested(tested) => tested.check(),
         }
+    }
+}
+
+/// Exactly one of the things a verdict can say.
+fn outcome(
+    said: Option<proto::verdict::Outcome>,
+    tested: Option<proto::Tested>,
+) -> Result<Outcome, WireError> {
+    match (said, tested) {
+        (Some(proto::verdict::Outcome::Pass(proto::Pass {})), None) => Ok(Outcome::Pass),
+        (Some(proto::verdict::Outcome::Fail(mismatch)), None) => {
+            Ok(Outcome::Fail(Mismatch::from_proto(mismatch)?))
+        }
+        (None, Some(tested)) => Ok(Outcome::Tested(Tested::from_proto(tested)?)),
+        (said, _) => Err(WireError::Inconsistent {
+            place: "verdict.outcome",
+            expected: "one of pass, fail and tested",
+            got: if said.is_some() { 2 } else { 0 },
+        }),
     }
 }
 

@@ -64,7 +64,7 @@ mod tests;
 pub use announce::{Announcement, InfoReply, InfoRequest, ModelOffer};
 pub use audit::{
     AuditFailure, AuditReply, AuditRequest, Case, Difference, DrawRequest, Mismatch, Outcome,
-    Verdict, VrfDraw,
+    StatisticalCase, Tested, Verdict, VrfDraw,
 };
 pub use cells::{Cell, CellOpening, CellsPart, CellsReply, CellsRequest, FraudProof, WeightRange};
 pub use codec::Message;

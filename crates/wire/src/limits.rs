@@ -138,6 +138,8 @@ limits! {
 
     /// A value beside a mismatch: a digest, a token, a number.
     MAX_MISMATCH_VALUE_BYTES: usize = 64;
+    /// Numbers that the stakes of a test are: two each.
+    MAX_STAKE_NUMBERS: usize = 20;
     /// Verdicts attached to one piece of evidence.
     MAX_VERDICTS: usize = 16;
     /// Why an observation was kept.

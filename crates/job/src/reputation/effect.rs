@@ -98,7 +98,7 @@ pub(super) fn effects(body: &LogBody) -> Vec<Effect> {
         LogBody::Accepted(accepted) => vec![answer(accepted)],
         LogBody::Verdict(verdict) => match &verdict.outcome {
             // Anybody can have any answer audited here, a provider its own ones too.
-            Outcome::Pass => Vec::new(),
+            Outcome::Pass | Outcome::Tested(_) => Vec::new(),
             Outcome::Fail(mismatch) => vec![Effect::Charge {
                 peer: PeerId::from(verdict.provider),
                 receipt: Some(verdict.receipt_id),

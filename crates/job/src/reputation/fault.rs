@@ -45,10 +45,12 @@ pub enum Fault {
     FalseVerdict,
     /// An accusation, unsigned, of a receipt that passes.
     FalseAccusation,
+    /// Answers of the statistical class that are not the model's, as three auditors find.
+    Deviates,
 }
 
 /// Every fault, for the reverse lookup and for tests.
-pub(super) const ALL: [Fault; 18] = [
+pub(super) const ALL: [Fault; 19] = [
     Fault::Unreachable,
     Fault::Dropped,
     Fault::Stalled,
@@ -67,6 +69,7 @@ pub(super) const ALL: [Fault; 18] = [
     Fault::Accused,
     Fault::FalseVerdict,
     Fault::FalseAccusation,
+    Fault::Deviates,
 ];
 
 impl Fault {
@@ -92,6 +95,7 @@ impl Fault {
             Self::Accused => "accused",
             Self::FalseVerdict => "false-verdict",
             Self::FalseAccusation => "false-accusation",
+            Self::Deviates => "deviates",
         }
     }
 

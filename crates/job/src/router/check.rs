@@ -6,13 +6,13 @@
 //! the answer; the outcome says that it was not audited, and why.
 
 use peerproof_wire::{
-    AcceptedAnswer, AuditedBy, Case, Challenge, Evidence, Level, LogBody, NetworkGroup, Openings,
-    RouterFrame, WrongAnswer,
+    AcceptedAnswer, AuditedBy, Case, Challenge, Class, Evidence, Level, LogBody, NetworkGroup,
+    Openings, RouterFrame, WrongAnswer,
 };
 
 use super::lane::Breach;
 use super::roster::Again;
-use super::{Audited, Auditor, Blame, Broken, Checked, End, Half, Job, LaneId, Out, Reason};
+use super::{Audited, Auditor, Blame, Broken, Checked, End, Half, Job, LaneId, Made, Out, Reason};
 use crate::planted::planted;
 use crate::reputation::Fault;
 use crate::time::Millis;
@@ -168,14 +168,25 @@ impl Job {
         self.check = Some(Check { lane: id, step: Step::Challenge(done), deadline });
     }
 
+    /// How an answer of the statistical class was made; nothing of another.
+    fn made(&self, id: LaneId) -> Made {
+        let Some(lane) = self.lane(id).filter(|_| self.offer.class == Class::Statistical) else {
+            return Made::default();
+        };
+        let from = self.answer.first_token_at.unwrap_or(self.now);
+        let until = self.delivered_at.unwrap_or(self.now);
+        Made { reports: lane.logprobs.clone(), after_first_ms: until.since(from) }
+    }
+
     pub(super) fn start_audit(&mut self, id: LaneId, why: Why) {
         let Some(case) = self.case(id) else { return };
+        let made = self.made(id);
         let served = self.answer.segments.iter().map(|segment| segment.provider);
         let asked = self.lanes.iter().map(|lane| lane.candidate.peer);
         let mut exclude: Vec<_> = served.chain(asked).collect();
         exclude.sort_unstable();
         exclude.dedup();
-        self.outs.push(Out::Audit { lane: id, case: Box::new(case), exclude });
+        self.outs.push(Out::Audit { lane: id, case: Box::new(case), exclude, made });
         let deadline = self.now.after(self.options.audit_ms);
         self.check = Some(Check { lane: id, step: Step::Audit(why), deadline });
     }
@@ -240,6 +251,9 @@ impl Job {
             Audited::Passed { by } => self.succeed(id, Checked::Audited { by }),
             Audited::Spot { held, of } => self.succeed(id, Checked::Spot { held, of }),
             Audited::Light { held, of } => self.succeed(id, Checked::Light { held, of }),
+            Audited::Tested { by, passed, detail } => {
+                self.succeed(id, Checked::Tested { by, passed, detail });
+            }
             Audited::Breach { fault, detail } => self.on_false_receipt(id, fault, &detail),
             Audited::Unavailable(why) => self.settle_unaudited(id, Checked::NotAudited { why }),
             Audited::Failed { by, .. } if planted("a failed audit passes") => {
@@ -291,7 +305,10 @@ impl Job {
                 self.leave(id, Some(Fault::WrongAnswer), &detail, Again::Never);
             }
             // `whole` has left none.
-            Audited::Spot { .. } | Audited::Light { .. } | Audited::Breach { .. } => {}
+            Audited::Spot { .. }
+            | Audited::Light { .. }
+            | Audited::Breach { .. }
+            | Audited::Tested { .. } => {}
             Audited::Accused { .. } | Audited::Unavailable(_) => {
                 let why = self.unsettled(id, audited);
                 let detail = format!("{peer} departs from the answer so far; not audited: {why}");

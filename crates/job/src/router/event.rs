@@ -140,8 +140,26 @@ pub enum Audited {
         /// In words.
         detail: String,
     },
+    /// An answer of the statistical class was tested, and did not fail.
+    Tested {
+        /// By whom.
+        by: Auditor,
+        /// Whether enough was seen to pass it.
+        passed: bool,
+        /// The figures, in words.
+        detail: String,
+    },
     /// Nobody could recompute.
     Unavailable(String),
+}
+
+/// How an answer of the statistical class was made, as far as a test looks at it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Made {
+    /// What its provider says of each token's probability.
+    pub reports: Vec<TokenLogprobs>,
+    /// From the first token to the receipt, in milliseconds.
+    pub after_first_ms: u64,
 }
 
 impl Audited {
@@ -151,7 +169,7 @@ impl Audited {
             Self::Spot { .. } | Self::Light { .. } => {
                 Self::Unavailable("an audit of some cells settles no dispute".into())
             }
-            Self::Breach { detail, .. } => Self::Unavailable(detail),
+            Self::Breach { detail, .. } | Self::Tested { detail, .. } => Self::Unavailable(detail),
             audited => audited,
         }
     }
@@ -219,6 +237,8 @@ pub enum Out {
         case: Box<Case>,
         /// Peers with a hand in this answer.
         exclude: Vec<PeerId>,
+        /// How it was made, if its class is statistical.
+        made: Made,
     },
     /// Append this to the node's log.
     Record(Box<LogBody>),

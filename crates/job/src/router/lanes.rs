@@ -2,7 +2,7 @@
 
 use peerproof_identity::PeerId;
 use peerproof_wire::{
-    Accepted, Delivered, Evidence, Failure, FailureCode, LogBody, Observation, Offer,
+    Accepted, Class, Delivered, Evidence, Failure, FailureCode, LogBody, Observation, Offer,
     ProviderFrame, Receipt, RouterFrame, Signed, Tokens,
 };
 
@@ -261,7 +261,13 @@ impl Job {
 
     /// Leaves a provider and fills its place.
     pub(super) fn leave(&mut self, id: LaneId, fault: Option<Fault>, why: &str, again: Again) {
+        let led = self.leader == Some(id);
         self.drop_lane(id, fault, why, again);
+        // Another engine would go on with other tokens.
+        let begun = led && !self.answer.tokens.is_empty();
+        if begun && self.offer.class == Class::Statistical && !self.over {
+            return self.give_up();
+        }
         self.pass_on();
         self.fill();
     }

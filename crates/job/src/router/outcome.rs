@@ -221,6 +221,15 @@ pub enum Checked {
         /// By whom.
         by: Auditor,
     },
+    /// An answer of the statistical class was tested against the model file, and did not fail.
+    Tested {
+        /// By whom.
+        by: Auditor,
+        /// Whether enough was seen to pass it.
+        passed: bool,
+        /// The figures, in words.
+        detail: String,
+    },
     /// Several providers gave the same answer and the same transcript.
     Agreed {
         /// How many.
@@ -248,6 +257,10 @@ impl fmt::Display for Checked {
                 write!(f, "light audit: {held} of {of} cells checked by their products, all hold")
             }
             Self::Audited { by } => write!(f, "audited by {by}"),
+            Self::Tested { by, passed, detail } => {
+                let word = if *passed { "pass" } else { "inconclusive" };
+                write!(f, "statistical test by {by}: {word}, {detail}")
+            }
             Self::Agreed { equal, of } => write!(f, "{equal} of {of} providers agree"),
             Self::Refuted => f.write_str("refuted"),
         }

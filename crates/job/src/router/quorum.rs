@@ -140,10 +140,8 @@ impl Job {
                     self.observe(Fault::Minority, peer, &detail, case);
                 }
             }
-            Audited::Passed { .. }
-            | Audited::Spot { .. }
-            | Audited::Light { .. }
-            | Audited::Breach { .. } => {}
+            // `whole` has left no other.
+            _ => {}
         }
         let winners = self.winners();
         if let Some(quorum) = &mut self.quorum {

@@ -366,7 +366,7 @@ impl World {
                 let result = if holds { Ok(()) } else { Err("another leaf".into()) };
                 self.later(1, In::OpeningsChecked(lane, result));
             }
-            Out::Audit { lane, case, exclude } => self.audit(lane, &case, exclude),
+            Out::Audit { lane, case, exclude, .. } => self.audit(lane, &case, exclude),
             other => panic!("no question: {other:?}"),
         }
     }

@@ -221,7 +221,7 @@ impl Asking {
                 );
                 self.answer(In::OpeningsChecked(lane, checked.map_err(|e| e.to_string())));
             }
-            Out::Audit { lane, case, exclude } => self.audit(lane, *case, exclude),
+            Out::Audit { lane, case, exclude, .. } => self.audit(lane, *case, exclude),
             Out::Record(body) => self.record(*body).await,
             Out::Keep(evidence) => {
                 let accused = accused(&evidence);

@@ -196,5 +196,6 @@ fn here(findings: Findings) -> Audited {
     match findings.outcome {
         Outcome::Pass => Audited::Passed { by },
         Outcome::Fail(mismatch) => Audited::Failed { by, mismatch, verdicts: Vec::new() },
+        Outcome::Tested(_) => Audited::Unavailable("a test in place of an audit".into()),
     }
 }

@@ -114,7 +114,7 @@ impl Judging {
                         tracing::warn!("too much waits for the auditor to draw");
                     }
                 }
-                Out::RunAudit { id, case } => self.audit(id, *case),
+                Out::RunAudit { id, case, .. } => self.audit(id, *case),
                 Out::StopAudit(id) => {
                     if let Some(task) = self.audits.remove(&id) {
                         task.abort();
@@ -154,6 +154,7 @@ async fn converse(
     let event = match stream.recv().await {
         Ok(Some(frame)) => match AuditRequest::decode(&frame) {
             Ok(AuditRequest::Case(case)) => In::Requested(id, case),
+            Ok(AuditRequest::Tested(_)) => In::Unreadable(id, "not tested here".into()),
             Ok(AuditRequest::Draw(request)) => In::DrawRequested(id, request),
             Err(error) => In::Unreadable(id, error.to_string()),
         },

@@ -79,6 +79,7 @@ fn answer(key: &Keypair, play: Play, request: AuditRequest) -> AuditReply {
     };
     match request {
         AuditRequest::Draw(over) => AuditReply::Draw(drawn(&over.transcript_root, &over.offer_id)),
+        AuditRequest::Tested(_) => panic!("nobody answers in that class"),
         AuditRequest::Case(case) => {
             let receipt = &case.receipt;
             let draw = drawn(&receipt.transcript_root, &receipt.offer_id);

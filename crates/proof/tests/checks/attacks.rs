@@ -25,7 +25,7 @@ pub(crate) fn findings(served: &Served, openings: Option<&Openings>) -> Findings
 pub(crate) fn caught(served: &Served, openings: Option<&Openings>) -> (u32, Difference) {
     match findings(served, openings).outcome {
         Outcome::Fail(mismatch) => (mismatch.position, mismatch.what),
-        Outcome::Pass => panic!("the attack passed the audit"),
+        other => panic!("the attack passed the audit: {other:?}"),
     }
 }
 

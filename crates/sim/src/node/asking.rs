@@ -172,7 +172,7 @@ impl Node {
                 let checked = check_openings(&offer, &receipt, &tokens, &openings, client_nonce);
                 inbox.push_back(In::OpeningsChecked(lane, checked));
             }
-            Out::Audit { lane, case, exclude } => {
+            Out::Audit { lane, case, exclude, .. } => {
                 self.start_errand(context, Owner::Job(plan, lane), *case, &exclude);
             }
             Out::Record(body) => self.record(context, *body),

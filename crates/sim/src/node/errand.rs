@@ -121,6 +121,7 @@ impl Node {
         let audited = match found.map(|findings| findings.outcome) {
             Ok(Outcome::Pass) => Audited::Passed { by },
             Ok(Outcome::Fail(mismatch)) => Audited::Failed { by, mismatch, verdicts: Vec::new() },
+            Ok(Outcome::Tested(_)) => Audited::Unavailable("a test settles nothing here".into()),
             Err(error) => Audited::Unavailable(error.to_string()),
         };
         self.conclude(context, id, audited);
@@ -213,6 +214,8 @@ impl Node {
                 errand.against.push((peer, signed));
                 self.ask_next(context, id);
             }
+            // Nobody here answers in the statistical class.
+            (Outcome::Tested(_), _) => self.ask_next(context, id),
             // The same difference at the same place, or it is no second opinion.
             (Outcome::Fail(_), false) if errand.against[0].1.outcome != signed.outcome => {
                 self.ask_next(context, id);

@@ -112,7 +112,7 @@ impl Node {
         let now = self.local(context.now);
         for out in self.judging.bench.handle(now, event) {
             match out {
-                Out::RunAudit { id, case } => {
+                Out::RunAudit { id, case, .. } => {
                     self.judging.running.insert(id);
                     let event = super::Errand::Judge(id, case.clone());
                     let wait = 5 + positions(&case) / 4;

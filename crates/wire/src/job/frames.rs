@@ -299,13 +299,13 @@ impl TokenLogprobs {
         self.spellings = all.map(cut).collect();
     }
 
-    fn to_proto(&self) -> proto::TokenLogprobs {
+    pub(crate) fn to_proto(&self) -> proto::TokenLogprobs {
         let (tokens, values_q16) = self.top.iter().copied().unzip();
         let spellings = self.spellings.clone();
         proto::TokenLogprobs { chosen_q16: self.chosen_q16, tokens, values_q16, spellings }
     }
 
-    fn from_proto(proto: proto::TokenLogprobs) -> Result<Self, WireError> {
+    pub(crate) fn from_proto(proto: proto::TokenLogprobs) -> Result<Self, WireError> {
         let (tokens, values) = (proto.tokens, proto.values_q16);
         if tokens.len() != values.len() {
             let (expected, got) = (tokens.len(), values.len());
@@ -318,7 +318,7 @@ impl TokenLogprobs {
         })
     }
 
-    fn check(&self) -> Result<(), WireError> {
+    pub(crate) fn check(&self) -> Result<(), WireError> {
         count("tokens.logprobs.tokens", self.top.len(), limits::MAX_TOP_LOGPROBS)?;
         self.top.iter().try_for_each(|(id, _)| check::token("tokens.logprobs.tokens", *id))?;
         let (expected, got) = (self.top.len() + 1, self.spellings.len());

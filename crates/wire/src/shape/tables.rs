@@ -181,6 +181,16 @@ shapes! {
         2 "case.receipt" One(&ENVELOPE),
         3 "case.tokens" ANSWER,
     }
+    STATISTICAL_CASE "statistical case" {
+        1 "statistical_case.case" One(&CASE),
+        2 "statistical_case.reports" Many(limits::MAX_STATISTICAL_TOKENS as usize, &TOKEN_LOGPROBS),
+    }
+    TESTED "verdict.tested" {
+        1 "verdict.tested.tokens" Number,
+        2 "verdict.tested.difference_q16" Number,
+        3 "verdict.tested.standing_q16" Number,
+        4 "verdict.tested.growth" Numbers(limits::MAX_STAKE_NUMBERS),
+    }
     DRAW_REQUEST "draw request" {
         1 "draw_request.transcript_root" HASH,
         2 "draw_request.offer_id" HASH,
@@ -188,6 +198,7 @@ shapes! {
     AUDIT_REQUEST "audit request" {
         1 "audit_request.case" One(&CASE),
         2 "audit_request.draw" One(&DRAW_REQUEST),
+        3 "audit_request.tested" One(&STATISTICAL_CASE),
     }
     PASS "verdict.pass" {}
     MISMATCH "mismatch" {
@@ -212,6 +223,7 @@ shapes! {
         9 "verdict.work" HASH,
         10 "verdict.draw" One(&VRF_DRAW),
         11 "verdict.issued_unix_ms" Number,
+        12 "verdict.tested" One(&TESTED),
     }
     AUDIT_FAILURE "audit failure" {
         1 "audit_failure.message" Text(limits::MAX_FAILURE_MESSAGE_BYTES),

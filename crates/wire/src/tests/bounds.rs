@@ -127,6 +127,15 @@ fn check_offer(bounds: &mut Bounds) {
         offer_with(|it| it.sampling.constraint = Some(named.clone()))
     });
     bounds.check("MAX_DEADLINE_MS", |n| offer_with(|it| it.deadline_ms = n));
+    bounds.check("MAX_STAKE_NUMBERS", |n| Tested {
+        growth: vec![1; n as usize],
+        ..samples::tested()
+    });
+    bounds.check("MAX_STATISTICAL_TOKENS", |n| Tested { tokens: n as u32, ..samples::tested() });
+    bounds.check("MAX_STATISTICAL_TOKENS", |n| StatisticalCase {
+        reports: vec![samples::token_logprobs(); n as usize],
+        ..samples::statistical_case()
+    });
     bounds.check("MAX_STATISTICAL_TOKENS", |n| Offer {
         max_tokens: n as u32,
         ..samples::statistical_offer()

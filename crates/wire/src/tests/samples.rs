@@ -88,6 +88,15 @@ pub(super) fn statistical_offer() -> Offer {
     Offer { class: Class::Statistical, sampling, ..offer() }
 }
 
+pub(super) fn statistical_case() -> StatisticalCase {
+    StatisticalCase { case: case(), reports: vec![token_logprobs(); 3] }
+}
+
+pub(super) fn tested() -> Tested {
+    let growth = (0..20).map(|n| (1 << 30) + n).collect();
+    Tested { tokens: 3, difference_q16: 5_800, standing_q16: 32_768, growth }
+}
+
 /// Every rule of sampling at once.
 pub(super) fn sampling() -> Sampling {
     Sampling {
@@ -423,6 +432,10 @@ fn audit_and_info() -> Vec<Sample> {
     vec![
         sample("audit-request", &AuditRequest::Case(Box::new(case()))),
         sample("audit-request-draw", &AuditRequest::Draw(draw_request())),
+        sample("audit-request-tested", &AuditRequest::Tested(Box::new(statistical_case()))),
+        sample("statistical-case", &statistical_case()),
+        sample("tested", &tested()),
+        sample("verdict-tested", &verdict(Outcome::Tested(tested()))),
         sample("draw-request", &draw_request()),
         sample("audit-reply-draw", &AuditReply::Draw(drawn)),
         sample("audit-reply-verdict", &passed),

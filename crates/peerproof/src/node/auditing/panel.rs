@@ -158,6 +158,7 @@ impl Audits {
         let judge = AuditedBy { auditor: peer.public_key(), group, drawn };
         let by = Auditor::Peer(peer);
         match (verdict.outcome.clone(), accuser) {
+            (Outcome::Tested(_), _) => Word::Nothing("a test in place of an audit".into()),
             (Outcome::Pass, None) => {
                 self.watch(peer, &question.case);
                 Word::Settled(Audited::Passed { by }, Some(judge))
