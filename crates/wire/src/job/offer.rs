@@ -170,9 +170,9 @@ impl Offer {
         let refused = |expected: &'static str, got: u64| {
             Err(WireError::Inconsistent { place: "offer.class", expected, got })
         };
-        if matches!(self.level, Level::Spot | Level::KOfN) {
+        if matches!(self.level, Level::Spot | Level::Light | Level::KOfN) {
             return refused(
-                "no spot audit and no quorum of a statistical answer",
+                "no audit of cells and no quorum of a statistical answer",
                 self.level.to_proto() as u64,
             );
         }

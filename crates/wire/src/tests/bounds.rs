@@ -523,7 +523,7 @@ fn a_statistical_offer_is_one_that_can_be_tested() {
     type Change = (&'static str, fn(&mut Offer));
     let changes: [Change; 7] = [
         ("quorum", |it| it.level = Level::KOfN),
-        ("spot audit", |it| it.level = Level::Spot),
+        ("audit of cells", |it| it.level = Level::Spot),
         ("20 likeliest", |it| it.sampling.logprobs = None),
         ("20 likeliest", |it| it.sampling.logprobs = Some(19)),
         ("no penalties", |it| it.sampling.repetition_q16 = 1),
