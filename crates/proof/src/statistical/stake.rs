@@ -115,9 +115,8 @@ mod tests {
 
     use super::*;
 
-    #[expect(clippy::cast_possible_truncation, reason = "exponents of tests are small")]
     fn float(stake: Stake) -> f64 {
-        f64::from(stake.mantissa) * 2f64.powi(stake.exponent as i32 - 30)
+        f64::from(stake.mantissa) * 2f64.powi(stake.exponent - 30)
     }
 
     #[test]
