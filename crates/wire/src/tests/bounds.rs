@@ -127,6 +127,10 @@ fn check_offer(bounds: &mut Bounds) {
         offer_with(|it| it.sampling.constraint = Some(named.clone()))
     });
     bounds.check("MAX_DEADLINE_MS", |n| offer_with(|it| it.deadline_ms = n));
+    check_statistical(bounds);
+}
+
+fn check_statistical(bounds: &mut Bounds) {
     bounds.check("MAX_STAKE_NUMBERS", |n| Tested {
         growth: vec![1; n as usize],
         ..samples::tested()
