@@ -112,6 +112,8 @@ pub(crate) enum Command {
     /// Measure this machine.
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Play an attack on finding in made-up networks, beside stock Kademlia.
+    Sim(SimArgs),
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
@@ -385,6 +387,33 @@ pub(crate) enum ConfigCommand {
     Check,
     /// Print where the configuration is read from.
     Path,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimArgs {
+    /// A plan; `list` shows their names, `all` plays each.
+    pub(crate) plan: Option<String>,
+    /// A file that names a plan and sizes, such as those in `scenarios/`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) scenario: Option<PathBuf>,
+    /// Honest nodes of a network [default: 1000].
+    #[arg(long)]
+    pub(crate) nodes: Option<usize>,
+    /// Networks [default: 4].
+    #[arg(long)]
+    pub(crate) networks: Option<u64>,
+    /// Keys published in each network [default: 5].
+    #[arg(long)]
+    pub(crate) keys: Option<u64>,
+    /// Readers of each key [default: 10].
+    #[arg(long)]
+    pub(crate) readers: Option<u64>,
+    /// The same seed plays the same again [default: 1].
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

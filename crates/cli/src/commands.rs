@@ -11,6 +11,7 @@ mod models;
 mod node;
 mod prepare;
 mod rep;
+mod sim;
 mod status;
 mod verify;
 
@@ -35,6 +36,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => return doctor::run(&place, &args),
         Command::Log(command) => return log::run(&place, command),
         Command::Rep(command) => return rep::run(&place, command),
+        Command::Sim(args) => return sim::run(&args),
         Command::Models(command) => models::run(&place, command)?,
         Command::Peers(args) => status::peers(&place, &args)?,
         Command::Keys(command) => keys::run(&place, command)?,

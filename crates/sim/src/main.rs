@@ -1,12 +1,17 @@
 //! Runs simulated worlds from the command line: `--scenario NAME --seed N [--trace]`,
-//! `--seeds N` for many, `cheats [--trials N] [--json]` for the report of the cheat suite.
+//! `--seeds N` for many, `cheats [--trials N] [--json]` for the report of the cheat suite,
+//! `finding` for lookups under attack, beside stock Kademlia.
 
 use std::process::ExitCode;
 
-use peerproof_sim::{CheatRow, NAMES, Scenario, Words, conducts, measure_all, name_of, run, table};
+use peerproof_sim::{
+    CheatRow, NAMES, PLANS, Plan, Scenario, Size, Words, conducts, finding_table, measure_all,
+    measure_finding, name_of, run, table,
+};
 
 const USAGE: &str = "peerproof-sim [--scenario NAME] [--seed N] [--seeds COUNT] [--trace]
 peerproof-sim cheats [--trials COUNT] [--json]
+peerproof-sim finding [--plan NAME] [--nodes N] [--networks N] [--keys N] [--readers N] [--seed N]
 peerproof-sim list";
 
 /// What was asked for.
@@ -19,6 +24,8 @@ struct Asked {
     trials: u64,
     trace: bool,
     json: bool,
+    plan: Option<String>,
+    size: Size,
 }
 
 fn main() -> ExitCode {
@@ -32,6 +39,7 @@ fn main() -> ExitCode {
     match asked.command.as_deref() {
         None => play(&asked),
         Some("cheats") => cheats(&asked),
+        Some("finding") => finding(&asked),
         Some("list") => {
             let cheats =
                 conducts().into_iter().map(|conduct| format!("cheat:{}", name_of(conduct)));
@@ -54,15 +62,23 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Asked, String> {
         trials: 20,
         trace: false,
         json: false,
+        plan: None,
+        size: Size { nodes: 1_000, networks: 2, keys: 5, readers: 5 },
     };
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} takes a value"));
-        let number = |value: String| value.parse().map_err(|_| format!("{value:?} is no number"));
+        let number =
+            |value: String| value.parse::<u64>().map_err(|_| format!("{value:?} is no number"));
         match word.as_str() {
             "--scenario" => asked.scenario = value()?,
             "--seed" => asked.seed = number(value()?)?,
             "--seeds" => asked.seeds = number(value()?)?,
             "--trials" => asked.trials = number(value()?)?,
+            "--plan" => asked.plan = Some(value()?),
+            "--nodes" => asked.size.nodes = number(value()?)? as usize,
+            "--networks" => asked.size.networks = number(value()?)?,
+            "--keys" => asked.size.keys = number(value()?)?,
+            "--readers" => asked.size.readers = number(value()?)?,
             "--trace" => asked.trace = true,
             "--json" => asked.json = true,
             _ if asked.command.is_none() && !word.starts_with('-') => asked.command = Some(word),
@@ -108,6 +124,23 @@ fn cheats(asked: &Asked) -> ExitCode {
     }
     let good = rows.iter().all(CheatRow::is_good);
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// One plan or all, each by both methods.
+fn finding(asked: &Asked) -> ExitCode {
+    let plans = match asked.plan.as_deref().map(Plan::named) {
+        None => PLANS.to_vec(),
+        Some(Some(plan)) => vec![plan],
+        Some(None) => {
+            let names: Vec<&str> = PLANS.iter().map(|plan| plan.name).collect();
+            eprintln!("no such plan; there are {}", names.join(", "));
+            return ExitCode::from(2);
+        }
+    };
+    for plan in plans {
+        print!("{}", finding_table(&measure_finding(&plan, asked.size, asked.seed, &mut || {})));
+    }
+    ExitCode::SUCCESS
 }
 
 /// A row of the report; no field needs escaping.
