@@ -12,6 +12,5 @@ mod network {
     mod firewall;
     mod frames;
     mod gossip;
-    mod kademlia;
     mod limits;
 }

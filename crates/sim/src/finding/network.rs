@@ -400,7 +400,7 @@ impl Network {
     /// Whether a stock node at a place keeps a record: one that is full ignores newcomers.
     pub(super) fn stock_put(&mut self, at: &Key, record: &Record) -> bool {
         let room = self.stock.entry(*at).or_default();
-        let fits = room.len() < MAX_RECORDS || room.contains_key(&record.name_bytes()[..]);
+        let fits = room.len() < MAX_RECORDS || room.contains_key(record.name_bytes());
         if fits {
             room.insert(record.name_bytes().to_vec(), record.clone());
         }

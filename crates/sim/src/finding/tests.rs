@@ -29,18 +29,17 @@ fn two_hundred_ground_ids_blind_stock_kademlia_only() {
 
 #[test]
 fn three_liars_of_ten_hide_nothing() {
-    let [ours, stock] = play("random-30", SMALL);
+    let [ours, _] = play("random-30", SMALL);
     assert_eq!(ours.found, 20, "{ours:?}");
-    assert!(stock.found < 20, "{stock:?}");
 }
 
 #[test]
 fn old_records_and_invented_peers_change_nothing() {
-    for name in ["replay-30", "ghosts-30"] {
-        let [ours, stock] = play(name, SMALL);
-        assert!(ours.found >= 19, "{ours:?}");
-        assert!(stock.found < ours.found, "{stock:?}");
-    }
+    let [ours, stock] = play("replay-30", SMALL);
+    assert_eq!(ours.found, 20, "{ours:?}");
+    assert!(stock.found < 20, "the first answer may be an old record: {stock:?}");
+    let [ours, _] = play("ghosts-30", SMALL);
+    assert_eq!(ours.found, 20, "{ours:?}");
 }
 
 #[test]
