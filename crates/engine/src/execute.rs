@@ -91,15 +91,23 @@ impl Replayer {
         Self { kv_bytes, ..self }
     }
 
-    /// An empty cache for so many positions.
-    pub(crate) fn cache(&self, positions: usize) -> Result<Kv, ReplayError> {
-        let transformer = self.model.transformer();
-        let got = kv::bare_bytes(transformer.shape(), positions);
+    /// Whether the cache for so many positions may be made.
+    ///
+    /// # Errors
+    /// It would be larger than it may be.
+    pub fn check_capacity(&self, positions: usize) -> Result<(), ReplayError> {
+        let got = kv::bare_bytes(self.model.transformer().shape(), positions);
         let expected = self.kv_bytes;
         if got > expected {
             return Err(ReplayError::CacheBudget { expected, got });
         }
-        Ok(Kv::new(transformer, positions))
+        Ok(())
+    }
+
+    /// An empty cache for so many positions.
+    pub(crate) fn cache(&self, positions: usize) -> Result<Kv, ReplayError> {
+        self.check_capacity(positions)?;
+        Ok(Kv::new(self.model.transformer(), positions))
     }
 
     /// The model it runs.

@@ -416,7 +416,15 @@ impl Service {
             return Err(Refusal::Resume { expected: job.max_tokens, got: job.resume.len() });
         }
         self.model.check_resume(&job.resume)?;
-        let got = positions(job).div_ceil(PAGE) * self.page_bytes();
+        self.check_capacity(job.prompt.len(), job.max_tokens)
+    }
+
+    /// Whether the cache of a job of so many tokens fits into what all caches may take.
+    ///
+    /// # Errors
+    /// It doesn't, and never will.
+    pub fn check_capacity(&self, prompt: usize, max_tokens: u32) -> Result<(), Refusal> {
+        let got = positions(prompt, max_tokens).div_ceil(PAGE) * self.page_bytes();
         let expected = self.options.kv_bytes;
         if got > expected {
             return Err(Refusal::CacheBudget { expected, got });
@@ -458,8 +466,8 @@ fn collect(events: impl Iterator<Item = Event>) -> Result<Generated, Refusal> {
 }
 
 /// Positions a job's cache has room for; the last token is drawn, never read.
-fn positions(job: &Job) -> usize {
-    job.prompt.len() + job.max_tokens as usize - 1
+fn positions(prompt: usize, max_tokens: u32) -> usize {
+    prompt.saturating_add(max_tokens as usize).saturating_sub(1)
 }
 
 /// What submitting threads and the loop share.

@@ -160,6 +160,9 @@ impl ApiError {
             AskError::ContextLength { .. } => {
                 ApiError::bad_request("context_length_exceeded", Some("messages".into()), said)
             }
+            AskError::TooLarge { .. } => {
+                ApiError::bad_request("context_length_exceeded", Some("messages".into()), said)
+            }
             AskError::Invalid { parameter, message } => {
                 ApiError::invalid(parameter.clone(), message.clone())
             }
@@ -263,6 +266,8 @@ mod tests {
         let text = String::new;
         check(AskError::NoProvider { model: text(), reason: text() }, 503, "no_provider");
         check(AskError::UnknownModel { model: text(), available: text() }, 404, "model_not_found");
+        let (model, message) = ("m".into(), "needs 2, has 1".into());
+        check(AskError::TooLarge { model, message }, 400, "context_length_exceeded");
         check(AskError::ContextLength { limit: 1, requested: 2 }, 400, "context_length_exceeded");
         check(AskError::Invalid { parameter: text(), message: text() }, 400, "invalid_value");
         check(AskError::Busy { retry_after_ms: 5 }, 503, "providers_busy");

@@ -62,6 +62,8 @@ struct Refusals {
     of_offer: Option<(FailureCode, String)>,
     /// How many said so.
     of_offer_count: u32,
+    /// What one without the memory for it said.
+    capacity: Option<String>,
     /// The shortest wait that a busy one named.
     busy_ms: Option<u64>,
 }
@@ -293,6 +295,8 @@ impl Job {
             (refusals.busy_ms, self.trail.iter().all(|attempt| attempt.fault.is_none()))
         {
             (Reason::Busy { retry_after_ms }, Blame::Circumstances)
+        } else if let Some(message) = refusals.capacity {
+            (Reason::TooLarge { message }, Blame::Circumstances)
         } else {
             (Reason::Exhausted { attempts: self.attempts }, Blame::Circumstances)
         };

@@ -316,6 +316,16 @@ pub enum AskError {
         /// Tokens asked for.
         requested: u32,
     },
+    /// No provider that was asked has the memory for prompt and answer.
+    #[error(
+        "the request is too large for every provider of {model} that was asked: {message}; shorten the prompt, ask for fewer tokens, or find a provider with more cache (provide.kv_mib)"
+    )]
+    TooLarge {
+        /// As asked for.
+        model: String,
+        /// What the last of them said: what the job needs, and what it has.
+        message: String,
+    },
     /// The request itself is wrong.
     #[error("{parameter}: {message}")]
     Invalid {

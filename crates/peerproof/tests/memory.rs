@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use peerproof::client::{JobSpec, Level, NodeStatus, Prompt, Verification};
+use peerproof::client::{AskError, JobSpec, Level, NodeStatus, Prompt, Verification};
 use peerproof::config::Config;
 use peerproof::home::{Environment, Home};
 use peerproof::models::Installed;
@@ -76,6 +76,29 @@ fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() << 10
+}
+
+/// The cache of one job of some 700 tokens is larger than a small provider's for all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_cache_holds_is_refused_with_the_providers_figures() {
+    let (home, asking, files) =
+        (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
+    let [model, _] = twins(files.path());
+    let mut small = Settings { serve: vec![model], ..settings(&home, BUDGET, vec![]) };
+    small.config.provide.kv_mib = 16;
+    let provider = Node::start(small).await.unwrap();
+    let peers = vec![provider.status().addresses[0].clone()];
+    let router = Node::start(settings(&asking, BUDGET, peers)).await.unwrap();
+    let long = JobSpec {
+        verification: Verification { level: Level::Receipt, ..Verification::default() },
+        prompt: Prompt::Text("word ".repeat(700)),
+        ..question("first")
+    };
+    let refused = router.client().ask(long).await.unwrap().text().await.unwrap_err();
+    assert!(matches!(refused, AskError::TooLarge { .. }), "{refused}");
+    let said = refused.to_string();
+    assert!(said.contains(&(16 << 20).to_string()) && said.contains("provide.kv_mib"), "{said}");
+    assert!(!said.contains("context length"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -53,7 +53,7 @@ pub(super) struct Run {
 impl Run {
     /// `end` is the model's lowest-numbered token that ends an answer.
     pub(super) fn new(Waiting { job, sink, masks, .. }: Waiting, end: u32) -> Self {
-        let (prompt, readable) = (job.prompt.len(), positions(&job));
+        let (prompt, readable) = (job.prompt.len(), positions(job.prompt.len(), job.max_tokens));
         let draws = Draws::new(job.key, job.seed, &job.sampling, &job.prompt, masks, end);
         let salt = job.salt;
         let mut feed = job.prompt;

@@ -152,6 +152,10 @@ impl Job {
             {
                 self.on_offer_refused(id, failure.code, &message);
             }
+            // Another one may have the memory.
+            FailureCode::Capacity => {
+                self.leave_without_room(id, &message);
+            }
             // Its limits may be hit in the middle of an answer, at every provider.
             FailureCode::Constraint => self.on_offer_refused(id, failure.code, &message),
             code => {
@@ -170,6 +174,12 @@ impl Job {
         if confirmed && !self.over {
             self.give_up();
         }
+    }
+
+    /// The job does not fit into this provider: no fault, and no word on the request.
+    fn leave_without_room(&mut self, id: LaneId, message: &str) {
+        self.refusals.capacity = Some(message.to_owned());
+        self.leave(id, None, message, Again::Never);
     }
 
     fn on_busy(&mut self, id: LaneId, retry_after_ms: u64, message: &str) {

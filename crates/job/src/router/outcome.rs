@@ -93,6 +93,12 @@ pub enum Reason {
         /// The shortest wait that one of them named.
         retry_after_ms: u64,
     },
+    /// No provider that took part has the memory for it.
+    #[error("too large for the providers: {message}")]
+    TooLarge {
+        /// What the last of them said, with both figures.
+        message: String,
+    },
     /// Every attempt failed; the trail says how.
     #[error("none of {attempts} attempts finished the answer")]
     Exhausted {

@@ -243,6 +243,22 @@ fn a_request_that_two_refuse_is_refused() {
 }
 
 #[test]
+fn who_lacks_the_memory_is_left_for_one_that_has_it() {
+    let small = Script::Refuses(FailureCode::Capacity);
+    let mut world = World::new(Level::Receipt, &[small, small, small, Script::Honest]);
+    let outcome = world.run().clone();
+    assert_eq!(outcome.end, ANSWERED);
+    assert_eq!(outcome.trail.len(), 3, "however many are too small");
+    assert_eq!(world.evidence(), [], "nobody's fault");
+    world.assert_answer();
+
+    let mut world = World::new(Level::Receipt, &[small, small]);
+    let outcome = world.run().clone();
+    let reason = Reason::TooLarge { message: "as the script says".into() };
+    assert_eq!(outcome.end, End::Failed { reason, blame: Blame::Circumstances });
+}
+
+#[test]
 fn a_busy_provider_is_asked_again() {
     let mut world = World::new(Level::Receipt, &[Script::BusyTimes(2)]);
     let outcome = world.run().clone();

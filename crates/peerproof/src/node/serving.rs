@@ -377,6 +377,11 @@ async fn prepared(shop: &Shop, offer: Signed<Offer>) -> Result<u32, Failure> {
         let prompt = model.prompt_tokens(&offer.prompt).map_err(|e| prompt_failure(&e))?;
         let answer = if offer.pooling.is_some() { 0 } else { offer.max_tokens };
         model.check_fit(&prompt, answer).map_err(|e| prompt_failure(&e))?;
+        if offer.pooling.is_some() {
+            lease.replayer.check_capacity(prompt.len()).map_err(|e| capacity(&e))?;
+        } else if let Some(service) = &lease.service {
+            service.check_capacity(prompt.len(), answer).map_err(|r| refusal(&r))?;
+        }
         Ok(u32::try_from(prompt.len()).unwrap_or(u32::MAX))
     });
     counting.await.unwrap_or_else(|_| Err(internal("the prompt could not be read")))
@@ -446,9 +451,7 @@ fn embed(
     let replayer = lease.replayer.until(&cancel.told);
     let (vector, kv_root) = match replayer.embed(offer, &offer.id(), &prompt, &mut on_step) {
         Err(ReplayError::Stopped { .. }) => return Ok(()),
-        Err(error @ ReplayError::CacheBudget { .. }) => {
-            return Err(Failure::new(FailureCode::ContextLength, error.to_string()));
-        }
+        Err(error @ ReplayError::CacheBudget { .. }) => return Err(capacity(&error)),
         embedded => embedded.map_err(|e| internal(&e.to_string()))?,
     };
     pushed?;
@@ -628,6 +631,11 @@ fn internal(message: &str) -> Failure {
     Failure::new(FailureCode::Internal, message)
 }
 
+/// Others may have the memory that is short here.
+fn capacity(error: &impl std::fmt::Display) -> Failure {
+    Failure::new(FailureCode::Capacity, error.to_string())
+}
+
 fn prompt_failure(error: &PromptError) -> Failure {
     let code = match error {
         PromptError::Empty => FailureCode::EmptyPrompt,
@@ -645,9 +653,7 @@ fn refusal(refusal: &Refusal) -> Failure {
             Failure::new(FailureCode::BadOffer, refusal.to_string())
         }
         Refusal::Constraint(_) => Failure::new(FailureCode::Constraint, refusal.to_string()),
-        Refusal::CacheBudget { .. } => {
-            Failure::new(FailureCode::ContextLength, refusal.to_string())
-        }
+        Refusal::CacheBudget { .. } => capacity(refusal),
         _ => Failure::new(FailureCode::Internal, refusal.to_string()),
     }
 }

@@ -113,4 +113,7 @@ failure_codes! {
     OutOfOrder,
     /// The constraint's rules are unknown here, or it can't be followed under them.
     Constraint,
+    /// The job alone needs more memory than the provider has for all of them; another
+    /// may have it. The message says both figures.
+    Capacity,
 }

@@ -268,6 +268,11 @@ pub(super) fn delivered() -> Delivered {
     }
 }
 
+fn capacity() -> Failure {
+    let message = "the job needs 22 MiB of cache, all jobs together have 16 MiB";
+    Failure::new(FailureCode::Capacity, message)
+}
+
 pub(super) fn failure() -> Failure {
     Failure { retry_after_ms: 1500, ..Failure::new(FailureCode::Busy, "8 jobs wait already") }
 }
@@ -421,6 +426,7 @@ fn job() -> Vec<Sample> {
         sample("opening", &opening()),
         sample("leaf", &opening().leaf),
         sample("failure", &failure()),
+        sample("failure-capacity", &capacity()),
     ]
 }
 

@@ -87,6 +87,7 @@ impl Asking {
             },
             Reason::Refused { code, message } => self.refused_request(*code, message),
             Reason::Busy { retry_after_ms } => AskError::Busy { retry_after_ms: *retry_after_ms },
+            Reason::TooLarge { message } => AskError::TooLarge { model, message: message.clone() },
             Reason::Deadline { total_ms } => AskError::Deadline { deadline_ms: *total_ms },
             Reason::Check { .. } | Reason::Disputed { .. } | Reason::NoAgreement { .. } => {
                 let (provider, found) = match blame {
@@ -124,10 +125,12 @@ impl Asking {
         };
         match code {
             FailureCode::ContextLength => {
-                let requested = requested(message).unwrap_or(offer.max_tokens);
-                match self.longest_context() {
-                    Some(limit) => AskError::ContextLength { limit, requested },
-                    None => invalid("messages"),
+                match (self.longest_context(), requested(message)) {
+                    // Figures that don't contradict themselves; else the provider's own words.
+                    (Some(limit), Some(requested)) if requested > limit => {
+                        AskError::ContextLength { limit, requested }
+                    }
+                    _ => invalid("messages"),
                 }
             }
             FailureCode::EmptyPrompt => invalid("messages"),
