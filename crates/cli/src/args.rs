@@ -418,7 +418,8 @@ pub(crate) struct SimArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
-    /// Decode and prefill speed, commitment, audit, cold start, for one and two threads.
+    /// Decode and prefill speed, batches, answers under load, commitment, audit, cold start and
+    /// memory, with one and two threads.
     Engine {
         /// Model to measure: an installed name, or a path of a GGUF file.
         #[arg(long, default_value = peerproof::models::DEFAULT_MODEL)]

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use memmap2::{Mmap, MmapMut};
 
 use crate::arith::half::Exact;
-use crate::gguf::{GgmlType, GgufError, Tensor};
+use crate::gguf::{GgmlType, Gguf, GgufError, Tensor};
 use crate::pack::{self, Packing};
 
 pub(crate) use load::{Piece, pack_all, packed_bytes};
@@ -102,6 +102,16 @@ pub(crate) struct Packed {
     rows: usize,
     cols: usize,
     exponent: i32,
+}
+
+/// Reads every value's scale, as loading would, without making anything of it: a file that
+/// fails here can't be loaded by anybody.
+///
+/// # Errors
+/// A value is infinite or undefined.
+pub fn check_values(gguf: &Gguf) -> Result<(), LoadError> {
+    gguf.tensors()
+        .try_for_each(|tensor| pack::exponent(&tensor, Packing::of(tensor.kind)).map(drop))
 }
 
 impl Packed {

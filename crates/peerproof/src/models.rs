@@ -364,6 +364,9 @@ impl Store {
         };
         check_digest(&part, &name, expected, id)?;
         check_header(&part, source)?;
+        if matches!(source, Source::Path(_)) {
+            check_values(&part, source)?;
+        }
         let path = self.dir.join(format!("{name}.gguf"));
         fs::rename(&part, &path).map_err(|source| ModelError::Io { path: part, source })?;
         self.record(&path, &name, id, source.describe())
@@ -552,6 +555,18 @@ fn check_header(part: &Path, source: &Source) -> Result<(), ModelError> {
     Gguf::open(part).map(drop).map_err(|error| {
         let _ = fs::remove_file(part);
         ModelError::Gguf { path: source.describe().into(), message: error.to_string() }
+    })
+}
+
+/// A user's own file has no digest to be held against: a damaged one shows in its values at best.
+fn check_values(part: &Path, source: &Source) -> Result<(), ModelError> {
+    let checked = Gguf::open(part).map_err(|error| error.to_string());
+    let checked = checked.and_then(|file| {
+        peerproof_engine::weights::check_values(&file).map_err(|error| error.to_string())
+    });
+    checked.map_err(|message| {
+        let _ = fs::remove_file(part);
+        ModelError::Gguf { path: source.describe().into(), message }
     })
 }
 

@@ -228,7 +228,7 @@ impl Node {
     /// A model's record or the budget is not valid.
     pub fn memory(settings: &Settings) -> Result<(Vec<HeldModel>, u64), NodeError> {
         let models = Models::new(settings)?;
-        Ok((models.holdings.states(), models.holdings.budget()))
+        Ok((models.holdings.measured(), models.holdings.budget()))
     }
 
     /// Starts a node: log, networks, models, roles, in this order.

@@ -71,6 +71,7 @@ fn local(place: &Place, config: &Config) -> anyhow::Result<Vec<Finding>> {
     } else {
         fine("no node key yet: the first start makes one".into())
     });
+    findings.push(fine(format!("{} kernels", peerproof::bench::kernels())));
     let models = place.store()?.list()?;
     let names: Vec<&str> = models.iter().map(|m| m.name.as_str()).collect();
     findings.push(if names.is_empty() {

@@ -176,6 +176,22 @@ fn a_model_file_that_lies_is_refused_by_name() {
     bytes[32 + name] = 0xee;
     let said = refused("type.gguf", &bytes);
     assert!(said.contains(&key), "{said}");
+
+    // No figures of a file that can't be read.
+    let text = place.path("text.gguf");
+    let audit = ["audit", "--loopback", "--model", text.to_str().unwrap()];
+    let ended = place.run("home", &audit);
+    assert_ne!(ended.code, Some(0), "{ended:?}");
+    assert!(!ended.stderr.contains("memory"), "{ended:?}");
+
+    // The header is sound, the scales at the end of the last tensor are undefined.
+    let mut bytes = whole;
+    let end = bytes.len() - 4096;
+    bytes[end..].fill(0xff);
+    let file = place.path("undefined.gguf");
+    fs::write(&file, bytes).unwrap();
+    let pull = place.run("home", &["models", "pull", file.to_str().unwrap()]);
+    pull.refused(&["infinite or undefined", "undefined.gguf"]);
 }
 
 #[test]

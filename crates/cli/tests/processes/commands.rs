@@ -129,11 +129,12 @@ fn a_running_node_is_asked_and_described_and_its_log_holds() {
 
     let looked = place.run("own", &[&["doctor"], &reach[..]].concat()).fine();
     assert!(looked.contains(&format!("{MODEL} is served")), "{looked}");
-    let alone = place.run("own", &["doctor", "--loopback", "--json"]);
+    let alone = place.run("own", &["--kernels", "portable", "doctor", "--loopback", "--json"]);
     assert_eq!(alone.code, Some(1), "{alone:?}");
     let said: Value = serde_json::from_str(&alone.stdout).unwrap();
     assert_eq!(said["found"], json!(false));
     assert!(said["findings"].to_string().contains("--peer"), "{said}");
+    assert!(said["findings"].to_string().contains("portable kernels"), "{said}");
 
     // Without a running node, one is made for the question.
     let question = ["ask", "What is the capital of France?", "--verify", "full"];

@@ -182,7 +182,11 @@ impl Loop {
 
     fn start(&mut self, waiting: Waiting) {
         let id = waiting.id;
-        let kv = Kv::with_states(self.model.transformer(), positions(waiting.job.prompt.len(), waiting.job.max_tokens), &self.tally);
+        let kv = Kv::with_states(
+            self.model.transformer(),
+            positions(waiting.job.prompt.len(), waiting.job.max_tokens),
+            &self.tally,
+        );
         let mut run = Run::new(waiting, self.model.first_end());
         run.begin();
         if !run.is_over() {

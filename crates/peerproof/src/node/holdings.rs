@@ -403,6 +403,16 @@ impl Holdings {
         self.models.iter().map(state).collect()
     }
 
+    /// As [`Holdings::states`], without models whose files can't be read: of those there are
+    /// guesses only.
+    pub(crate) fn measured(&self) -> Vec<HeldModel> {
+        let mut states = self.states();
+        states.retain(|state| {
+            self.models.iter().any(|held| held.installed.id == state.id && held.footprint.is_some())
+        });
+        states
+    }
+
     pub(crate) fn budget(&self) -> u64 {
         self.terms.budget
     }
