@@ -11,6 +11,8 @@ pub const MAX_LANES: usize = 8;
 pub const MAX_ATTEMPTS: u32 = 16;
 /// Times one job goes to the same provider, after it said it was busy or lost a race.
 pub const MAX_ATTEMPTS_PER_PROVIDER: u32 = 3;
+/// Times one job hears that a provider is busy before that counts as a turn and an attempt.
+pub const MAX_BUSY_TURNS: u32 = 32;
 /// Streams racing for the first token of one answer.
 pub const MAX_RACERS: usize = 2;
 /// Bytes of text an answer may release for each token, and for its end.

@@ -27,9 +27,12 @@ mod outcome;
 mod quorum;
 mod roster;
 
+use peerproof_identity::PeerId;
 use peerproof_wire::{FailureCode, Level, LogBody, Offer, RouterFrame, Signed};
 
 use crate::entropy::Entropy;
+use crate::limits::MAX_BUSY_TURNS;
+use crate::reputation::Fault;
 use crate::select::{Candidate, Need};
 use crate::time::Millis;
 use answer::Answer;
@@ -62,6 +65,8 @@ struct Refusals {
     of_offer: Option<(FailureCode, String)>,
     /// How many said so.
     of_offer_count: u32,
+    /// Who called it malformed, and why.
+    as_malformed: Vec<(PeerId, String)>,
     /// What one without the memory for it said.
     capacity: Option<String>,
     /// The shortest wait that a busy one named.
@@ -113,6 +118,8 @@ pub struct Job {
     search: Search,
     lanes: Vec<Lane>,
     attempts: u32,
+    /// Those of them that ended because a provider was busy, as far as they don't count.
+    waits: u32,
     leader: Option<LaneId>,
     /// Why the last leader was left.
     left: Option<String>,
@@ -152,6 +159,7 @@ impl Job {
             search: Search::Idle,
             lanes: Vec::new(),
             attempts: 0,
+            waits: 0,
             leader: None,
             left: None,
             answer: Answer::default(),
@@ -258,21 +266,32 @@ impl Job {
 
     /// Has somebody look for more providers, unless that was done or is of no use.
     fn seek(&mut self) {
-        if self.search == Search::Idle && self.attempts < self.options.max_attempts {
+        if self.search == Search::Idle && self.may_attempt() {
             self.search = Search::Until(self.now.after(self.options.search_ms));
             self.outs.push(Out::FindCandidates);
         }
     }
 
+    /// Whether the number of attempts allows another one.
+    fn may_attempt(&self) -> bool {
+        self.attempts - self.waits < self.options.max_attempts
+    }
+
+    /// Whether a busy provider's answer is one that takes no attempt and no turn.
+    fn waits_on(&mut self) -> bool {
+        let free = self.waits < MAX_BUSY_TURNS;
+        self.waits += u32::from(free);
+        free
+    }
+
     /// Whether another lane may yet be opened.
     fn more_may_come(&self) -> bool {
-        let attempts_left = self.attempts < self.options.max_attempts;
         let searching = self.search != Search::Over;
-        attempts_left && (searching || self.roster.next_ready(self.need()).is_some())
+        self.may_attempt() && (searching || self.roster.next_ready(self.need()).is_some())
     }
 
     fn open_next(&mut self) -> bool {
-        if self.attempts >= self.options.max_attempts {
+        if !self.may_attempt() {
             return false;
         }
         let Some(candidate) = self.roster.pick(self.now, self.need(), &self.entropy) else {
@@ -286,21 +305,37 @@ impl Job {
     }
 
     fn give_up(&mut self) {
+        let believed = self.believes_refusal();
         let refusals = std::mem::take(&mut self.refusals);
-        let (reason, blame) = if let Some((code, message)) = refusals.of_offer {
+        let of_offer = refusals.of_offer.filter(|_| believed);
+        let faultless = self.trail.iter().all(|attempt| attempt.fault.is_none());
+        let (reason, blame) = if let Some((code, message)) = of_offer {
             (Reason::Refused { code, message }, Blame::Offer)
         } else if self.attempts == 0 {
             (Reason::NoProvider, Blame::Circumstances)
-        } else if let (Some(retry_after_ms), true) =
-            (refusals.busy_ms, self.trail.iter().all(|attempt| attempt.fault.is_none()))
-        {
+        } else if let (Some(retry_after_ms), true) = (refusals.busy_ms, faultless) {
             (Reason::Busy { retry_after_ms }, Blame::Circumstances)
-        } else if let Some(message) = refusals.capacity {
+        } else if let (Some(message), true) = (refusals.capacity, faultless) {
             (Reason::TooLarge { message }, Blame::Circumstances)
         } else {
             (Reason::Exhausted { attempts: self.attempts }, Blame::Circumstances)
         };
         self.fail(reason, blame, Checked::Nothing);
+    }
+
+    /// One provider's word that a request is malformed counts only if no other was asked.
+    fn believes_refusal(&self) -> bool {
+        let Some((FailureCode::BadOffer, _)) = self.refusals.of_offer else { return true };
+        let first = self.trail.first().map(|attempt| attempt.provider);
+        let alone = self.trail.iter().all(|attempt| Some(attempt.provider) == first);
+        alone || self.refusals.of_offer_count > 1
+    }
+
+    /// What one called malformed and another answered was none: that was a refusal.
+    fn record_false_refusals(&mut self) {
+        for (peer, why) in std::mem::take(&mut self.refusals.as_malformed) {
+            self.observe(Fault::Refused, peer, &why, None);
+        }
     }
 
     fn fail(&mut self, reason: Reason, blame: Blame, done: Checked) {
@@ -314,6 +349,9 @@ impl Job {
     fn finish(&mut self, end: End, done: Checked, by: Option<LaneId>) {
         if self.over {
             return;
+        }
+        if matches!(end, End::Answered(_)) {
+            self.record_false_refusals();
         }
         let shown = by.or(self.leader);
         let last = self.lanes.iter().find(|lane| Some(lane.id) == shown);
@@ -417,7 +455,7 @@ impl Job {
             Search::Until(at) => Some(at),
             Search::Idle | Search::Over => None,
         };
-        let short = self.lanes.len() < self.wanted() && self.attempts < self.options.max_attempts;
+        let short = self.lanes.len() < self.wanted() && self.may_attempt();
         let ready = short.then(|| self.roster.next_ready(self.need())).flatten();
         let check = self.check.as_ref().map(Check::deadline);
         let grace = self.quorum.as_ref().and_then(Quorum::grace);

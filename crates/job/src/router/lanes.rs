@@ -19,6 +19,8 @@ use crate::text::clip;
 
 /// Shortest pause before a busy provider is asked again.
 const MIN_RETRY_AFTER_MS: u64 = 50;
+/// That pause doubles so many times.
+const MAX_BACKOFF: u32 = 6;
 
 impl Job {
     pub(super) fn lane(&self, id: LaneId) -> Option<&Lane> {
@@ -147,7 +149,7 @@ impl Job {
         }
         match failure.code {
             FailureCode::Busy => self.on_busy(id, failure.retry_after_ms, &message),
-            FailureCode::ContextLength | FailureCode::EmptyPrompt
+            FailureCode::ContextLength | FailureCode::EmptyPrompt | FailureCode::BadOffer
                 if self.answer.tokens.is_empty() =>
             {
                 self.on_offer_refused(id, failure.code, &message);
@@ -168,6 +170,10 @@ impl Job {
     /// What is wrong is said to be the offer: one more provider is asked.
     fn on_offer_refused(&mut self, id: LaneId, code: FailureCode, message: &str) {
         self.refusals.of_offer_count += 1;
+        if let (FailureCode::BadOffer, Some(lane)) = (code, self.lane(id)) {
+            let peer = lane.candidate.peer;
+            self.refusals.as_malformed.push((peer, message.to_owned()));
+        }
         self.refusals.of_offer = Some((code, message.to_owned()));
         let confirmed = self.refusals.of_offer_count > 1;
         self.leave(id, None, message, Again::Never);
@@ -186,7 +192,9 @@ impl Job {
         let wait_ms = retry_after_ms.clamp(MIN_RETRY_AFTER_MS, MAX_RETRY_AFTER_MS);
         let shortest = self.refusals.busy_ms.map_or(wait_ms, |ms| ms.min(wait_ms));
         self.refusals.busy_ms = Some(shortest);
-        let again = Again::From(self.now.after(wait_ms));
+        // The room of a provider is shared by all: who waits longer asks less often.
+        let at = self.now.after(wait_ms.max(MIN_RETRY_AFTER_MS << self.waits.min(MAX_BACKOFF)));
+        let again = if self.waits_on() { Again::Waiting(at) } else { Again::From(at) };
         self.leave(id, None, &format!("busy: {message}"), again);
     }
 

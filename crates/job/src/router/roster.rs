@@ -14,6 +14,8 @@ pub(super) enum Again {
     Never,
     /// From this moment.
     From(Millis),
+    /// From this moment, and it was no turn.
+    Waiting(Millis),
 }
 
 struct Place {
@@ -26,7 +28,11 @@ struct Place {
 impl Place {
     fn ready_at(&self) -> Option<Millis> {
         match self.again {
-            Again::From(at) if !self.busy && self.turns < MAX_ATTEMPTS_PER_PROVIDER => Some(at),
+            Again::From(at) | Again::Waiting(at)
+                if !self.busy && self.turns < MAX_ATTEMPTS_PER_PROVIDER =>
+            {
+                Some(at)
+            }
             _ => None,
         }
     }
@@ -82,7 +88,11 @@ impl Roster {
         };
         place.busy = false;
         place.again = again;
-        place.turns
+        let turns = place.turns;
+        if matches!(again, Again::Waiting(_)) {
+            place.turns = place.turns.saturating_sub(1);
+        }
+        turns
     }
 
     /// Gives a provider no further turn.
@@ -156,6 +166,18 @@ mod tests {
         assert!(roster.pick(Millis(50), need, &entropy).is_some());
         roster.leave(&peer, Again::Never);
         assert_eq!(roster.next_ready(need), None);
+    }
+
+    #[test]
+    fn waiting_takes_no_turn() {
+        let (mut roster, entropy, need) =
+            (Roster::default(), Entropy::new([0; 32]), Need::default());
+        roster.merge(vec![candidate(1)]);
+        for _ in 0..2 * MAX_ATTEMPTS_PER_PROVIDER {
+            let peer = roster.pick(Millis(9), need, &entropy).expect("ready").peer;
+            roster.leave(&peer, Again::Waiting(Millis(9)));
+        }
+        assert_eq!(roster.next_ready(need), Some(Millis(9)));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use peerproof_job::Fault;
 use peerproof_job::Millis;
+use peerproof_job::limits::{MAX_ATTEMPTS_PER_PROVIDER, MAX_BUSY_TURNS};
 use peerproof_job::router::{Blame, Checked, End, In, Notice, Options, Reason, Segment};
 use peerproof_wire::{FailureCode, Level, ProviderFrame, Stop, TokenLogprobs, Tokens};
 
@@ -227,7 +228,7 @@ fn refusals_lead_to_the_next() {
 
 #[test]
 fn a_request_that_two_refuse_is_refused() {
-    for code in [FailureCode::ContextLength, FailureCode::EmptyPrompt] {
+    for code in [FailureCode::ContextLength, FailureCode::EmptyPrompt, FailureCode::BadOffer] {
         let refuses = Script::Refuses(code);
         for scripts in [vec![refuses], vec![refuses, refuses, Script::Honest]] {
             let mut world = World::new(Level::Receipt, &scripts);
@@ -240,6 +241,19 @@ fn a_request_that_two_refuse_is_refused() {
             assert_eq!(world.evidence(), [], "the request is to blame");
         }
     }
+}
+
+#[test]
+fn one_word_against_a_request_is_not_enough_where_there_are_others() {
+    let malformed = Script::Refuses(FailureCode::BadOffer);
+    let mut world = World::new(Level::Receipt, &[malformed, Script::DiesAt(0)]);
+    let outcome = world.run().clone();
+    let reason = Reason::Exhausted { attempts: 2 };
+    assert_eq!(outcome.end, End::Failed { reason, blame: Blame::Circumstances });
+
+    let mut world = World::new(Level::Receipt, &[malformed, Script::Honest]);
+    assert_eq!(world.run().end, ANSWERED);
+    assert_eq!(world.evidence(), [(0, "refused".into())], "another one answered it");
 }
 
 #[test]
@@ -268,9 +282,15 @@ fn a_busy_provider_is_asked_again() {
 
     let mut world = World::new(Level::Receipt, &[Script::BusyTimes(9)]);
     let outcome = world.run().clone();
+    assert_eq!(outcome.end, ANSWERED, "there is nobody else, and time");
+    assert_eq!(outcome.trail.len(), 9);
+
+    let mut world = World::new(Level::Receipt, &[Script::BusyTimes(99)]);
+    let outcome = world.run().clone();
     let reason = Reason::Busy { retry_after_ms: 100 };
     assert_eq!(outcome.end, End::Failed { reason, blame: Blame::Circumstances });
-    assert_eq!(outcome.trail.len(), 3, "bounded");
+    let turns = (MAX_BUSY_TURNS + MAX_ATTEMPTS_PER_PROVIDER) as usize;
+    assert_eq!(outcome.trail.len(), turns, "bounded");
 }
 
 #[test]
