@@ -78,20 +78,21 @@ fn resident_bytes() -> u64 {
     line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() << 10
 }
 
-/// The cache of one job of some 700 tokens is larger than a small provider's for all of them.
+/// The cache of one job of some 900 tokens is larger than a small provider's for all of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_cache_holds_is_refused_with_the_providers_figures() {
     let (home, asking, files) =
         (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
     let [model, _] = twins(files.path());
-    let mut small = Settings { serve: vec![model], ..settings(&home, BUDGET, vec![]) };
+    let mut small = Settings { serve: vec![model.clone()], ..settings(&home, BUDGET, vec![]) };
     small.config.provide.kv_mib = 16;
     let provider = Node::start(small).await.unwrap();
     let peers = vec![provider.status().addresses[0].clone()];
-    let router = Node::start(settings(&asking, BUDGET, peers)).await.unwrap();
+    let router = Settings { hold: vec![model], ..settings(&asking, BUDGET, peers) };
+    let router = Node::start(router).await.unwrap();
     let long = JobSpec {
         verification: Verification { level: Level::Receipt, ..Verification::default() },
-        prompt: Prompt::Text("word ".repeat(700)),
+        prompt: Prompt::Text("word ".repeat(900)),
         ..question("first")
     };
     let refused = router.client().ask(long).await.unwrap().text().await.unwrap_err();

@@ -24,7 +24,7 @@ use peerproof_proof::{Execute as _, Transcript, challenge, embedding, sampling_s
 use peerproof_wire::evidence::{LogBody, LogEntry};
 use peerproof_wire::{
     Digest, Failure, FailureCode, Leaf, LogProof, Message as _, ModelId, Offer, ProviderFrame,
-    RouterFrame, Signed, Stop, TokenLogprobs,
+    RouterFrame, Sampling, Signed, Stop, TokenLogprobs,
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -375,6 +375,7 @@ async fn prepared(shop: &Shop, offer: Signed<Offer>) -> Result<u32, Failure> {
     let counting = tokio::task::spawn_blocking(move || {
         let model = lease.model();
         let prompt = model.prompt_tokens(&offer.prompt).map_err(|e| prompt_failure(&e))?;
+        check_biases(&offer.sampling, model.vocabulary())?;
         let answer = if offer.pooling.is_some() { 0 } else { offer.max_tokens };
         model.check_fit(&prompt, answer).map_err(|e| prompt_failure(&e))?;
         if offer.pooling.is_some() {
@@ -385,6 +386,18 @@ async fn prepared(shop: &Shop, offer: Signed<Offer>) -> Result<u32, Failure> {
         Ok(u32::try_from(prompt.len()).unwrap_or(u32::MAX))
     });
     counting.await.unwrap_or_else(|_| Err(internal("the prompt could not be read")))
+}
+
+/// A bias for a token that the model doesn't have asks for nothing: more likely it was meant
+/// for another model.
+fn check_biases(sampling: &Sampling, vocabulary: usize) -> Result<(), Failure> {
+    match sampling.bias.iter().find(|bias| bias.token as usize >= vocabulary) {
+        None => Ok(()),
+        Some(bias) => Err(Failure::new(
+            FailureCode::BadOffer,
+            format!("logit_bias: expected token ids below {vocabulary}, got {}", bias.token),
+        )),
+    }
 }
 
 /// Engine-side half of one job: hashes leaves, reports tokens.
@@ -660,6 +673,8 @@ fn refusal(refusal: &Refusal) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use peerproof_wire::LogitBias;
+
     use super::*;
 
     #[test]
@@ -671,6 +686,19 @@ mod tests {
         assert_ne!(salt, salts.of(&router(2)));
         assert_ne!(salt, Salts::new([8; 32]).of(&router(1)), "another run");
         assert_ne!(salt.as_bytes(), router(1).as_bytes());
+    }
+
+    #[test]
+    fn a_bias_is_for_a_token_of_the_vocabulary() {
+        let biased = |token| {
+            let bias = [3, token].map(|token| LogitBias { token, bias_q16: 1 });
+            Sampling { bias: bias.to_vec(), ..Sampling::GREEDY }
+        };
+        assert_eq!(check_biases(&Sampling::GREEDY, 1), Ok(()));
+        assert_eq!(check_biases(&biased(99), 100), Ok(()));
+        let refused = check_biases(&biased(100), 100).expect_err("no such token");
+        assert_eq!(refused.code, FailureCode::BadOffer);
+        assert!(refused.message.contains("below 100, got 100"), "{}", refused.message);
     }
 
     #[test]

@@ -118,7 +118,6 @@ impl Asking {
     }
 
     fn refused_request(&self, code: FailureCode, message: &str) -> AskError {
-        let offer = &self.prepared.offer;
         let invalid = |parameter: &str| AskError::Invalid {
             parameter: parameter.into(),
             message: message.into(),
