@@ -1,5 +1,6 @@
 //! What can be typed. Parsing ends here: commands get these values and never look at flags again.
 
+mod firewall;
 mod sampling;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use peerproof::client::Level;
 use peerproof::config::Override;
 
+pub(crate) use firewall::FirewallCommand;
 pub(crate) use sampling::SamplingArgs;
 
 /// Serve open-weight models to peers, ask peers for answers, and check every answer.
@@ -99,6 +101,9 @@ pub(crate) enum Command {
     /// See whom this node believes and why; block, unblock, export evidence.
     #[command(subcommand)]
     Rep(RepCommand),
+    /// See and set who may connect: by address, range, key or reputation.
+    #[command(subcommand)]
+    Firewall(FirewallCommand),
     /// Show or replace this node's key.
     #[command(subcommand)]
     Keys(KeysCommand),

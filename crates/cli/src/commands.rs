@@ -5,6 +5,7 @@ mod bench;
 mod config;
 mod demo;
 mod doctor;
+mod firewall;
 mod keys;
 mod log;
 mod models;
@@ -37,6 +38,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Log(command) => return log::run(&place, command),
         Command::Rep(command) => return rep::run(&place, command),
         Command::Sim(args) => return sim::run(&args),
+        Command::Firewall(command) => return firewall::run(&place, command),
         Command::Models(command) => models::run(&place, command)?,
         Command::Peers(args) => status::peers(&place, &args)?,
         Command::Keys(command) => keys::run(&place, command)?,

@@ -12,6 +12,8 @@
 //! - [`node`]: all of it as one machine, [`Discovery`];
 //! - [`places`]: hosts, groups, and which addresses can be reached at all;
 //! - [`gate`]: the operator's rules, judged before a handshake;
+//! - [`addresses`]: where peers may be, which of them were tried, whom to call;
+//! - [`slots`]: who keeps a connection when there are more who want one;
 //! - [`rates`]: how often a peer and its subnet may ask.
 //!
 //! Time ([`Millis`]) and randomness come in as arguments, everything that is kept
@@ -20,6 +22,7 @@
 //! Absent on purpose: sockets, clocks, disks and libp2p. What needs one is asked
 //! for by an effect and answered by an event.
 
+pub mod addresses;
 mod chance;
 mod crowd;
 pub mod density;
@@ -33,6 +36,7 @@ pub mod places;
 pub mod rates;
 pub mod record;
 pub mod store;
+pub mod slots;
 pub mod subnet;
 pub mod table;
 mod time;

@@ -11,6 +11,7 @@ use futures::stream::BoxStream;
 use peerproof::client::{
     AnswerEvent, AskError, Counters, JobSpec, NodeStatus, PeerStatus, ServedModel,
 };
+use peerproof::firewall::{self, Change, FirewallError};
 use peerproof::log::{Declined, Piece, Unreadable};
 use peerproof::reputation::{Rechecked, Record, ReputationError};
 
@@ -44,6 +45,15 @@ pub trait Backend: Send + Sync + 'static {
 
     /// A second look at everything a peer is accused of.
     fn recheck<'a>(&'a self, peer: &'a str) -> BoxFuture<'a, Result<Rechecked, ReputationError>>;
+
+    /// The operator's rules about who may connect.
+    fn firewall(&self) -> BoxFuture<'_, Vec<firewall::Line>>;
+
+    /// Changes them; gives back how many connections ended by it.
+    fn change_firewall<'a>(
+        &'a self,
+        change: &'a Change,
+    ) -> BoxFuture<'a, Result<usize, FirewallError>>;
 
     /// A piece of the node's log by its path, as C2SP tlog-tiles names it; `None` if there is
     /// no such thing, or not yet.
@@ -85,6 +95,17 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     fn recheck<'a>(&'a self, peer: &'a str) -> BoxFuture<'a, Result<Rechecked, ReputationError>> {
         (**self).recheck(peer)
+    }
+
+    fn firewall(&self) -> BoxFuture<'_, Vec<firewall::Line>> {
+        (**self).firewall()
+    }
+
+    fn change_firewall<'a>(
+        &'a self,
+        change: &'a Change,
+    ) -> BoxFuture<'a, Result<usize, FirewallError>> {
+        (**self).change_firewall(change)
     }
 
     fn log_piece<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Piece>, Unreadable>> {

@@ -4,6 +4,7 @@ use futures::future::{BoxFuture, ready};
 use futures::{FutureExt, StreamExt, stream};
 use peerproof::Client;
 use peerproof::client::{AskError, Counters, JobSpec, NodeStatus, PeerStatus, ServedModel};
+use peerproof::firewall::{self, Change, FirewallError};
 use peerproof::log::{Declined, Piece, Unreadable};
 use peerproof::reputation::{Rechecked, Record, ReputationError};
 
@@ -49,6 +50,17 @@ impl Backend for Client {
 
     fn recheck<'a>(&'a self, peer: &'a str) -> BoxFuture<'a, Result<Rechecked, ReputationError>> {
         Client::recheck(self, peer).boxed()
+    }
+
+    fn firewall(&self) -> BoxFuture<'_, Vec<firewall::Line>> {
+        Client::firewall(self).boxed()
+    }
+
+    fn change_firewall<'a>(
+        &'a self,
+        change: &'a Change,
+    ) -> BoxFuture<'a, Result<usize, FirewallError>> {
+        Client::change_firewall(self, change).boxed()
     }
 
     fn log_piece<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Piece>, Unreadable>> {

@@ -19,6 +19,7 @@ mod client;
 mod config;
 mod embeddings;
 mod error;
+mod firewall;
 mod guard;
 mod likelihood;
 mod log;

@@ -11,6 +11,7 @@ mod memory;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use peerproof_discovery::gate::{Rule, RuleError};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -63,6 +64,8 @@ pub struct Config {
     pub version: u32,
     /// How peers are reached.
     pub network: Network,
+    /// Who may connect.
+    pub firewall: Firewall,
     /// What this node serves.
     pub provide: Provide,
     /// Model files for others.
@@ -95,6 +98,25 @@ pub struct Network {
     pub external: Vec<String>,
     /// Most connections at once.
     pub max_connections: u32,
+}
+
+/// Who may connect.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Firewall {
+    /// `allow WHO`, `deny WHO` or `rate N/m WHO`, where WHO is an address, a range such as
+    /// 203.0.113.0/24, a peer id, `reputation<N`, or `any`. The first that matches decides; where
+    /// none does, a peer may connect. Rules set by the command `firewall` come before these.
+    pub rules: Vec<String>,
+}
+
+impl Firewall {
+    /// The rules, read.
+    ///
+    /// # Errors
+    /// What is wrong with the first that is none.
+    pub fn parse(&self) -> Result<Vec<Rule>, RuleError> {
+        self.rules.iter().map(|rule| rule.parse()).collect()
+    }
 }
 
 /// What this node serves.
@@ -241,6 +263,7 @@ impl Default for Config {
                 external: Vec::new(),
                 max_connections: 256,
             },
+            firewall: Firewall { rules: Vec::new() },
             provide: Provide {
                 models: Vec::new(),
                 threads: 0,
@@ -338,6 +361,10 @@ impl Config {
         };
         in_range("version", self.version.into(), 1, 1)?;
         in_range("network.max_connections", self.network.max_connections.into(), 8, 10_000)?;
+        self.firewall.parse().map_err(|error| ConfigError::Invalid {
+            name: "firewall.rules".into(),
+            message: error.to_string(),
+        })?;
         in_range("provide.threads", self.provide.threads.into(), 0, 1024)?;
         in_range("provide.max_jobs", self.provide.max_jobs.into(), 1, 256)?;
         in_range("provide.max_queued", self.provide.max_queued.into(), 0, 4096)?;
@@ -605,6 +632,7 @@ mod tests {
         let cases = [
             ("version = 1\n[network]\nport = \"x\"", "network.port: expected integer, got string"),
             ("version = 2", "version: expected 1 to 1, got 2"),
+            ("version = 1\n[firewall]\nrules = [\"deny me\"]", "firewall.rules: `me` names nobody"),
             ("[network]\nport = 1", "must begin with `version = 1`"),
             ("version = 1\n[provide]\nmax_jobs = 0", "provide.max_jobs: expected 1 to 256, got 0"),
             (

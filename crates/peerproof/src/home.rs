@@ -120,6 +120,12 @@ impl Home {
         self.config.join("config.toml")
     }
 
+    /// The rules that the command `firewall` has set.
+    #[must_use]
+    pub fn firewall_file(&self) -> PathBuf {
+        self.config.join("firewall.rules")
+    }
+
     /// The models' folder.
     #[must_use]
     pub fn models(&self) -> PathBuf {

@@ -27,6 +27,7 @@ pub mod client;
 pub mod config;
 pub mod evidence;
 pub mod fetch;
+pub mod firewall;
 pub mod fraud;
 pub mod home;
 pub mod light;

@@ -42,7 +42,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use peerproof_identity::{Keypair, PeerId};
 use peerproof_job::Standing;
-use peerproof_net::{Address, Handle, NetConfig, NetError, Network};
+use peerproof_net::{Address, Handle, NetConfig, NetError, Network, Scores};
 use peerproof_wire::ModelId;
 use peerproof_wire::evidence::LogEntry;
 use tokio::sync::watch;
@@ -50,6 +50,7 @@ use tokio::task::JoinHandle;
 
 use crate::client::{AskError, HeldModel, NodeStatus, ServedModel};
 use crate::config::Config;
+use crate::firewall::{FirewallError, Rules};
 use crate::home::{Home, HomeError, session_key};
 use crate::models::{Installed, KNOWN, Store};
 use crate::store::{LogWriter, StoreError, WitnessStore};
@@ -81,6 +82,9 @@ pub enum NodeError {
     /// Sockets.
     #[error(transparent)]
     Net(#[from] NetError),
+    /// The operator's rules.
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
     /// An address in the configuration.
     #[error("{setting}: {address}: {message}")]
     Address {
@@ -190,6 +194,8 @@ pub(crate) struct Inner {
     net: Handle,
     /// The network of provider and auditor, under the node key.
     public_net: Option<Handle>,
+    /// The rules that both networks judge by.
+    firewall: tokio::sync::Mutex<Rules>,
     directory: Directory,
     holdings: Arc<Holdings>,
     fetcher: fetching::Fetcher,
@@ -245,12 +251,14 @@ impl Node {
         let ledger = Arc::new(Ledger::new(clock, &log, &history, &settings.config.reputation));
         let (docket, found) = Docket::new(Arc::clone(&ledger), settings.home.evidence(), &history);
         let archive = open_archive(&settings, clock, &key, &log, &docket).await?;
+        let firewall = Rules::read(&settings.home, &settings.config.firewall)?;
+        let entry = |public| guarded(net_config(&settings.config, public)?, &firewall, &ledger);
         // Nobody hears of this node before it can answer: models first.
         let public = match models.open().await? {
             false => None,
-            true => Some(Network::start(&key, net_config(&settings.config, true)?).await?),
+            true => Some(Network::start(&key, entry(true)?).await?),
         };
-        let (net, events) = Network::start(&session, net_config(&settings.config, false)?).await?;
+        let (net, events) = Network::start(&session, entry(false)?).await?;
         let watch = Watch::open(settings.home.seen(), Arc::clone(&docket), net.clone()).await;
         let directory = Directory::new(net.clone());
         let mut tasks = vec![tokio::spawn(follow(directory.clone(), events, stopped.clone()))];
@@ -287,6 +295,7 @@ impl Node {
             net,
             audits,
             public_net,
+            firewall: tokio::sync::Mutex::new(firewall),
             session,
             directory,
             ledger,
@@ -449,6 +458,18 @@ fn net_config(config: &Config, public: bool) -> Result<NetConfig, NodeError> {
     Ok(net)
 }
 
+/// Puts the operator's rules before a network, and what they need to know of peers.
+fn guarded(
+    mut net: NetConfig,
+    rules: &Rules,
+    ledger: &Arc<Ledger>,
+) -> Result<NetConfig, NodeError> {
+    net.firewall = rules.list()?;
+    let ledger = Arc::clone(ledger);
+    net.scores = Some(Scores::new(move |peer| ledger.standing(peer).score));
+    Ok(net)
+}
+
 fn addresses(setting: &'static str, list: &[String]) -> Result<Vec<Address>, NodeError> {
     let parse = |address: &String| {
         let wrong = |message| NodeError::Address { setting, address: address.clone(), message };
@@ -471,9 +492,14 @@ async fn full_addresses(net: &Handle) -> Result<Vec<String>, NodeError> {
 impl Inner {
     /// Whoever is barred is refused on both networks from then on.
     fn follow_bars(&self) -> JoinHandle<()> {
-        let nets = self.public_net.iter().chain([&self.net]).cloned().collect();
+        let nets = self.nets().cloned().collect();
         let (ledger, stopped) = (Arc::clone(&self.ledger), self.stopped.clone());
         tokio::spawn(incidents::follow(ledger, nets, stopped))
+    }
+
+    /// Both networks, or the one there is.
+    fn nets(&self) -> impl Iterator<Item = &Handle> {
+        self.public_net.iter().chain([&self.net])
     }
 
     fn standing(&self, peer: &PeerId) -> Standing {

@@ -37,7 +37,7 @@ fn book(place: &Place) -> anyhow::Result<(Home, Book)> {
     Ok((home, book))
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

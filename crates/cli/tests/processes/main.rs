@@ -9,5 +9,6 @@ mod commands;
 mod demo;
 mod failing_over;
 mod finding;
+mod firewalling;
 mod reputing;
 mod support;

@@ -295,6 +295,29 @@ async fn the_operator_decides_about_peers() {
 }
 
 #[tokio::test]
+async fn the_operator_sets_who_may_connect() {
+    let gateway = gateway(config()).await;
+    let listed = gateway.get("/peerproof/firewall").await.json();
+    assert_eq!(listed["rules"][0]["rule"], "deny 192.0.2.0/24");
+    assert_eq!(listed["rules"][0]["origin"], "command");
+    let change = |action: &str, rule: &str| {
+        gateway.post("/peerproof/firewall", json!({ "action": action, "rule": rule }))
+    };
+    let put = change("put", "deny 192.0.2.0/24").await;
+    assert_eq!((put.status, &put.json()["ended"]), (200, &json!(2)));
+    for (action, rule, param) in [
+        ("remove", "192.0.2.0/24", "rule"),
+        ("put", "deny nobody", "rule"),
+        ("remove", "deny any", "rule"),
+        ("shout", "deny any", "action"),
+    ] {
+        let refused = change(action, rule).await;
+        let error = &refused.json()["error"]["param"];
+        assert_eq!((refused.status, error), (400, &json!(param)), "{action} {rule}");
+    }
+}
+
+#[tokio::test]
 async fn peers_stay_unnamed_when_told_so() {
     let mut config = config();
     config.expose_peers = Some(false);

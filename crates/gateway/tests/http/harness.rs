@@ -12,6 +12,7 @@ use peerproof::client::{
     AnswerEvent, AskError, Counters, FinishReason, JobSpec, NodeStatus, Outcome, PeerStatus,
     Report, ServedModel, TokenLogprobs,
 };
+use peerproof::firewall::{self, Change, FirewallError, Origin};
 use peerproof::log::{Declined, Piece, Unreadable};
 use peerproof::reputation::{self, Rechecked, Record, ReputationError};
 use peerproof_gateway::{Backend, Events, GatewayConfig, Server};
@@ -184,6 +185,23 @@ impl Backend for Scripted {
         let known = reputation::parse_peer(peer);
         let found = Rechecked { refuted: vec!["a receipt".into()], ..Rechecked::default() };
         async { known.map(|_| found) }.boxed()
+    }
+
+    fn firewall(&self) -> BoxFuture<'_, Vec<firewall::Line>> {
+        let rule = "deny 192.0.2.0/24".to_owned();
+        let line = firewall::Line { rule, origin: Origin::Command, decided: Some(3) };
+        async { vec![line] }.boxed()
+    }
+
+    fn change_firewall<'a>(
+        &'a self,
+        change: &'a Change,
+    ) -> BoxFuture<'a, Result<usize, FirewallError>> {
+        let answer = match change {
+            Change::Put(_) => Ok(2),
+            Change::Remove(subject) => Err(FirewallError::Unknown { subject: subject.to_string() }),
+        };
+        async { answer }.boxed()
     }
 
     fn log_piece<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Piece>, Unreadable>> {

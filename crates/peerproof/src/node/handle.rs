@@ -17,6 +17,7 @@ use super::incidents::group_of;
 use super::{Inner, asking};
 use crate::client::{Answer, AskError, Counters, JobSpec, NodeStatus, PeerStatus, ServedModel};
 use crate::fetch::{FetchError, PullSpec, Pulled};
+use crate::firewall::{self, Change, FirewallError};
 use crate::light::{PrepareError, PrepareWatch, Prepared};
 use crate::log::{Declined, Piece, Unreadable};
 use crate::reputation::{
@@ -145,6 +146,39 @@ impl Client {
             }
         }
         Ok(found)
+    }
+
+    /// The operator's rules, in the order in which they are asked, with how often each decided.
+    pub async fn firewall(&self) -> Vec<firewall::Line> {
+        let rules = self.inner.firewall.lock().await;
+        let mut decided: Vec<u64> = Vec::new();
+        for net in self.inner.nets() {
+            for (place, rule) in net.firewall().iter().enumerate() {
+                match decided.get_mut(place) {
+                    Some(count) => *count += rule.decided,
+                    None => decided.push(rule.decided),
+                }
+            }
+        }
+        rules.lines(Some(&decided))
+    }
+
+    /// Changes the operator's rules: on the disk, then for both networks. Connections that they
+    /// no longer allow end; gives back how many.
+    ///
+    /// # Errors
+    /// There is nothing to change, or the disk or a network does not take it.
+    pub async fn change_firewall(&self, change: &Change) -> Result<usize, FirewallError> {
+        let mut rules = self.inner.firewall.lock().await;
+        let changed = rules.changed(change)?;
+        changed.save()?;
+        let list = changed.list()?;
+        *rules = changed;
+        let mut ended = 0;
+        for net in self.inner.nets() {
+            ended += net.set_firewall(list.clone()).await?;
+        }
+        Ok(ended)
     }
 
     /// Counters since the start.
