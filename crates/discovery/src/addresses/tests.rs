@@ -323,7 +323,7 @@ proptest! {
         let mut clock = 0;
         for (what, n, pause) in steps {
             clock += pause;
-            let endpoint = public(n % 40 << 14 | n % 3);
+            let endpoint = public(((n % 40) << 14) | (n % 3));
             match what {
                 0 | 1 => { book.take_in(endpoint, Group::V4([9, (n % 2) as u8]), moment(clock)); }
                 2 => book.connected(endpoint, peer(n), moment(clock)),
