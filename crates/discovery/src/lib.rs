@@ -13,6 +13,7 @@
 //! - [`places`]: hosts, groups, and which addresses can be reached at all;
 //! - [`gate`]: the operator's rules, judged before a handshake;
 //! - [`addresses`]: where peers may be, which of them were tried, whom to call;
+//! - [`topics`]: who serves what, at registrars that make a flood wait;
 //! - [`slots`]: who keeps a connection when there are more who want one;
 //! - [`rates`]: how often a peer and its subnet may ask.
 //!
@@ -41,6 +42,7 @@ pub mod subnet;
 pub mod table;
 mod time;
 pub mod walk;
+pub mod topics;
 
 pub use chance::Chance;
 pub use node::Discovery;
