@@ -36,13 +36,13 @@ pub mod node;
 pub mod places;
 pub mod rates;
 pub mod record;
-pub mod store;
 pub mod slots;
+pub mod store;
 pub mod subnet;
 pub mod table;
 mod time;
-pub mod walk;
 pub mod topics;
+pub mod walk;
 
 pub use chance::Chance;
 pub use node::Discovery;
