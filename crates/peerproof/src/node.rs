@@ -251,13 +251,10 @@ impl Node {
         let ledger = Arc::new(Ledger::new(clock, &log, &history, &settings.config.reputation));
         let (docket, found) = Docket::new(Arc::clone(&ledger), settings.home.evidence(), &history);
         let archive = open_archive(&settings, clock, &key, &log, &docket).await?;
-        let firewall = Rules::read(&settings.home, &settings.config.firewall)?;
-        let entry = |public| guarded(net_config(&settings.config, public)?, &firewall, &ledger);
+        let (firewall, entry) = guard(&settings, &ledger)?;
         // Nobody hears of this node before it can answer: models first.
-        let public = match models.open().await? {
-            false => None,
-            true => Some(Network::start(&key, entry(true)?).await?),
-        };
+        let is_public = models.open().await?;
+        let public = if is_public { Some(Network::start(&key, entry(true)?).await?) } else { None };
         let (net, events) = Network::start(&session, entry(false)?).await?;
         let watch = Watch::open(settings.home.seen(), Arc::clone(&docket), net.clone()).await;
         let directory = Directory::new(net.clone());
@@ -458,16 +455,20 @@ fn net_config(config: &Config, public: bool) -> Result<NetConfig, NodeError> {
     Ok(net)
 }
 
-/// Puts the operator's rules before a network, and what they need to know of peers.
-fn guarded(
-    mut net: NetConfig,
-    rules: &Rules,
+/// The operator's rules, and how the public network or the other one is set up behind them.
+fn guard<'a>(
+    settings: &'a Settings,
     ledger: &Arc<Ledger>,
-) -> Result<NetConfig, NodeError> {
-    net.firewall = rules.list()?;
-    let ledger = Arc::clone(ledger);
-    net.scores = Some(Scores::new(move |peer| ledger.standing(peer).score));
-    Ok(net)
+) -> Result<(Rules, impl Fn(bool) -> Result<NetConfig, NodeError> + use<'a>), NodeError> {
+    let rules = Rules::read(&settings.home, &settings.config.firewall)?;
+    let (list, ledger) = (rules.list()?, Arc::clone(ledger));
+    let scores = Scores::new(move |peer| ledger.standing(peer).score);
+    let set_up = move |public| {
+        let mut net = net_config(&settings.config, public)?;
+        (net.firewall, net.scores) = (list.clone(), Some(scores.clone()));
+        Ok(net)
+    };
+    Ok((rules, set_up))
 }
 
 fn addresses(setting: &'static str, list: &[String]) -> Result<Vec<Address>, NodeError> {

@@ -1,3 +1,5 @@
+//! The book's tables, tests, feelers and bytes.
+
 use super::*;
 use crate::places::NoAsnMap;
 use peerproof_identity::Keypair;

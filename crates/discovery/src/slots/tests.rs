@@ -1,3 +1,5 @@
+//! Who gets a slot, who gives way, and who doesn't.
+
 use super::*;
 use crate::places::NoAsnMap;
 use peerproof_identity::Keypair;

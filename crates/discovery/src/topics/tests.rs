@@ -1,3 +1,5 @@
+//! Advertisements, tickets and waiting times, and finding through them.
+
 use std::net::IpAddr;
 
 use peerproof_identity::{Keypair, PeerId};
