@@ -456,15 +456,15 @@ fn net_config(config: &Config, public: bool) -> Result<NetConfig, NodeError> {
 }
 
 /// The operator's rules, and how the public network or the other one is set up behind them.
-fn guard<'a>(
-    settings: &'a Settings,
+fn guard(
+    settings: &Settings,
     ledger: &Arc<Ledger>,
-) -> Result<(Rules, impl Fn(bool) -> Result<NetConfig, NodeError> + use<'a>), NodeError> {
+) -> Result<(Rules, impl Fn(bool) -> Result<NetConfig, NodeError> + use<>), NodeError> {
     let rules = Rules::read(&settings.home, &settings.config.firewall)?;
-    let (list, ledger) = (rules.list()?, Arc::clone(ledger));
+    let (list, ledger, config) = (rules.list()?, Arc::clone(ledger), settings.config.clone());
     let scores = Scores::new(move |peer| ledger.standing(peer).score);
     let set_up = move |public| {
-        let mut net = net_config(&settings.config, public)?;
+        let mut net = net_config(&config, public)?;
         (net.firewall, net.scores) = (list.clone(), Some(scores.clone()));
         Ok(net)
     };
