@@ -251,11 +251,12 @@ impl Node {
         let ledger = Arc::new(Ledger::new(clock, &log, &history, &settings.config.reputation));
         let (docket, found) = Docket::new(Arc::clone(&ledger), settings.home.evidence(), &history);
         let archive = open_archive(&settings, clock, &key, &log, &docket).await?;
-        let (firewall, entry) = guard(&settings, &ledger)?;
+        let entrance = Entrance::new(&settings, &ledger)?;
         // Nobody hears of this node before it can answer: models first.
         let is_public = models.open().await?;
-        let public = if is_public { Some(Network::start(&key, entry(true)?).await?) } else { None };
-        let (net, events) = Network::start(&session, entry(false)?).await?;
+        let public =
+            if is_public { Some(Network::start(&key, entrance.net(true)?).await?) } else { None };
+        let (net, events) = Network::start(&session, entrance.net(false)?).await?;
         let watch = Watch::open(settings.home.seen(), Arc::clone(&docket), net.clone()).await;
         let directory = Directory::new(net.clone());
         let mut tasks = vec![tokio::spawn(follow(directory.clone(), events, stopped.clone()))];
@@ -292,7 +293,7 @@ impl Node {
             net,
             audits,
             public_net,
-            firewall: tokio::sync::Mutex::new(firewall),
+            firewall: tokio::sync::Mutex::new(entrance.rules),
             session,
             directory,
             ledger,
@@ -455,20 +456,27 @@ fn net_config(config: &Config, public: bool) -> Result<NetConfig, NodeError> {
     Ok(net)
 }
 
-/// The operator's rules, and how the public network or the other one is set up behind them.
-fn guard(
-    settings: &Settings,
-    ledger: &Arc<Ledger>,
-) -> Result<(Rules, impl Fn(bool) -> Result<NetConfig, NodeError> + use<>), NodeError> {
-    let rules = Rules::read(&settings.home, &settings.config.firewall)?;
-    let (list, ledger, config) = (rules.list()?, Arc::clone(ledger), settings.config.clone());
-    let scores = Scores::new(move |peer| ledger.standing(peer).score);
-    let set_up = move |public| {
-        let mut net = net_config(&config, public)?;
-        (net.firewall, net.scores) = (list.clone(), Some(scores.clone()));
+/// What stands before both networks: the operator's rules, and what they need to know of peers.
+struct Entrance {
+    config: Config,
+    rules: Rules,
+    scores: Scores,
+}
+
+impl Entrance {
+    fn new(settings: &Settings, ledger: &Arc<Ledger>) -> Result<Entrance, NodeError> {
+        let rules = Rules::read(&settings.home, &settings.config.firewall)?;
+        let ledger = Arc::clone(ledger);
+        let scores = Scores::new(move |peer| ledger.standing(peer).score);
+        Ok(Entrance { config: settings.config.clone(), rules, scores })
+    }
+
+    /// How the public network, or the router's, is set up behind them.
+    fn net(&self, public: bool) -> Result<NetConfig, NodeError> {
+        let mut net = net_config(&self.config, public)?;
+        (net.firewall, net.scores) = (self.rules.list()?, Some(self.scores.clone()));
         Ok(net)
-    };
-    Ok((rules, set_up))
+    }
 }
 
 fn addresses(setting: &'static str, list: &[String]) -> Result<Vec<Address>, NodeError> {
