@@ -42,7 +42,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use peerproof_identity::{Keypair, PeerId};
 use peerproof_job::Standing;
-use peerproof_net::{Address, Handle, NetConfig, NetError, Network, Scores};
+use peerproof_net::{Address, Events, Handle, NetConfig, NetError, Network, Scores};
 use peerproof_wire::ModelId;
 use peerproof_wire::evidence::LogEntry;
 use tokio::sync::watch;
@@ -254,9 +254,8 @@ impl Node {
         let entrance = Entrance::new(&settings, &ledger)?;
         // Nobody hears of this node before it can answer: models first.
         let is_public = models.open().await?;
-        let public =
-            if is_public { Some(Network::start(&key, entrance.net(true)?).await?) } else { None };
-        let (net, events) = Network::start(&session, entrance.net(false)?).await?;
+        let public = if is_public { Some(entrance.open(&key, true).await?) } else { None };
+        let (net, events) = entrance.open(&session, false).await?;
         let watch = Watch::open(settings.home.seen(), Arc::clone(&docket), net.clone()).await;
         let directory = Directory::new(net.clone());
         let mut tasks = vec![tokio::spawn(follow(directory.clone(), events, stopped.clone()))];
@@ -471,11 +470,11 @@ impl Entrance {
         Ok(Entrance { config: settings.config.clone(), rules, scores })
     }
 
-    /// How the public network, or the router's, is set up behind them.
-    fn net(&self, public: bool) -> Result<NetConfig, NodeError> {
+    /// Starts the public network, or the router's, behind them.
+    async fn open(&self, key: &Keypair, public: bool) -> Result<(Handle, Events), NodeError> {
         let mut net = net_config(&self.config, public)?;
         (net.firewall, net.scores) = (self.rules.list()?, Some(self.scores.clone()));
-        Ok(net)
+        Ok(Network::start(key, net).await?)
     }
 }
 
