@@ -34,7 +34,7 @@ pub(crate) use worker::Masks;
 
 /// The rules that masks are made by: the library that reads schemas, its
 /// version, and the number of the options and limits it is used with.
-pub const RULES: &str = "llguidance-1.9.1/1";
+pub const RULES: &str = "llguidance-1.9.1/2";
 
 /// Why a constraint can't be followed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -104,13 +104,21 @@ pub enum ConstraintError {
 }
 
 /// Whether the constraint can be followed, as far as can be known without a
-/// model: its rules, its form, its size, and that its schema has a meaning.
+/// model: its rules, its form, its size, that its schema has a meaning, and that
+/// some text begins as it wants.
 ///
 /// # Errors
 /// It can't.
 pub fn verify(constraint: &Constraint) -> Result<(), ConstraintError> {
     let source = Source::new(constraint)?;
-    Masks::start(Arc::new(source), &Vocabulary::of_bytes()?).map(drop)
+    let mut masks = Masks::start(Arc::new(source), &Vocabulary::of_bytes()?)?;
+    match masks.mask().trouble {
+        Some(ConstraintError::Stuck { .. }) => {
+            Err(ConstraintError::Schema { reason: "no text satisfies it".into() })
+        }
+        // A limit may be hit by these tokens and not by a model's.
+        _ => Ok(()),
+    }
 }
 
 /// The name of a form in errors.

@@ -2,8 +2,9 @@
 //! could make that expensive has been counted.
 //!
 //! The counts come first since the library's own limits don't cover all it does:
-//! it recurses once a property and once a reference, and compares patterns of
-//! properties, and branches, with each other. Deliberately absent: tokens.
+//! it recurses once a property and once a reference, compares patterns of
+//! properties, and branches, with each other, and has a state for every remainder
+//! of a `multipleOf`. Deliberately absent: tokens.
 
 use llguidance::JsonCompileOptions;
 use llguidance::api::{ParserLimits, TopLevelGrammar};
@@ -29,6 +30,12 @@ pub mod limits {
     pub const MAX_BRANCHES: usize = 64;
     /// Bytes of one `pattern`, and of each name in `patternProperties`.
     pub const MAX_PATTERN_BYTES: usize = 1_024;
+    /// Digits after the point of a `multipleOf`.
+    pub const MAX_MULTIPLE_DIGITS: u32 = 6;
+    /// The least common multiple of every `multipleOf`, in units of the last digit that any has.
+    pub const MAX_MULTIPLE: u64 = 10_000;
+    /// That number times how many there are.
+    pub const MAX_REMAINDERS: u64 = 100_000;
     /// Symbols of the grammar that a schema becomes.
     pub const MAX_GRAMMAR: usize = 100_000;
     /// Parts of expressions made to begin with, and while a lexer is set up.
@@ -100,7 +107,9 @@ fn parsed(text: &str) -> Result<Value, ConstraintError> {
     if members.contains_key("x-guidance") {
         return Err(ConstraintError::Schema { reason: "x-guidance is not supported".into() });
     }
-    Counts::default().count(&schema, 1)?;
+    let mut counts = Counts::default();
+    counts.count(&schema, 1)?;
+    multiples(&counts.multiples)?;
     Ok(schema)
 }
 
@@ -111,6 +120,7 @@ struct Counts {
     pattern_properties: usize,
     references: usize,
     branches: usize,
+    multiples: Vec<f64>,
 }
 
 impl Counts {
@@ -152,9 +162,53 @@ impl Counts {
                 at_most("references", limits::MAX_REFERENCES, self.references)
             }
             ("pattern", Value::String(text)) => pattern(text.len()),
+            ("multipleOf", Value::Number(number)) => {
+                self.multiples.extend(number.as_f64());
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
+}
+
+/// Checks the common multiple of all `multipleOf`, wherever they stand: the library merges
+/// those that come together by `allOf`, references or branches.
+fn multiples(values: &[f64]) -> Result<(), ConstraintError> {
+    let decimals: Vec<(u64, u32)> =
+        values.iter().map(|&value| decimal(value)).collect::<Result<_, _>>()?;
+    let digits = decimals.iter().map(|decimal| decimal.1).max().unwrap_or(0);
+    let mut common = 1u64;
+    for (number, own) in decimals {
+        // Below 10^4 · 10^6 and 10^4: no product overflows.
+        let number = number * 10u64.pow(digits - own);
+        common = common / gcd(common, number) * number;
+        at_most_of("multipleOf, in common", limits::MAX_MULTIPLE, common)?;
+    }
+    let remainders = common * values.len() as u64;
+    at_most_of("multipleOf, remainders of all", limits::MAX_REMAINDERS, remainders)
+}
+
+/// A `multipleOf` as an integer and the digits after the point, found as the library does, in
+/// floats. Zero, which it refuses by itself, is 1 here.
+fn decimal(value: f64) -> Result<(u64, u32), ConstraintError> {
+    let (mut scaled, mut digits) = (value.abs(), 0);
+    while scaled.fract() != 0.0 {
+        digits += 1;
+        at_most("digits of multipleOf", limits::MAX_MULTIPLE_DIGITS as usize, digits as usize)?;
+        scaled *= 10.0;
+    }
+    let number = scaled as u64;
+    at_most_of("multipleOf", limits::MAX_MULTIPLE, number)?;
+    Ok((number.max(1), digits))
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+fn at_most_of(what: &'static str, expected: u64, got: u64) -> Result<(), ConstraintError> {
+    let [expected, got] = [expected, got].map(|it| usize::try_from(it).unwrap_or(usize::MAX));
+    at_most(what, expected, got)
 }
 
 fn at_most(what: &'static str, expected: usize, got: usize) -> Result<(), ConstraintError> {

@@ -420,6 +420,14 @@ fn listed(count: usize, item: impl Fn(usize) -> String) -> String {
     (0..count).map(item).collect::<Vec<_>>().join(",")
 }
 
+/// Numbers that are multiples of these, one a member.
+fn multiples(of: &[&str]) -> String {
+    let members = of.iter().enumerate();
+    let members = members.map(|(i, of)| format!(r#""m{i}":{{"type":"number","multipleOf":{of}}}"#));
+    let members = members.collect::<Vec<_>>().join(",");
+    format!(r#"{{"type":"object","properties":{{{members}}}}}"#)
+}
+
 fn of_string(rules: &str) -> String {
     format!(
         r#"{{"type":"object","properties":{{"a":{{"type":"string",{rules}}}}},"required":["a"]}}"#
@@ -451,7 +459,26 @@ fn what_a_stranger_can_ask_for_is_bounded() {
         (format!(r#"{{"oneOf":[{}]}}"#, listed(3, object)), Some("use anyOf")),
         (refs(250), None),
         (refs(257), Some("references")),
-        (r##"{"$ref":"#"}"##.into(), None),
+        (r##"{"$ref":"#"}"##.into(), Some("no text")),
+        (
+            r##"{"$ref":"#/$defs/a","$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}}"##
+                .into(),
+            Some("no text"),
+        ),
+        (multiples(&["0.01", "0.05", "2.5"]), None),
+        (multiples(&["10000"]), None),
+        (multiples(&["10001"]), Some("multipleOf")),
+        (multiples(&["97", "89", "83"]), Some("in common")),
+        (multiples(&["60", "0.01"]), None),
+        (multiples(&["600", "0.01"]), Some("in common")),
+        (multiples(&["9973"; 10]), None),
+        (multiples(&["9973"; 11]), Some("remainders")),
+        (multiples(&["0.000001"]), None),
+        (multiples(&["0.0000001"]), Some("digits")),
+        (multiples(&["1e-300"]), Some("digits")),
+        (multiples(&["1e300"]), Some("multipleOf")),
+        (multiples(&["4294967295"]), Some("multipleOf")),
+        (multiples(&["0"]), Some("multiple of")),
         (r##"{"allOf":[{"$ref":"#"},{"type":"object"}]}"##.into(), Some("circular")),
         (r#"{"$ref":"https://example.com/schema"}"#.into(), Some("$ref")),
         (format!(r#"{{"allOf":[{},{}]}}"#, any(300), any(300)), Some("too large")),
