@@ -1,6 +1,7 @@
 //! From a tensor's bytes in the file to the kernels' layout, and back.
 //!
-//! Two passes over the bytes: [`exponent`] finds the largest magnitude exactly,
+//! Two passes over the bytes: [`examine`] finds the largest magnitude exactly and
+//! all there is to refuse, so that nothing is written for a file that can't be used;
 //! [`fill`] writes. Both read scales as integers from their bits, and know a
 //! format only by what [`blocks`] says of the file and [`layout`] of the packed
 //! matrix. [`unpack`] reads rows back, for the embedding of tokens.
@@ -66,14 +67,22 @@ impl Packing {
 }
 
 /// The largest exponent at which every weight stays below two to the packing's
-/// magnitude, `bits - 1 - floor(log2 max|w|)`; 0 for a tensor of zeros.
-pub(crate) fn exponent(tensor: &Tensor<'_>, packing: Packing) -> Result<i32, LoadError> {
-    let log2 = if packing == Packing::Dense {
-        largest_float(tensor)?
-    } else {
-        with_constant_kind!(tensor.kind, |kind| largest_quantised(kind, tensor)?)
-    };
-    Ok(log2.map_or(0, |log2| packing.magnitude_bits() - 1 - log2))
+/// magnitude, `bits - 1 - floor(log2 max|w|)`; 0 for a tensor of zeros. Refuses numbers
+/// that aren't finite, and scales out of proportion.
+pub(crate) fn examine(tensor: &Tensor<'_>, packing: Packing) -> Result<i32, LoadError> {
+    let exponent = |log2: Option<i32>| log2.map_or(0, |log2| packing.magnitude_bits() - 1 - log2);
+    if packing == Packing::Dense {
+        return Ok(exponent(largest_float(tensor)?));
+    }
+    let extent = with_constant_kind!(tensor.kind, |kind| largest_quantised(kind, tensor)?);
+    let exponent = exponent(extent.log2());
+    if extent.may_exceed(packing.layout(), exponent) {
+        let blocks = tensor.data.chunks_exact(tensor.kind.block_bytes() as usize);
+        for (at, block) in blocks.enumerate() {
+            scales(tensor.kind, block, exponent).map_err(|bad| refusal(tensor, at, bad))?;
+        }
+    }
+    Ok(exponent)
 }
 
 fn not_finite(tensor: &Tensor<'_>, block: usize) -> LoadError {
@@ -105,21 +114,55 @@ fn largest_float(tensor: &Tensor<'_>) -> Result<Option<i32>, LoadError> {
     Ok(largest)
 }
 
+/// The largest magnitudes of a tensor in blocks, before any exponent.
+#[derive(Default)]
+struct Extent {
+    weight: i64,
+    scale: i64,
+    minimum: i64,
+    /// Of scales and minimums times a stretch's.
+    products: [i64; 2],
+}
+
+impl Extent {
+    fn log2(&self) -> Option<i32> {
+        let weight = self.weight;
+        (weight > 0).then(|| bit_length(weight as u64) - 1 - blocks::HALF_BITS)
+    }
+
+    /// Whether some scale may reach a limit at an exponent.
+    fn may_exceed(&self, layout: Layout, exponent: i32) -> bool {
+        let at = |value| rescale(value, blocks::HALF_BITS - exponent, WIDE);
+        // A factor of 8 bits multiplies what rounding a scale does.
+        let product = |value| at(value) + 256;
+        let [scale, minimum] = self.products.map(product);
+        let two = scale >= SUPER_SCALE_LIMIT || minimum >= SUPER_MINIMUM_LIMIT;
+        let limit = scale_limit(&layout);
+        at(self.scale) >= limit || at(self.minimum) >= limit || layout.two_levels() && two
+    }
+}
+
 #[inline(always)]
-fn largest_quantised(kind: GgmlType, tensor: &Tensor<'_>) -> Result<Option<i32>, LoadError> {
+fn largest_quantised(kind: GgmlType, tensor: &Tensor<'_>) -> Result<Extent, LoadError> {
     let layout = Packing::of(kind).layout();
-    let mut largest = 0i64;
+    let mut extent = Extent::default();
     for (at, block) in tensor.data.chunks_exact(kind.block_bytes() as usize).enumerate() {
         let (scale, minimum) = blocks::scales(kind, block).ok_or_else(|| not_finite(tensor, at))?;
+        extent.scale = extent.scale.max(scale.abs());
+        extent.minimum = extent.minimum.max(minimum.abs());
         for stretch in 0..layout.stretches() {
             let (s, m) = blocks::factors(kind, block, stretch);
+            let [scaled, lowered] = [scale * s, minimum * m];
+            for (most, product) in extent.products.iter_mut().zip([scaled, lowered]) {
+                *most = (*most).max(product.abs());
+            }
             // A weight is linear in its integer: the ends are the largest.
             for q in extremes(kind, block, stretch * layout.stretch / 8, layout.stretch / 8) {
-                largest = largest.max((scale * s * q + minimum * m).abs());
+                extent.weight = extent.weight.max((scaled * q + lowered).abs());
             }
         }
     }
-    Ok((largest > 0).then(|| bit_length(largest as u64) - 1 - blocks::HALF_BITS))
+    Ok(extent)
 }
 
 /// The smallest and the largest integer of `count` times eight columns.
@@ -209,6 +252,32 @@ fn fill_quantised_row(
     Ok(())
 }
 
+/// A block's scale and minimum at an exponent, once they and their products with those of
+/// stretches are known to be within bounds.
+#[inline(always)]
+fn scales(kind: GgmlType, block: &[u8], exponent: i32) -> Result<(i64, i64), Bad> {
+    let layout = Packing::of(kind).layout();
+    let (scale, minimum) = blocks::scales(kind, block).ok_or(Bad::NotFinite)?;
+    let scale = rescale(scale, blocks::HALF_BITS - exponent, WIDE);
+    let minimum = rescale(minimum, blocks::HALF_BITS - exponent, WIDE);
+    let limit = scale_limit(&layout);
+    within(scale, limit)?;
+    within(minimum, limit)?;
+    if layout.two_levels() {
+        for stretch in 0..layout.stretches() {
+            let (s, m) = blocks::factors(kind, block, stretch);
+            within(scale * s, SUPER_SCALE_LIMIT)?;
+            within(minimum * m, SUPER_MINIMUM_LIMIT)?;
+        }
+    }
+    Ok((scale, minimum))
+}
+
+/// What a block's scale and minimum stay below.
+fn scale_limit(layout: &Layout) -> i64 {
+    if layout.two_levels() { SUPER_SCALE_LIMIT } else { SCALE_LIMIT }
+}
+
 /// Writes the scales of one row of a block.
 #[inline(always)]
 fn fill_scales(
@@ -219,17 +288,11 @@ fn fill_scales(
     out: &mut [u8],
 ) -> Result<(), Bad> {
     let layout = Packing::of(kind).layout();
-    let (scale, minimum) = blocks::scales(kind, block).ok_or(Bad::NotFinite)?;
-    let scale = rescale(scale, blocks::HALF_BITS - exponent, WIDE);
-    let mut minimum = rescale(minimum, blocks::HALF_BITS - exponent, WIDE);
-    let limit = if layout.two_levels() { SUPER_SCALE_LIMIT } else { SCALE_LIMIT };
-    within(scale, limit)?;
-    within(minimum, limit)?;
+    let (scale, mut minimum) = scales(kind, block, exponent)?;
+    let limit = scale_limit(&layout);
     if layout.two_levels() {
         for stretch in 0..layout.stretches() {
             let (s, m) = blocks::factors(kind, block, stretch);
-            within(scale * s, SUPER_SCALE_LIMIT)?;
-            within(minimum * m, SUPER_MINIMUM_LIMIT)?;
             let at = 16 * stretch + lane;
             if layout.levels == Levels::Nibbles {
                 out[layout.stretches_at() + at] = (s | -m << 4) as u8;
@@ -301,7 +364,7 @@ fn fill_plane<const BITS: usize>(codes: u64, eight: usize, lane: usize, out: &mu
 
 fn fill_dense_row(kind: GgmlType, bytes: &[u8], exponent: i32, lane: usize, group: &mut [u8]) {
     for (col, element) in bytes.chunks_exact(kind.block_bytes() as usize).enumerate() {
-        // Every element is finite: `exponent` has looked at each.
+        // Every element is finite: `examine` has looked at each.
         let weight = float(kind, element).map_or(0, |exact| exact.at(exponent, 1 << 20)) as i32;
         let at = 2048 * (col / 32) + 64 * (col % 32 / 2) + 4 * lane + 2 * (col % 2);
         group[at..at + 2].copy_from_slice(&((weight >> 10) as i16).to_le_bytes());

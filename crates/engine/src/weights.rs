@@ -127,17 +127,20 @@ impl Packed {
         layout.bytes() * self.cols.div_ceil(layout.columns) * self.rows.div_ceil(16)
     }
 
-    /// Packs the tensor into `out`, zeroed and of [`Packed::bytes`] bytes. Calls
-    /// `done` with stretches of the tensor that won't be read again.
+    /// Reads the whole tensor: finds its exponent, and whatever would be refused.
+    pub(crate) fn examined(self, tensor: &Tensor<'_>) -> Result<Self, LoadError> {
+        Ok(Self { exponent: pack::examine(tensor, self.packing)?, ..self })
+    }
+
+    /// Packs the tensor, examined before, into `out`, zeroed and of [`Packed::bytes`]
+    /// bytes. Calls `done` with stretches of the tensor that won't be read again.
     pub(crate) fn fill(
-        self,
+        &self,
         tensor: &Tensor<'_>,
         out: &mut [u8],
         done: &dyn Fn(&[u8]),
-    ) -> Result<Self, LoadError> {
-        let exponent = pack::exponent(tensor, self.packing)?;
-        pack::fill(tensor, self.packing, self.cols, exponent, out, done)?;
-        Ok(Self { exponent, ..self })
+    ) -> Result<(), LoadError> {
+        pack::fill(tensor, self.packing, self.cols, self.exponent, out, done)
     }
 }
 
@@ -181,9 +184,9 @@ impl Matrix {
 
     /// A matrix with memory of its own.
     pub(crate) fn pack(tensor: &Tensor<'_>, cols: usize, rows: usize) -> Result<Self, LoadError> {
-        let packed = Packed::plan(tensor, cols, rows)?;
+        let packed = Packed::plan(tensor, cols, rows)?.examined(tensor)?;
         let mut memory = Arena::reserve(packed.bytes())?;
-        let packed = packed.fill(tensor, &mut memory, &|_| ())?;
+        packed.fill(tensor, &mut memory, &|_| ())?;
         Ok(Self::over(&packed, &Arena::seal(memory)?, 0))
     }
 
@@ -278,7 +281,7 @@ impl Vector {
         if Packing::of(tensor.kind) != Packing::Dense {
             return Err(LoadError::Format { tensor: tensor.name.to_owned(), kind: tensor.kind });
         }
-        let exponent = pack::exponent(tensor, Packing::Dense)?;
+        let exponent = pack::examine(tensor, Packing::Dense)?;
         let values = pack::floats(tensor)
             .map(|value| {
                 value.unwrap_or(Exact { mantissa: 0, exponent: 0 }).at(exponent, 1 << 30) as i32
@@ -286,6 +289,12 @@ impl Vector {
             .collect();
         Ok(Self { values, exponent })
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Bytes of all arenas that this thread has reserved.
+    pub(crate) static RESERVED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 /// The memory all packed weights of a model lie in: one mapping, in large pages
@@ -296,6 +305,8 @@ pub(crate) struct Arena(Mmap);
 impl Arena {
     /// Zeroed memory of `len` bytes, to be filled and then sealed.
     pub(crate) fn reserve(len: usize) -> Result<MmapMut, LoadError> {
+        #[cfg(test)]
+        RESERVED.with(|reserved| reserved.set(reserved.get() + len));
         let memory = MmapMut::map_anon(len.max(1)).map_err(LoadError::Memory)?;
         // Only a hint: without large pages everything works, more slowly.
         #[cfg(target_os = "linux")]

@@ -62,61 +62,79 @@ struct Slot<'a> {
     packed: Packed,
     start: usize,
     out: &'a mut [u8],
-    done: Option<Result<Packed, LoadError>>,
 }
 
 /// Packs all matrices into one arena, each on the next free thread, the largest
-/// ones first.
+/// first so that no thread is left with a large one at the end. All are read to their end
+/// before any memory is taken: a file that must be refused costs none.
 pub(crate) fn pack_all(
     gguf: &Gguf,
     plan: &[Piece],
     threads: usize,
 ) -> Result<Vec<Matrix>, LoadError> {
-    let mut planned = Vec::with_capacity(plan.len());
-    let mut total = 0;
-    for piece in plan {
-        let (tensor, packed) = piece.plan(gguf)?;
-        planned.push((tensor, packed, total));
-        total += packed.bytes().next_multiple_of(64);
-    }
-    let mut memory = Arena::reserve(total)?;
-    let mut rest = &mut memory[..];
-    let mut slots = Vec::with_capacity(plan.len());
-    for (tensor, packed, start) in planned {
-        let (out, after) = rest.split_at_mut(packed.bytes().next_multiple_of(64));
-        rest = after;
-        slots.push(Mutex::new(Slot {
-            tensor,
-            packed,
-            start,
-            out: &mut out[..packed.bytes()],
-            done: None,
-        }));
-    }
     let mut order: Vec<usize> = (0..plan.len()).collect();
     order.sort_by_key(|&at| std::cmp::Reverse(plan[at].dims.iter().product::<u64>()));
+    let planned = plan.iter().map(|piece| piece.plan(gguf).map(Mutex::new));
+    let planned = planned.collect::<Result<Vec<_>, LoadError>>()?;
+    each(&planned, &order, threads, |(tensor, packed)| {
+        *packed = packed.examined(tensor)?;
+        gguf.release(tensor.data);
+        Ok(())
+    })?;
+    let planned = planned.into_iter().map(Mutex::into_inner);
+    let planned: Vec<_> =
+        planned.map(|slot| slot.unwrap_or_else(PoisonError::into_inner)).collect();
+    let sizes = planned.iter().map(|(_, packed)| packed.bytes().next_multiple_of(64));
+    let mut memory = Arena::reserve(sizes.sum())?;
+    let (mut rest, mut start) = (&mut memory[..], 0);
+    let mut slots = Vec::with_capacity(plan.len());
+    for (tensor, packed) in planned {
+        let taken = packed.bytes().next_multiple_of(64);
+        let (out, after) = rest.split_at_mut(taken);
+        let out = &mut out[..packed.bytes()];
+        slots.push(Mutex::new(Slot { tensor, packed, start, out }));
+        (rest, start) = (after, start + taken);
+    }
+    each(&slots, &order, threads, |slot| {
+        // The packed copy is what is read from then on.
+        let read = |bytes: &[u8]| gguf.release(bytes);
+        slot.packed.fill(&slot.tensor, slot.out, &read)
+    })?;
+    let done = slots.into_iter().map(|slot| {
+        let slot = slot.into_inner().unwrap_or_else(PoisonError::into_inner);
+        (slot.packed, slot.start)
+    });
+    let done: Vec<_> = done.collect();
+    let arena = Arena::seal(memory)?;
+    Ok(done.iter().map(|(packed, start)| Matrix::over(packed, &arena, *start)).collect())
+}
+
+/// Works through all slots in an order, in threads, until one fails.
+fn each<T: Send>(
+    slots: &[Mutex<T>],
+    order: &[usize],
+    threads: usize,
+    work: impl Fn(&mut T) -> Result<(), LoadError> + Sync,
+) -> Result<(), LoadError> {
     let next = AtomicUsize::new(0);
-    let work = || {
+    let failed = Mutex::new(None);
+    let run = || {
         while let Some(&at) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
             let mut slot = slots[at].lock().unwrap_or_else(PoisonError::into_inner);
-            let slot = &mut *slot;
-            // The packed copy is what is read from then on.
-            let read = |bytes: &[u8]| gguf.release(bytes);
-            slot.done = Some(slot.packed.fill(&slot.tensor, slot.out, &read));
+            if let Err(error) = work(&mut slot) {
+                next.store(order.len(), Ordering::Relaxed);
+                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            }
         }
     };
     std::thread::scope(|scope| {
         for _ in 1..threads.clamp(1, 64) {
-            scope.spawn(work);
+            scope.spawn(run);
         }
-        work();
+        run();
     });
-    let done = slots.into_iter().map(|slot| {
-        let slot = slot.into_inner().unwrap_or_else(PoisonError::into_inner);
-        // Every slot has been filled: the scope ends when all threads have.
-        Ok((slot.done.unwrap_or(Ok(slot.packed))?, slot.start))
-    });
-    let done = done.collect::<Result<Vec<_>, LoadError>>()?;
-    let arena = Arena::seal(memory)?;
-    Ok(done.iter().map(|(packed, start)| Matrix::over(packed, &arena, *start)).collect())
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
+
+#[cfg(test)]
+mod tests;
