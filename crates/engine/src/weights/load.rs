@@ -1,9 +1,9 @@
 //! All matrices of a model packed at once, into one stretch of memory.
 //!
-//! [`pack_all`] plans every matrix first (shape, format, bytes), reserves the
-//! sum, then lets threads take the matrices one by one, the largest first. The
-//! pages of the file that a thread has read are handed back at once, so the
-//! file and its packed copy are never in memory together. Deliberately absent:
+//! [`pack_all`] plans every matrix first (shape, format, bytes) and reads it to its
+//! end, reserves the sum, then lets threads take the matrices one by one, the largest
+//! first. The pages of the file that a thread has packed are handed back at once: as
+//! the packed copy grows, the mapped file shrinks. Deliberately absent:
 //! what the matrices are for; the caller lists names and shapes.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -78,7 +78,6 @@ pub(crate) fn pack_all(
     let planned = planned.collect::<Result<Vec<_>, LoadError>>()?;
     each(&planned, &order, threads, |(tensor, packed)| {
         *packed = packed.examined(tensor)?;
-        gguf.release(tensor.data);
         Ok(())
     })?;
     let planned = planned.into_iter().map(Mutex::into_inner);
