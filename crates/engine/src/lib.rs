@@ -52,6 +52,9 @@ pub mod sample;
 pub mod service;
 pub mod spot;
 pub mod stop;
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod support;
 pub mod template;
 pub mod tokenizer;
 pub mod trace;

@@ -3,10 +3,7 @@
 
 use crate::architecture::{ALL, Architecture};
 use crate::gguf::GgmlType;
-
-#[path = "../../../tests/support/mod.rs"]
-mod support;
-use support::Writer;
+use crate::support::Writer;
 
 /// Scales: the largest, the smallest, denormal ones, none.
 const HALVES: [u16; 10] =

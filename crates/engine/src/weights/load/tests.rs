@@ -2,9 +2,7 @@
 
 use super::super::RESERVED;
 use super::*;
-
-#[path = "../../../tests/support/mod.rs"]
-mod support;
+use crate::support::Writer;
 
 /// Its number in a file.
 const Q4_0: u32 = 2;
@@ -31,7 +29,7 @@ fn a_bad_number_in_the_last_block_is_found_before_memory_is_taken() {
         let at = last.len() - 18;
         last[at..at + 2].copy_from_slice(&u16::to_le_bytes(bits));
         last[at + 2..].fill(0x88);
-        let writer = support::Writer::default()
+        let writer = Writer::default()
             .str("general.architecture", "llama")
             .tensor("a", &[64, 16], Q4_0, &blocks(32))
             .tensor("b", &[64, 16], Q4_0, &last);
