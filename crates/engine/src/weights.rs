@@ -110,8 +110,7 @@ pub(crate) struct Packed {
 /// # Errors
 /// A value is infinite or undefined.
 pub fn check_values(gguf: &Gguf) -> Result<(), LoadError> {
-    gguf.tensors()
-        .try_for_each(|tensor| pack::exponent(&tensor, Packing::of(tensor.kind)).map(drop))
+    gguf.tensors().try_for_each(|tensor| pack::examine(&tensor, Packing::of(tensor.kind)).map(drop))
 }
 
 impl Packed {
