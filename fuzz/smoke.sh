@@ -6,7 +6,7 @@ here=$(dirname "$(readlink -f "$0")")
 cd "$here/.."
 seed=${1:-1}
 cargo build --quiet --release --locked --package peerproof-fuzz
-for target in gguf tokenizer template; do
+for target in gguf tokenizer template kademlia; do
     set -- fuzz/regressions/"$target"/*
     [ ! -e "$1" ] || "$here/run" "$target" --replay "$@"
 done
@@ -14,4 +14,5 @@ done
 gguf=$!
 "$here/run" tokenizer --seed "$seed" --count 30000
 "$here/run" template --seed "$seed" --count 200000
+"$here/run" kademlia --seed "$seed" --count 200000
 wait "$gguf"

@@ -3,7 +3,7 @@
 //! A target is a function from bytes to an [`Outcome`]; it panics where a promise
 //! is broken. [`GGUF`] reads a file, loads it as a model and runs it; [`TOKENIZER`]
 //! builds a vocabulary and encodes with it; [`TEMPLATE`] compiles a chat template
-//! and renders. Inputs are [`made`](Target::made) from seeds by a mutator that
+//! and renders; [`KADEMLIA`] reads a message of discovery. Inputs are [`made`](Target::made) from seeds by a mutator that
 //! knows what lengths, names and tags look like, so that the same seed and number
 //! always make the same input: a finding is a pair of numbers. The binary runs
 //! them under a counting allocator, in a process of their own, so that an abort,
@@ -14,6 +14,7 @@
 
 mod choices;
 mod gguf;
+mod kademlia;
 mod mutate;
 mod random;
 #[path = "../../crates/engine/tests/support/small.rs"]
@@ -79,8 +80,18 @@ pub const TEMPLATE: Target = Target {
     words: template::WORDS,
 };
 
+/// Messages and records of discovery.
+pub const KADEMLIA: Target = Target {
+    name: "kademlia",
+    run: kademlia::run,
+    refused_bytes: 1 << 20,
+    taken_bytes: 1 << 20,
+    seeds: kademlia::seeds,
+    words: kademlia::WORDS,
+};
+
 /// Every target.
-pub const TARGETS: [Target; 3] = [GGUF, TOKENIZER, TEMPLATE];
+pub const TARGETS: [Target; 4] = [GGUF, TOKENIZER, TEMPLATE, KADEMLIA];
 
 /// Makes a target's inputs.
 pub struct Inputs {

@@ -12,5 +12,6 @@ mod network {
     mod firewall;
     mod frames;
     mod gossip;
+    mod kademlia;
     mod limits;
 }
