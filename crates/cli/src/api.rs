@@ -28,6 +28,8 @@ pub(crate) struct Api {
 /// What a streamed answer yields, by the number of its choice.
 pub(crate) enum Piece {
     Text(usize, String),
+    /// What happens before there is text, for a person.
+    Meanwhile(String),
     /// How likely tokens were, as the API writes it.
     Likely(usize, Vec<Value>),
     Done(usize, Box<Value>),
@@ -125,6 +127,9 @@ impl Api {
         }
         for line in BufReader::new(response.into_body().into_reader()).lines() {
             let line = line.context("the answer broke off")?;
+            if let Some(reading) = line.strip_prefix(": reading ") {
+                on_piece(Piece::Meanwhile(format!("reading {reading}")))?;
+            }
             let Some(data) = line.strip_prefix("data: ") else { continue };
             if data == "[DONE]" {
                 return Ok(());

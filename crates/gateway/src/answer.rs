@@ -27,6 +27,8 @@ type Tagged = (usize, Option<Result<AnswerEvent, AskError>>);
 /// The next thing that happens to an answer.
 #[derive(Debug)]
 pub(crate) enum Next {
+    /// So many tokens of the prompt, of so many, are read.
+    Reading(u32, u32),
     /// A choice accepted by a provider.
     Started(usize),
     /// Text of a choice, never empty, and the reports of its tokens that came
@@ -146,6 +148,7 @@ impl Running {
                 Some(Next::Failed(self.record.fail(&error).at_prompt(self.prompt_param)))
             }
             Some(Ok(_)) if !self.unfinished[index] => None,
+            Some(Ok(AnswerEvent::Reading { read, of })) => Some(Next::Reading(read, of)),
             Some(Ok(AnswerEvent::Started { .. })) => Some(Next::Started(index)),
             Some(Ok(AnswerEvent::Delta { text, logprobs, .. })) => {
                 self.reports[index].extend(logprobs);

@@ -78,7 +78,7 @@ async fn finish(app: &App, mut running: Running) -> Result<Vec<(String, Outcome)
             Next::Text(index, piece, _) => texts[index].push_str(&piece),
             Next::Done(index, outcome, _) => outcomes[index] = Some(*outcome),
             Next::Failed(error) => return Err(error),
-            Next::Started(_) | Next::Silence => {}
+            Next::Reading(..) | Next::Started(_) | Next::Silence => {}
         }
     }
     Ok(texts.into_iter().zip(outcomes.into_iter().flatten()).collect())

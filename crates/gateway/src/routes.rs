@@ -183,7 +183,7 @@ async fn whole(app: Arc<App>, asked: Asked, mut reply: Reply) -> Result<Response
                 outcomes[index] = Some(*outcome);
             }
             Next::Failed(error) => return Err(error),
-            Next::Started(_) | Next::Silence => {}
+            Next::Reading(..) | Next::Started(_) | Next::Silence => {}
         }
     }
     let all = texts.into_iter().zip(reports).zip(outcomes.into_iter().flatten());

@@ -34,6 +34,7 @@ pub(crate) async fn head(running: &mut Running, patience: Duration) -> Result<Ve
         match running.next(deadline.saturating_duration_since(Instant::now())).await {
             Next::Failed(error) => return Err(error),
             Next::Silence => break,
+            Next::Reading(..) => {}
             // A piece means that the provider is at work: the client should not wait.
             next @ Next::Text(..) => {
                 early.push(next);
@@ -110,6 +111,11 @@ impl Sse {
                 let logprobs = self.likelihoods[index].next(&reports);
                 self.data(&self.reply.finish(index, &outcome, logprobs));
                 self.close_if_finished();
+            }
+            // A comment: for people who look, and for proxies that close what is silent.
+            Next::Reading(read, of) => {
+                let line = format!(": reading the prompt, {read} of {of} tokens\n\n");
+                self.lines.push_back(Bytes::from(line));
             }
             Next::Silence => self.lines.push_back(Bytes::from_static(b": keep-alive\n\n")),
             Next::Failed(error) => {

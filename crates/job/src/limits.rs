@@ -38,6 +38,11 @@ pub const MAX_CHALLENGES_PER_RECEIPT: u8 = 2;
 pub const MAX_RUNNING_CHALLENGES: usize = 4;
 /// Frames given to the driver and not yet written, per stream.
 pub const MAX_FRAMES_IN_FLIGHT: usize = 4;
+/// Shortest time between two frames that say how far a prompt is read, and before the first.
+pub const PROGRESS_EVERY_MS: u64 = 1_000;
+/// What each token that was read adds to a router's patience for the first token of an answer:
+/// who reads more slowly than this is left in the end, however often it says so.
+pub const READ_FLOOR_MS: u64 = 500;
 /// A running commitment is due after this many tokens of the answer.
 pub const COMMIT_EVERY: usize = 32;
 /// Shortest deadline an offer may set.

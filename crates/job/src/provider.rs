@@ -219,6 +219,7 @@ impl Desk {
             In::Closed(stream) => self.forget(stream),
             In::Sent(stream) => self.on_sent(stream),
             In::Prepared(stream, prompt_tokens) => self.on_prepared(stream, prompt_tokens),
+            In::Read(stream, read) => self.on_read(stream, read),
             In::Steps { stream, start, steps } => self.on_steps(stream, start, steps),
             In::Finished(stream, ended) => self.on_finished(stream, ended),
             In::Refused(stream, failure) => self.refuse(stream, failure),

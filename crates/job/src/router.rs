@@ -121,6 +121,8 @@ pub struct Job {
     /// Those of them that ended because a provider was busy, as far as they don't count.
     waits: u32,
     leader: Option<LaneId>,
+    /// When the asker may hear again how far the prompt is read.
+    reading_told: Millis,
     /// Why the last leader was left.
     left: Option<String>,
     answer: Answer,
@@ -161,6 +163,7 @@ impl Job {
             attempts: 0,
             waits: 0,
             leader: None,
+            reading_told: now,
             left: None,
             answer: Answer::default(),
             trail: Vec::new(),

@@ -43,6 +43,8 @@ fn the_page_says_what_the_code_does() {
             job.stall_ms / 1000
         ),
         format!("at most {MAX_ATTEMPTS_PER_PROVIDER} times"),
+        format!("{MAX_BUSY_TURNS} answers of this kind"),
+        format!("{READ_FLOOR_MS} ms for each token"),
         format!("at most {MAX_ATTEMPTS} attempts (*default* {})", job.max_attempts),
         format!("at most {} s (*default*)", job.total_ms / 1000),
         format!("to `n` providers (*default* {})", job.n),

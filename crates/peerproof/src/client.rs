@@ -200,6 +200,13 @@ impl Default for Preference {
 /// What happens while an answer arrives.
 #[derive(Clone, Debug)]
 pub enum AnswerEvent {
+    /// A provider reads a long prompt; at most twice a second.
+    Reading {
+        /// Tokens read.
+        read: u32,
+        /// How many there are.
+        of: u32,
+    },
     /// A provider accepted.
     Started {
         /// Its peer id.

@@ -18,7 +18,8 @@ mod sampling;
 pub use class::Class;
 pub use failure::{Failure, FailureCode};
 pub use frames::{
-    Accepted, Commitment, Delivered, LogProof, ProviderFrame, RouterFrame, TokenLogprobs, Tokens,
+    Accepted, Commitment, Delivered, LogProof, Progress, ProviderFrame, RouterFrame, TokenLogprobs,
+    Tokens,
 };
 pub use offer::{ChatMessage, Level, Offer, Pooling, Prompt, client_nonce_hash};
 pub use opening::{Challenge, Drawn, Leaf, Opening, Openings};

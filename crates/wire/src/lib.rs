@@ -76,8 +76,8 @@ pub use evidence::{
 };
 pub use job::{
     Accepted, Challenge, ChatMessage, Class, Commitment, Constraint, Delivered, Drawn, Failure,
-    FailureCode, Form, Leaf, Level, LogProof, LogitBias, Offer, Opening, Openings, Pooling, Prompt,
-    ProviderFrame, Receipt, RouterFrame, Sampling, Stop, TokenLogprobs, Tokens,
+    FailureCode, Form, Leaf, Level, LogProof, LogitBias, Offer, Opening, Openings, Pooling,
+    Progress, Prompt, ProviderFrame, Receipt, RouterFrame, Sampling, Stop, TokenLogprobs, Tokens,
 };
 pub use logs::{HeldFrom, HeldProof, LogRefusal, LogReply, LogRequest};
 pub use range::{RangeFailure, RangeRefusal, RangeReply, RangeRequest, RangeSlice};

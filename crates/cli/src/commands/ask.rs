@@ -1,6 +1,6 @@
 //! `ask`: through the node that runs in this home, or through one made for this question.
 
-use std::io::{ErrorKind, IsTerminal, Read as _, Write as _, stdout};
+use std::io::{ErrorKind, IsTerminal, Read as _, Write as _, stderr, stdout};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -104,12 +104,16 @@ fn answer(api: &Api, args: &AskArgs) -> anyhow::Result<()> {
     let mut choices: Vec<Choice> = (0..count).map(|_| Choice::default()).collect();
     // Several answers at once would run into each other: each is printed when all are there.
     let prints = !args.json && count == 1;
+    let mut waiting = Waiting::default();
     let result = api.ask(&request(args, &args.prompt), &mut |piece| {
+        waiting.show(&piece);
         let index = match &piece {
+            Piece::Meanwhile(_) => return Ok(()),
             Piece::Text(index, _) | Piece::Likely(index, _) | Piece::Done(index, _) => *index,
         };
         let choice = choices.get_mut(index).context("an answer that nobody asked for")?;
         match piece {
+            Piece::Meanwhile(_) => {}
             Piece::Text(_, piece) => {
                 if prints {
                     print!("{piece}");
@@ -122,6 +126,7 @@ fn answer(api: &Api, args: &AskArgs) -> anyhow::Result<()> {
         }
         Ok(())
     });
+    waiting.end();
     if prints && !choices[0].text.is_empty() {
         println!();
     }
@@ -138,6 +143,28 @@ fn answer(api: &Api, args: &AskArgs) -> anyhow::Result<()> {
         print_summary(&serde_json::from_value(outcome)?);
     }
     Ok(())
+}
+
+/// One line of a terminal that says what happens before there is text.
+#[derive(Default)]
+struct Waiting {
+    shown: bool,
+}
+
+impl Waiting {
+    fn show(&mut self, piece: &Piece) {
+        let Piece::Meanwhile(what) = piece else { return self.end() };
+        if stderr().is_terminal() {
+            self.shown = true;
+            eprint!("\r\x1b[2K{what}");
+        }
+    }
+
+    fn end(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            eprint!("\r\x1b[2K");
+        }
+    }
 }
 
 /// One answer as an object, several as a list of such.

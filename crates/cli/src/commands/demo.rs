@@ -108,7 +108,7 @@ fn ask(api: &Api, prompt: &str, providers: &[&str]) -> anyhow::Result<(String, O
                 stdout().flush()?;
                 text.push_str(&piece);
             }
-            Piece::Likely(..) => {}
+            Piece::Meanwhile(_) | Piece::Likely(..) => {}
             Piece::Done(_, outcome) => done = Some(serde_json::from_value(*outcome)?),
         }
         Ok(())

@@ -37,6 +37,8 @@ impl Desk {
             resumed: resume.len(),
             tokens: resume,
             begun: false,
+            read: 0,
+            told: self.now,
             ended: None,
         }));
         self.outs.push(Out::Prepare { stream, offer });

@@ -67,6 +67,9 @@ pub enum In {
     Sent(StreamId),
     /// Answer to [`Out::Prepare`]: tokens of the prompt.
     Prepared(StreamId, u32),
+    /// So many tokens were read, of the prompt and then of the beginning to resume, after
+    /// [`Out::Run`].
+    Read(StreamId, u32),
     /// Tokens that are ready, after [`Out::Run`].
     Steps {
         /// Whose.

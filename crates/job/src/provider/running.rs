@@ -4,14 +4,15 @@ use peerproof_wire::limits::{
     MAX_LOGPROBS_PER_FRAME, MAX_TEXT_PER_FRAME_BYTES, MAX_TOKENS_PER_FRAME,
 };
 use peerproof_wire::{
-    Delivered, Digest, Failure, FailureCode, LogProof, Offer, ProviderFrame, Receipt, Signed,
-    Tokens,
+    Delivered, Digest, Failure, FailureCode, LogProof, Offer, Progress, ProviderFrame, Receipt,
+    Signed, Tokens,
 };
 
 use super::event::Step;
 use super::finished::FinishedJob;
 use super::stream::State;
 use super::{Desk, Ended, Out, StreamId};
+use crate::limits::PROGRESS_EVERY_MS;
 use crate::planted::planted;
 
 /// A receipt on its way into the log.
@@ -32,12 +33,24 @@ impl Desk {
         {
             let Some(known) = self.streams.get_mut(&stream) else { continue };
             let Some(job) = known.job_in(State::Queued) else { continue };
+            job.told = self.now;
             self.outs.push(Out::Run {
                 stream,
                 offer: job.offer.clone(),
                 resume: job.tokens.clone(),
             });
             known.state = State::Running;
+        }
+    }
+
+    /// Tells the router that its prompt is being read, every so often.
+    pub(super) fn on_read(&mut self, stream: StreamId, read: u32) {
+        let Some(known) = self.streams.get_mut(&stream) else { return };
+        let Some(job) = known.job_in(State::Running) else { return };
+        let due = self.now.since(job.told) >= PROGRESS_EVERY_MS;
+        if due && !job.begun && read > job.read {
+            (job.read, job.told) = (read, self.now);
+            self.send(stream, ProviderFrame::Progress(Progress { read }));
         }
     }
 

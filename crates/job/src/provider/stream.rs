@@ -37,6 +37,10 @@ pub(super) struct Job {
     pub(super) resumed: usize,
     /// Whether a token was drawn here.
     pub(super) begun: bool,
+    /// Tokens that the router was told were read.
+    pub(super) read: u32,
+    /// When it was told, or the engine began.
+    pub(super) told: Millis,
     /// What the receipt says, once the answer is complete.
     pub(super) ended: Option<Ended>,
 }
@@ -88,6 +92,10 @@ impl Stream {
 
     /// Queues a frame; tokens join those that wait already.
     pub(super) fn push(&mut self, frame: ProviderFrame) {
+        if matches!(self.pending.back(), Some(ProviderFrame::Progress(_))) {
+            // What comes after it says as much.
+            self.pending.pop_back();
+        }
         let ProviderFrame::Tokens(tokens) = frame else {
             return self.pending.push_back(frame);
         };

@@ -274,6 +274,13 @@ pub struct BindingsQuestion {
 /// News of a job that change nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
+    /// A provider reads the prompt.
+    Reading {
+        /// Tokens it says it has read.
+        read: u32,
+        /// How many there are.
+        of: u32,
+    },
     /// The first token comes from this provider.
     Started {
         /// Who.

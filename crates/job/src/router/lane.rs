@@ -9,7 +9,7 @@ use peerproof_wire::{
 
 use super::answer::Answer;
 use super::{LaneId, Options};
-use crate::limits::{COMMIT_EVERY, MAX_TEXT_BYTES_PER_TOKEN};
+use crate::limits::{COMMIT_EVERY, MAX_TEXT_BYTES_PER_TOKEN, READ_FLOOR_MS};
 use crate::reputation::Fault;
 use crate::select::{Candidate, UNKNOWN_RTT_MS};
 use crate::time::Millis;
@@ -79,6 +79,10 @@ pub(super) struct Lane {
     pub(super) commitments: Vec<Commitment>,
     /// Tokens it was given to continue.
     resumed: usize,
+    /// Tokens it says it has read.
+    read: u32,
+    /// When it accepted.
+    accepted_at: Millis,
     /// Whether a token of its own has come.
     begun: bool,
     /// When the first one came.
@@ -108,6 +112,8 @@ impl Lane {
             receipt: None,
             commitments: Vec::new(),
             resumed: 0,
+            read: 0,
+            accepted_at: now,
             begun: false,
             begun_at: now,
         }
@@ -134,9 +140,44 @@ impl Lane {
         }
         self.stage = Stage::Running;
         self.prompt_tokens = prompt_tokens;
+        self.accepted_at = now;
         self.deadline = Some(now.after(options.first_token_ms));
         self.late = false;
         self.hedge_at = Some(now.after(options.hedge_token_ms + 2 * rtt(&self.candidate)));
+        Ok(())
+    }
+
+    /// Tokens it has to read before it can draw one.
+    pub(super) fn to_read(&self) -> u32 {
+        self.prompt_tokens.saturating_add(self.resumed as u32)
+    }
+
+    /// Whether it says that it has read so many tokens.
+    pub(super) fn has_read(&self, read: u32) -> bool {
+        self.read >= read
+    }
+
+    /// It reads: that is life, as long as it gets on.
+    pub(super) fn take_progress(
+        &mut self,
+        read: u32,
+        now: Millis,
+        options: &Options,
+    ) -> Result<(), Breach> {
+        if self.stage != Stage::Running || self.begun {
+            return Err(Breach::order("progress of the prompt outside its reading"));
+        }
+        let most = self.to_read();
+        if read <= self.read || read > most {
+            return Err(Breach::garbage(format!(
+                "{read} tokens read, expected more than {} and at most {most}",
+                self.read
+            )));
+        }
+        self.read = read;
+        let floor_ms = u64::from(read).saturating_mul(READ_FLOOR_MS);
+        let slowest = self.accepted_at.after(options.first_token_ms).after(floor_ms);
+        self.deadline = Some(now.after(options.first_token_ms).min(slowest));
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use super::roster::Again;
 use super::{
     Attempt, BindingsQuestion, Blame, Checked, Closed, Job, Lane, LaneId, Notice, Out, Reason,
 };
-use crate::limits::{MAX_RACERS, MAX_REASON_BYTES, MAX_RETRY_AFTER_MS};
+use crate::limits::{MAX_RACERS, MAX_REASON_BYTES, MAX_RETRY_AFTER_MS, PROGRESS_EVERY_MS};
 use crate::planted::planted;
 use crate::reputation::Fault;
 use crate::text::clip;
@@ -73,6 +73,7 @@ impl Job {
         let result = match frame {
             ProviderFrame::Accepted(accepted) => self.on_accepted(id, &accepted),
             ProviderFrame::Tokens(tokens) => self.on_tokens(id, tokens),
+            ProviderFrame::Progress(progress) => self.on_progress(id, progress.read),
             ProviderFrame::Delivered(delivered) => self.on_delivered(id, delivered),
             ProviderFrame::Openings(openings) => self.on_openings(id, openings),
             ProviderFrame::Failure(failure) => {
@@ -100,6 +101,18 @@ impl Job {
         }
         let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == id) else { return Ok(()) };
         lane.accepted(accepted.prompt_tokens, now, &self.options)
+    }
+
+    fn on_progress(&mut self, id: LaneId, read: u32) -> Result<(), Breach> {
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == id) else { return Ok(()) };
+        lane.take_progress(read, self.now, &self.options)?;
+        let of = lane.to_read();
+        let farthest = !self.lanes.iter().any(|other| other.id != id && other.has_read(read));
+        if farthest && self.leader.is_none() && self.reading_told <= self.now {
+            self.reading_told = self.now.after(PROGRESS_EVERY_MS / 2);
+            self.outs.push(Out::Notice(Notice::Reading { read, of }));
+        }
+        Ok(())
     }
 
     fn on_tokens(&mut self, id: LaneId, tokens: Tokens) -> Result<(), Breach> {

@@ -20,7 +20,8 @@ pub struct Options {
     pub open_ms: u64,
     /// From the offer to its acceptance.
     pub accept_ms: u64,
-    /// From the acceptance to the first token; a long prompt needs it.
+    /// From the acceptance to the first token. A provider that says how far it has read the
+    /// prompt has it anew each time, and half a second for each token read in all.
     pub first_token_ms: u64,
     /// Between tokens, and from the last token to the receipt, at most. A provider
     /// that has been fast is left after fifty of its usual gaps already.

@@ -238,6 +238,28 @@ fn an_offer_is_answered_once() {
 }
 
 #[test]
+fn the_reading_of_a_prompt_is_reported_once_a_second_until_a_token_comes() {
+    let mut bench = Bench::new(Config::default());
+    bench.run(1, &nth(1, 0));
+    let stream = StreamId(1);
+    let mut told = |ms, event| {
+        let outs = bench.desk.handle(Millis(ms), event);
+        outs.iter().find_map(|out| match out {
+            Out::Send(_, ProviderFrame::Progress(progress)) => Some(progress.read),
+            _ => None,
+        })
+    };
+    assert_eq!(told(500, In::Read(stream, 2)), None, "too soon");
+    assert_eq!(told(1_100, In::Read(stream, 3)), Some(3));
+    assert_eq!(told(1_500, In::Read(stream, 4)), None, "too soon");
+    assert_eq!(told(2_200, In::Read(stream, 3)), None, "no news");
+    assert_eq!(told(2_200, In::Read(stream, 5)), Some(5));
+    let steps = vec![Step { token: 1, text: String::new(), commitment: None, logprobs: None }];
+    told(3_000, In::Steps { stream, start: 0, steps });
+    assert_eq!(told(9_000, In::Read(stream, 7)), None, "the answer has begun");
+}
+
+#[test]
 fn prompts_that_do_not_fit_are_refused() {
     for (prompt_tokens, code) in [(0, FailureCode::EmptyPrompt), (64, FailureCode::ContextLength)] {
         let mut bench = Bench::new(Config::default());

@@ -10,7 +10,7 @@ use peerproof_job::provider::{Config, Desk, In, Out, StreamId};
 use peerproof_job::router::{self, LaneId, Options};
 use peerproof_job::{Entropy, Millis};
 use peerproof_wire::{
-    Accepted, Commitment, Digest, Failure, FailureCode, Level, ProviderFrame, Tokens,
+    Accepted, Commitment, Digest, Failure, FailureCode, Level, Progress, ProviderFrame, Tokens,
 };
 
 use crate::audit;
@@ -19,8 +19,12 @@ use crate::world::{Script, World};
 
 /// A job whose first lane has accepted.
 fn running(max_tokens: u32) -> (router::Job, LaneId) {
+    running_with(7, max_tokens)
+}
+
+fn running_with(prompt_tokens: u32, max_tokens: u32) -> (router::Job, LaneId) {
     let offer = offer(&Keypair::from_seed(&[1; 32]), Level::Receipt, max_tokens);
-    let accepted = Accepted { offer_id: offer.id(), prompt_tokens: 7, queue_position: 0 };
+    let accepted = Accepted { offer_id: offer.id(), prompt_tokens, queue_position: 0 };
     let (mut job, _) =
         router::Job::start(offer, NONCE, Options::default(), Entropy::new([0; 32]), Millis(0));
     let lane = LaneId(0);
@@ -104,6 +108,47 @@ fn commitments_grow_and_cover_no_more_than_there_is() {
 fn a_frame_without_tokens_buys_no_time() {
     let (mut job, lane) = running(3);
     assert!(closes(&job.handle(Millis(1), router::In::Frame(lane, frame(0, 0, 1)))));
+}
+
+fn read(read: u32) -> router::In {
+    router::In::Frame(LaneId(0), ProviderFrame::Progress(Progress { read }))
+}
+
+#[test]
+fn progress_grows_and_ends_with_the_first_token() {
+    for (second, ends) in [(2, true), (3, true), (8, true), (7, false)] {
+        let (mut job, _) = running(3);
+        let outs = job.handle(Millis(1), read(3));
+        assert!(!closes(&outs));
+        let told = |out: &router::Out| {
+            matches!(out, router::Out::Notice(router::Notice::Reading { read: 3, of: 7 }))
+        };
+        assert!(outs.iter().any(told), "{outs:?}");
+        assert_eq!(closes(&job.handle(Millis(1), read(second))), ends, "{second} after 3 of 7");
+    }
+    let (mut job, lane) = running(3);
+    job.handle(Millis(1), router::In::Frame(lane, frame(0, 1, 0)));
+    assert!(closes(&job.handle(Millis(1), read(3))), "an answer has begun");
+}
+
+#[test]
+fn progress_is_life_if_it_is_not_too_slow() {
+    let patience = Options::default().first_token_ms;
+    let timer = |job: &mut router::Job, ms| closes(&job.handle(Millis(ms), router::In::Timer));
+
+    let (mut job, _) = running_with(5_000, 3);
+    assert!(timer(&mut job, patience), "silence");
+
+    let (mut job, _) = running_with(5_000, 3);
+    job.handle(Millis(patience - 1), read(1_000));
+    assert!(!timer(&mut job, 2 * patience - 2), "the silence counts anew");
+    assert!(timer(&mut job, 2 * patience - 1));
+
+    // A token every two seconds.
+    let (mut job, _) = running_with(5_000, 3);
+    let left = (1..150_u64).find(|n| closes(&job.handle(Millis(n * 2_000), read(*n as u32))));
+    let latest = left.expect("it is left before the whole limit") * 2_000;
+    assert!(latest <= patience + latest / 2_000 * READ_FLOOR_MS + 2_000, "after {latest} ms");
 }
 
 #[test]

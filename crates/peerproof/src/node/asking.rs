@@ -258,6 +258,9 @@ impl Asking {
 
     fn notice(&mut self, notice: Notice) {
         self.tell(match notice {
+            // Room is for the answer: who does not listen misses this.
+            Notice::Reading { .. } if self.events.capacity() < self.events.max_capacity() => return,
+            Notice::Reading { read, of } => AnswerEvent::Reading { read, of },
             Notice::Started { provider, prompt_tokens } => {
                 AnswerEvent::Started { provider: provider.to_string(), prompt_tokens }
             }

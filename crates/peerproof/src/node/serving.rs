@@ -39,6 +39,8 @@ use crate::store::LogWriter;
 const INBOX: usize = 4096;
 /// Frames that wait for one stream's writer; the desk keeps fewer in flight.
 const OUTBOX: usize = 64;
+/// Tokens of a prompt after which the desk is told that they were read.
+const READ_EVERY: u32 = 8;
 /// Engine events taken from one job at once.
 const GATHER: usize = 64;
 /// A router that says nothing for so long after it opened a stream is gone, as far as the
@@ -256,6 +258,7 @@ impl Serving {
                     transcript: Transcript::new(),
                     tokens: Vec::new(),
                     logprobs: Vec::new(),
+                    read: 0,
                 };
                 let begin = if offer.pooling.is_some() { embed } else { start };
                 if let Err(failure) = begin(lease, &offer, resume, sink) {
@@ -410,6 +413,8 @@ struct Sink {
     tokens: Vec<u32>,
     /// One for each token, if the offer asks for them.
     logprobs: Vec<TokenLogprobs>,
+    /// Positions read.
+    read: u32,
 }
 
 /// Gives a job to the engine; its model stays leased as long as the engine has the job.
@@ -459,6 +464,9 @@ fn embed(
     let mut on_step = |step: peerproof_proof::Step| {
         if pushed.is_ok() {
             pushed = sink.push(&step.into());
+            if let Some(read) = sink.progress() {
+                let _ = sink.events.try_send(read);
+            }
         }
     };
     let replayer = lease.replayer.until(&cancel.told);
@@ -560,7 +568,7 @@ impl Sink {
         match event {
             Event::Prompt { step } => {
                 self.push(&step.into())?;
-                Ok(None)
+                Ok(self.progress())
             }
             Event::Token { index, token, text, mut step, resumed } => {
                 let logprobs = step.drawn.as_mut().and_then(|drawn| drawn.logprobs.take());
@@ -568,7 +576,7 @@ impl Sink {
                 self.push(&step.into())?;
                 self.tokens.push(token);
                 if resumed {
-                    return Ok(None);
+                    return Ok(self.progress());
                 }
                 self.shop.load.tokens_out.fetch_add(1, Ordering::Relaxed);
                 let due = (index as usize + 1).is_multiple_of(COMMIT_EVERY);
@@ -596,6 +604,15 @@ impl Sink {
             Event::Refused(refused) => Err(refusal(&refused)),
             _ => Ok(None),
         }
+    }
+
+    /// Says how far the prompt is read, where nothing else waits to be passed on: that has the
+    /// room, and the desk, which keeps the pace, hears of it often enough.
+    fn progress(&mut self) -> Option<In> {
+        self.read += 1;
+        let idle = self.events.capacity() == self.events.max_capacity();
+        let due = idle && self.read.is_multiple_of(READ_EVERY);
+        due.then_some(In::Read(self.stream, self.read))
     }
 
     /// Spells what the engine reports of a token, and keeps it for the receipt.

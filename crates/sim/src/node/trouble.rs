@@ -233,7 +233,9 @@ impl Node {
             ProviderFrame::Failure(_) => {
                 *context.facts.turned_down.entry(self.index).or_default() += 1;
             }
-            ProviderFrame::Accepted(_) | ProviderFrame::Openings(_) => {}
+            ProviderFrame::Accepted(_)
+            | ProviderFrame::Progress(_)
+            | ProviderFrame::Openings(_) => {}
         }
     }
 }

@@ -36,6 +36,8 @@ pub enum ProviderFrame {
     Openings(Openings),
     /// The end, without what was asked.
     Failure(Failure),
+    /// The prompt is being read.
+    Progress(Progress),
 }
 
 /// The provider takes the job.
@@ -47,6 +49,13 @@ pub struct Accepted {
     pub prompt_tokens: u32,
     /// Jobs that come before; 0 runs at once.
     pub queue_position: u32,
+}
+
+/// How far a provider is that reads; before its first token of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Tokens that were read: of the prompt, then of the beginning it was given to resume.
+    pub read: u32,
 }
 
 /// A piece of the answer.
@@ -166,6 +175,7 @@ impl Codec for ProviderFrame {
             Self::Delivered(delivered) => Frame::Delivered(delivered.to_proto()),
             Self::Openings(openings) => Frame::Openings(openings.to_proto()),
             Self::Failure(failure) => Frame::Failure(failure.to_proto()),
+            Self::Progress(progress) => Frame::Progress(progress.to_proto()),
         };
         proto::ProviderFrame { frame: Some(frame) }
     }
@@ -178,6 +188,7 @@ impl Codec for ProviderFrame {
             Frame::Delivered(delivered) => Self::Delivered(Delivered::from_proto(delivered)?),
             Frame::Openings(openings) => Self::Openings(Openings::from_proto(openings)?),
             Frame::Failure(failure) => Self::Failure(Failure::from_proto(failure)?),
+            Frame::Progress(progress) => Self::Progress(Progress::from_proto(progress)?),
         })
     }
 
@@ -188,6 +199,7 @@ impl Codec for ProviderFrame {
             Self::Delivered(delivered) => delivered.check(),
             Self::Openings(openings) => openings.check(),
             Self::Failure(failure) => failure.check(),
+            Self::Progress(progress) => progress.check(),
         }
     }
 }
@@ -220,6 +232,25 @@ impl Codec for Accepted {
             self.prompt_tokens.into(),
             limits::MAX_PROMPT_TOKENS.into(),
         )
+    }
+}
+
+impl Codec for Progress {
+    type Proto = proto::Progress;
+    const NAME: &'static str = "progress";
+    const MAX_BYTES: usize = limits::MAX_FRAME_BYTES;
+    const SHAPE: &'static Shape = &shape::PROGRESS;
+
+    fn to_proto(&self) -> proto::Progress {
+        proto::Progress { read: self.read }
+    }
+
+    fn from_proto(proto: proto::Progress) -> Result<Self, WireError> {
+        Ok(Self { read: proto.read })
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        within("progress.read", self.read.into(), 1, limits::MAX_LEAVES.into())
     }
 }
 

@@ -169,12 +169,16 @@ shapes! {
         2 "failure.message" Text(limits::MAX_FAILURE_MESSAGE_BYTES),
         3 "failure.retry_after_ms" Number,
     }
+    PROGRESS "progress" {
+        1 "progress.read" Number,
+    }
     PROVIDER_FRAME "provider frame" {
         1 "provider_frame.accepted" One(&ACCEPTED),
         2 "provider_frame.tokens" One(&TOKENS),
         3 "provider_frame.delivered" One(&DELIVERED),
         4 "provider_frame.openings" One(&OPENINGS),
         5 "provider_frame.failure" One(&FAILURE),
+        6 "provider_frame.progress" One(&PROGRESS),
     }
     CASE "case" {
         1 "case.offer" One(&ENVELOPE),

@@ -172,6 +172,7 @@ fn check_job(bounds: &mut Bounds) {
         commitment: Some(Commitment { leaves: n as u32, root: samples::digest(1) }),
         ..tokens.clone()
     });
+    bounds.check("MAX_LEAVES", |n| Progress { read: n as u32 });
     bounds.check("MAX_LEAVES", |n| Receipt { leaves: n as u32, ..samples::receipt() });
     bounds.check("MAX_PATH_HASHES", |n| Opening {
         path: vec![samples::digest(1); n as usize],
@@ -611,9 +612,10 @@ fn a_fraud_proof_shows_no_products() {
     let mut proof = samples::fraud_proof();
     proof.opening.products = vec![0; 8];
     let bytes = encode_unchecked(&proof);
-    for error in
-        [proof.encode().expect_err("products"), FraudProof::decode(&bytes).expect_err("products")]
-    {
+    let WireError::Unsendable(unsendable) = proof.encode().expect_err("products") else {
+        panic!("it was encoded");
+    };
+    for error in [*unsendable, FraudProof::decode(&bytes).expect_err("products")] {
         assert!(
             matches!(error, WireError::Inconsistent { place: "fraud_proof.opening", .. }),
             "{error}"

@@ -417,6 +417,8 @@ fn job() -> Vec<Sample> {
         sample("provider-delivered", &ProviderFrame::Delivered(delivered())),
         sample("provider-openings", &ProviderFrame::Openings(openings())),
         sample("provider-failure", &ProviderFrame::Failure(failure())),
+        sample("provider-progress", &ProviderFrame::Progress(Progress { read: 512 })),
+        sample("progress", &Progress { read: 31 }),
         sample("challenge", &challenge()),
         sample("accepted", &accepted()),
         sample("tokens", &tokens()),
