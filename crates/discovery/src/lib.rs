@@ -15,6 +15,8 @@
 //! - [`addresses`]: where peers may be, which of them were tried, whom to call;
 //! - [`topics`]: who serves what, at registrars that make a flood wait;
 //! - [`slots`]: who keeps a connection when there are more who want one;
+//! - [`private`]: topics that only those find who share a secret;
+//! - [`puzzle`]: what a registration costs while a registrar has a queue;
 //! - [`rates`]: how often a peer and its subnet may ask.
 //!
 //! Time ([`Millis`]) and randomness come in as arguments, everything that is kept
@@ -34,6 +36,8 @@ pub mod lookup;
 pub mod message;
 pub mod node;
 pub mod places;
+pub mod private;
+pub mod puzzle;
 pub mod rates;
 pub mod record;
 pub mod slots;

@@ -8,6 +8,9 @@
 //! ‖ price u64 ‖ region 2 ‖ name length u8 ‖ name ‖ endpoints u8 ‖ each: ip 16 ‖ port u16 ‖ carrier u8
 //! ```
 //!
+//! Or the one byte 2 and what only those can read who share a secret
+//! ([`crate::private`]).
+//!
 //! Numbers are big-endian. The price is what the publisher asks for a million
 //! tokens, in units of its own choice; 0 is nothing. The region is an ISO 3166
 //! code in capitals, or two zero bytes. A query compares what is said; nothing here
@@ -22,6 +25,9 @@ use crate::addresses::{Carrier, Endpoint};
 use crate::record::{Draft, Name, Record, RecordError};
 
 const VERSION: u8 = 1;
+const SEALED: u8 = 2;
+/// Bytes of a sealed content.
+pub const MAX_SEALED_BYTES: usize = 800;
 /// Bytes of a model's name.
 pub const MAX_NAME_BYTES: usize = 64;
 /// Endpoints of one advertisement.
@@ -85,7 +91,16 @@ pub enum AdvertError {
 pub struct Advert {
     record: Record,
     topic: Topic,
-    offering: Offering,
+    said: Said,
+}
+
+/// What an advertisement says, and to whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// To everybody.
+    Open(Offering),
+    /// To those who share a secret.
+    Sealed(Vec<u8>),
 }
 
 fn label(topic: &Topic) -> [u8; 34] {
@@ -109,7 +124,26 @@ impl Advert {
         let content = offering.to_bytes()?;
         let draft = Draft { label: &label(&topic), sequence: created_s, created_s, expires_s };
         let record = draft.sign(key, &content)?;
-        Ok(Self { record, topic, offering })
+        Ok(Self { record, topic, said: Said::Open(offering) })
+    }
+
+    /// Signs what is sealed, under a topic.
+    ///
+    /// # Errors
+    /// It does not fit the limits.
+    pub fn sign_sealed(
+        key: &Keypair,
+        topic: Topic,
+        sealed: Vec<u8>,
+        (created_s, expires_s): (u64, u64),
+    ) -> Result<Self, AdvertError> {
+        if sealed.len() > MAX_SEALED_BYTES {
+            return Err(AdvertError::Field { field: "sealed content" });
+        }
+        let content = [&[SEALED], &sealed[..]].concat();
+        let draft = Draft { label: &label(&topic), sequence: created_s, created_s, expires_s };
+        let record = draft.sign(key, &content)?;
+        Ok(Self { record, topic, said: Said::Sealed(sealed) })
     }
 
     /// Reads and checks everything that needs no clock.
@@ -121,8 +155,13 @@ impl Advert {
         if record.name() != Name::of(&record.publisher(), &label(&topic)) {
             return Err(AdvertError::Topic);
         }
-        let offering = Offering::from_bytes(record.content())?;
-        Ok(Self { record, topic, offering })
+        let said = match record.content().split_first() {
+            Some((&SEALED, sealed)) if sealed.len() <= MAX_SEALED_BYTES => {
+                Said::Sealed(sealed.to_vec())
+            }
+            _ => Said::Open(Offering::from_bytes(record.content())?),
+        };
+        Ok(Self { record, topic, said })
     }
 
     /// Whether it is neither over nor from the future.
@@ -153,8 +192,8 @@ impl Advert {
 
     /// What it says.
     #[must_use]
-    pub const fn offering(&self) -> &Offering {
-        &self.offering
+    pub const fn said(&self) -> &Said {
+        &self.said
     }
 }
 
@@ -270,6 +309,16 @@ pub struct Query {
 }
 
 impl Query {
+    /// Whether an advertisement is what is asked for. Of a sealed one nothing is
+    /// known, so it suits who asks for nothing in particular.
+    #[must_use]
+    pub fn admits(&self, advert: &Advert) -> bool {
+        match advert.said() {
+            Said::Open(offering) => self.suits(offering),
+            Said::Sealed(_) => *self == Self::default(),
+        }
+    }
+
     /// Whether an offering is what is asked for.
     ///
     /// ```

@@ -4,7 +4,9 @@
 //! to the topic into [`BUCKETS`] classes. An [`Advertiser`] keeps [`K_REGISTER`]
 //! registrations in each class and carries their tickets back in time; a
 //! [`Search`] asks up to [`K_LOOKUP`] of each class, from the far classes, of which
-//! nobody can own much, to the near ones, until it has [`F_LOOKUP`] advertisers.
+//! nobody can own much, to the near ones, and rests at [`F_LOOKUP`] advertisers.
+//! Colluding registrars can name thirty of their own, all signed; whoever finds
+//! them worthless has the search go on ([`Search::go_on`]).
 //! An answer counts only as far as its signatures do.
 //!
 //! Absent on purpose: how nodes of a class are found, and sending.
@@ -226,6 +228,8 @@ pub struct Search {
     asked_here: usize,
     awaited: BTreeSet<PeerId>,
     found: BTreeMap<PublicKey, Advert>,
+    /// Rests at so many.
+    wanted: usize,
     /// Answers that held something unsigned, over, or not asked for.
     false_answers: usize,
 }
@@ -243,6 +247,7 @@ impl Search {
             asked_here: 0,
             awaited: BTreeSet::new(),
             found: BTreeMap::new(),
+            wanted: F_LOOKUP,
             false_answers: 0,
         }
     }
@@ -256,7 +261,9 @@ impl Search {
     /// [`Search::answered`] or [`Search::failed`].
     pub fn due(&mut self, parallel: usize) -> Vec<PeerId> {
         let mut asks = Vec::new();
-        while self.awaited.len() < parallel && self.found.len() < F_LOOKUP && self.bucket < BUCKETS
+        while self.awaited.len() < parallel
+            && self.found.len() < self.wanted
+            && self.bucket < BUCKETS
         {
             let asked = &self.asked;
             let fresh = |peer: &PeerId| !asked.contains(peer);
@@ -292,7 +299,7 @@ impl Search {
                 honest = false;
                 continue;
             };
-            if self.query.suits(advert.offering()) {
+            if self.query.admits(&advert) {
                 self.found.entry(advert.publisher()).or_insert(advert);
             } else {
                 honest = false;
@@ -310,8 +317,14 @@ impl Search {
     /// Whether nobody is awaited and nobody is left to ask, or enough was found.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        let enough = self.found.len() >= F_LOOKUP;
+        let enough = self.found.len() >= self.wanted;
         enough || (self.awaited.is_empty() && self.bucket >= BUCKETS)
+    }
+
+    /// What was found is no good: looks for as many more. Bounded by the nodes
+    /// there are to ask.
+    pub fn go_on(&mut self) {
+        self.wanted = self.found.len() + F_LOOKUP;
     }
 
     /// Registrars that were asked, and answers that held something false.

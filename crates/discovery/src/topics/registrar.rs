@@ -262,11 +262,8 @@ impl Registrar {
     pub fn answer(&mut self, topic: Topic, query: &Query, now: Millis) -> Vec<Advert> {
         self.expire(now);
         let held = self.held.get(&topic).into_iter().flat_map(BTreeMap::values);
-        let mut suiting: Vec<Advert> = held
-            .map(|held| &held.advert)
-            .filter(|advert| query.suits(advert.offering()))
-            .cloned()
-            .collect();
+        let mut suiting: Vec<Advert> =
+            held.map(|held| &held.advert).filter(|advert| query.admits(advert)).cloned().collect();
         self.chance.shuffle(&mut suiting);
         suiting.truncate(F_RETURN);
         suiting
