@@ -25,11 +25,13 @@ mod cheats;
 mod check;
 mod conduct;
 mod disk;
+mod eclipse;
 mod facts;
 mod finding;
 mod net;
 mod node;
 mod random;
+mod registering;
 mod scenario;
 mod toy;
 mod trace;
@@ -40,7 +42,11 @@ pub use cheats::{CheatRow, measure, measure_all, table};
 pub use check::Violation;
 pub use conduct::{AuditorLie, Conduct, Consequence, ProviderLie, RouterLie};
 pub use finding::{FindingRow, PLANS, Plan, Size, finding_table, measure_finding};
+pub use eclipse::{EclipsePlan, EclipseRow, eclipse_table, measure_eclipse};
 pub use net::Weather;
+pub use registering::{
+    FloodRow, TOPIC_PLANS, TopicPlan, TopicRow, measure_flood, measure_topics, topics_table,
+};
 pub use scenario::{Faults, JobPlan, NAMES, NodePlan, Scenario, conducts, name_of};
 pub use trace::Words;
 pub use world::{Figures, Run, run};
