@@ -41,8 +41,8 @@ mod world;
 pub use cheats::{CheatRow, measure, measure_all, table};
 pub use check::Violation;
 pub use conduct::{AuditorLie, Conduct, Consequence, ProviderLie, RouterLie};
-pub use finding::{FindingRow, PLANS, Plan, Size, finding_table, measure_finding};
 pub use eclipse::{EclipsePlan, EclipseRow, eclipse_table, measure_eclipse};
+pub use finding::{FindingRow, PLANS, Plan, Size, finding_table, measure_finding};
 pub use net::Weather;
 pub use registering::{
     FloodRow, TOPIC_PLANS, TopicPlan, TopicRow, measure_flood, measure_topics, topics_table,
