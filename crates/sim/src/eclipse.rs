@@ -2,9 +2,9 @@
 //! book: table poisoning and slot hijack.
 //!
 //! An attacker has a share of all addresses, in 256 /24s of as many networks, and
-//! is always up. Before anybody else it tells the node of its own endpoints, as
-//! many as the book takes for a host, and of addresses that lead nowhere, from
-//! tellers in all its networks. Then the node hears of everybody by gossip, tries
+//! is always up. Before anybody else it tells the node of its own endpoints, each
+//! host under ever new ports, all of which answer, and of addresses that lead
+//! nowhere, from tellers in all its networks. Then the node hears of everybody by gossip, tries
 //! addresses out for a day, and connects; two of those connections are the anchors
 //! of its restart. It is isolated if every connection it has after the restart is
 //! the attacker's. Beside it the same is done with a plain list: everything heard
@@ -23,8 +23,9 @@ use peerproof_identity::{Keypair, PeerId};
 
 use crate::random::Random;
 
-/// Connections after a restart.
-const OUTBOUND: usize = 8;
+/// Connections after a restart: those to take part, and those for lookups.
+const OUTBOUND: usize =
+    peerproof_discovery::slots::OUTBOUND + peerproof_discovery::slots::DISCOVERY;
 /// Networks the attacker has a /24 in.
 const SUBNETS: u64 = 256;
 /// Places of the plain list: as many as the book has.
@@ -67,7 +68,7 @@ pub struct EclipseRow {
 struct World {
     random: Random,
     honest: Vec<Endpoint>,
-    hostile: BTreeSet<Endpoint>,
+    hostile: BTreeSet<IpAddr>,
     up: BTreeMap<Endpoint, bool>,
     at: Moment,
 }
@@ -93,35 +94,40 @@ impl World {
         let honest: Vec<Endpoint> =
             (0..plan.honest).flat_map(|_| both(public(&mut random))).collect();
         let hosts = plan.honest * plan.percent / (100 - plan.percent);
-        let hostile = (0..hosts).flat_map(|n| {
+        let hostile = (0..hosts).map(|n| {
             let (subnet, host) = (n % SUBNETS, n / SUBNETS);
-            both(IpAddr::from([100, subnet as u8, 7, host as u8]))
+            own(subnet as u8, host as u8)
         });
-        let hostile: BTreeSet<Endpoint> = hostile.map(public_of).collect();
+        let hostile: BTreeSet<IpAddr> = hostile.collect();
         let up = honest.iter().map(|e| (*e, random.below(1000) >= DOWN_PERMILLE)).collect();
         let at = Moment { now: Millis(0), unix_s: 1_700_000_000 };
         Self { random, honest, hostile, up, at }
     }
 
     fn answers(&self, endpoint: &Endpoint) -> bool {
-        self.hostile.contains(endpoint) || self.up.get(endpoint).copied().unwrap_or(false)
+        self.hostile.contains(&endpoint.ip) || self.up.get(endpoint).copied().unwrap_or(false)
     }
 
     /// Everything that is told, in order: teller, where it is, address.
     fn gossip(&mut self, plan: &EclipsePlan) -> Vec<(u64, IpAddr, Endpoint)> {
         let mut told = Vec::new();
-        let own: Vec<Endpoint> = self.hostile.iter().copied().collect();
+        let hostile: Vec<IpAddr> = self.hostile.iter().copied().collect();
         for network in 0..SUBNETS {
-            let from = public_of(both(IpAddr::from([100, network as u8, 7, 1]))[0]).ip;
+            let from = own(network as u8, 1);
             for n in 0..plan.told {
                 let endpoint = match n % 2 {
-                    0 => own[self.random.below(own.len() as u64) as usize],
+                    0 => {
+                        let ip = hostile[self.random.below(hostile.len() as u64) as usize];
+                        let port = 1024 + self.random.below(60_000) as u16;
+                        Endpoint { ip, port, carrier: Carrier::Quic }
+                    }
                     _ => both(public(&mut self.random))[0],
                 };
                 told.push((network, from, endpoint));
             }
         }
-        let mut all: Vec<Endpoint> = self.honest.iter().chain(&self.hostile).copied().collect();
+        let mut all = self.honest.clone();
+        all.extend(hostile.iter().flat_map(|ip| both(*ip)));
         for last in (1..all.len()).rev() {
             all.swap(last, self.random.below(last as u64 + 1) as usize);
         }
@@ -184,15 +190,13 @@ impl World {
     }
 
     fn hostile_of(&self, connected: &[Endpoint]) -> u64 {
-        connected.iter().filter(|endpoint| self.hostile.contains(endpoint)).count() as u64
+        connected.iter().filter(|endpoint| self.hostile.contains(&endpoint.ip)).count() as u64
     }
 }
 
-/// The attacker's networks, moved to addresses that are public.
-fn public_of(endpoint: Endpoint) -> Endpoint {
-    let IpAddr::V4(v4) = endpoint.ip else { return endpoint };
-    let [_, subnet, c, host] = v4.octets();
-    Endpoint { ip: IpAddr::from([92 + subnet % 4, subnet, c, host]), ..endpoint }
+/// A host of one of the attacker's /24s, each in a /16 of its own.
+fn own(subnet: u8, host: u8) -> IpAddr {
+    IpAddr::from([92 + subnet % 4, subnet, 7, host])
 }
 
 fn plain_list(told: &[(u64, IpAddr, Endpoint)], random: &mut Random) -> Vec<Endpoint> {
@@ -287,6 +291,7 @@ mod tests {
         let row = measure_eclipse(&plan, 1);
         assert_eq!((row.restarts, row.isolated), (400, 0), "{row:?}");
         assert!((100..480).contains(&row.hostile_permille), "{row:?}");
+        assert!(row.plain_hostile_permille > row.hostile_permille + 100, "{row:?}");
         assert_eq!(row, measure_eclipse(&plan, 1));
     }
 }
