@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod audit;
+mod crowd;
 mod desk;
 mod limits;
 mod model;
