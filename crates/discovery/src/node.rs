@@ -36,6 +36,9 @@ use crate::{Chance, Millis};
 const SOUNDINGS: usize = 4;
 /// Names of lookups that the machine starts itself have this bit.
 const INNER: u64 = 1 << 63;
+/// Those of places drawn from the whole key space have this one, too: only they say how
+/// large the network is.
+const SOUNDING: u64 = 1 << 62;
 
 /// What a node decides for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -289,7 +292,7 @@ impl Discovery {
             let outcome = lookup.finish();
             if name & INNER == 0 {
                 effects.push(Effect::Done(name, Box::new(outcome)));
-            } else {
+            } else if name & SOUNDING != 0 {
                 self.density.learn(outcome.paths.iter());
             }
         }
@@ -365,7 +368,7 @@ impl Discovery {
         if !self.table.is_empty() {
             self.sound(now, effects);
             while let Some(place) = self.table.refresh(now, &mut self.chance) {
-                self.start_inner(place, now, effects);
+                self.start_inner(place, 0, now, effects);
             }
         }
         let names: Vec<u64> = self.lookups.keys().copied().collect();
@@ -374,22 +377,22 @@ impl Discovery {
 
     /// Looks up random places while the estimate lacks samples, and one an hour after.
     fn sound(&mut self, now: Millis, effects: &mut Vec<Effect>) {
-        let under_way = self.lookups.range(INNER..).count();
+        let under_way = self.lookups.range(INNER | SOUNDING..).count();
         let due = now.since(self.last_sounding) >= REFRESH_AFTER_MS;
         let wanting = self.density.wanting().max(usize::from(due));
         for _ in under_way..wanting.min(SOUNDINGS) {
             self.last_sounding = now;
             let place = Key::from_bytes(self.chance.bytes());
-            self.start_inner(place, now, effects);
+            self.start_inner(place, SOUNDING, now, effects);
         }
     }
 
-    fn start_inner(&mut self, place: Key, now: Millis, effects: &mut Vec<Effect>) {
+    fn start_inner(&mut self, place: Key, kind: u64, now: Millis, effects: &mut Vec<Effect>) {
         if self.lookups.len() >= MAX_LOOKUPS {
             return;
         }
         self.next_inner += 1;
-        let name = self.next_inner;
+        let name = self.next_inner | kind;
         let region = self.density.region();
         let goal = Goal::Locate(place);
         let lookup = Lookup::new(goal, &self.table, region, &mut self.chance, now);

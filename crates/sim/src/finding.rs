@@ -1,6 +1,6 @@
 //! Finding records while many lie: attack plans, beside stock Kademlia.
 //!
-//! A [`Plan`] says who is there and what they do. [`measure`] makes networks of honest
+//! A [`Plan`] says who is there and what they do. [`measure_finding`] makes networks of honest
 //! nodes with converged tables and attackers among them; publishers write records and
 //! readers look for them through the real machine of `discovery`, over made-up delays
 //! (round trips of 80 ms in the median, one more for a first contact). The same keys
