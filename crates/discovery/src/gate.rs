@@ -237,6 +237,22 @@ enum Match {
 }
 
 impl Rule {
+    /// How wide it is: where rules are said one after the other and nobody says
+    /// their order, the narrower ones are to be asked first, so that a word about
+    /// everybody does not undo one about somebody. Keys, then denials by
+    /// reputation, then ranges from the smallest on, then other rules by
+    /// reputation, then everybody.
+    #[must_use]
+    pub const fn width(&self) -> (u8, u8) {
+        match (self.subject, self.action) {
+            (Subject::Peer(_), _) => (0, 0),
+            (Subject::Below(_), Action::Deny) => (1, 0),
+            (Subject::Range(range), _) => (2, width(range.base) - range.bits),
+            (Subject::Below(_), _) => (3, 0),
+            (Subject::Any, _) => (4, 0),
+        }
+    }
+
     fn matches(&self, who: &Who) -> Match {
         let known = |yes| if yes { Match::Yes } else { Match::No };
         match self.subject {
@@ -490,6 +506,23 @@ mod tests {
         assert_eq!(gate.identify(&relayed(2), Millis(0)), Verdict::Deny(0));
         assert_eq!(gate.identify(&relayed(1), Millis(0)), Verdict::Admit(Some(2)));
         assert!(matches!(gate.identify(&relayed(1), Millis(0)), Verdict::Wait(2, _)));
+    }
+
+    #[test]
+    fn a_word_about_somebody_is_narrower_than_one_about_everybody() {
+        let friend = format!("allow {}", peer(1));
+        let widening = [
+            &*friend,
+            "deny reputation<300",
+            "allow 192.0.2.7",
+            "deny 192.0.2.0/24",
+            "deny 0.0.0.0/0",
+            "rate 1/m reputation<600",
+            "rate 30/m any",
+        ];
+        let widths = widening.map(|rule| rule.parse::<Rule>().expect("a rule").width());
+        assert!(widths.is_sorted() && widths[0] < widths[6], "{widths:?}");
+        assert!(widths.windows(2).all(|two| two[0] < two[1]), "{widths:?}");
     }
 
     #[test]

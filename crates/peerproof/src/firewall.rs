@@ -3,8 +3,10 @@
 //!
 //! Two places hold rules: the configuration (`[firewall] rules`), which a person
 //! writes, and the file `firewall.rules` beside it, which the command `firewall`
-//! writes. The command's are read first, newest first, so that a word said today
-//! overrules what was set up; the first rule that matches decides. The rules
+//! writes. The command's are read first, the narrower before the wider and the
+//! newer before the older, so that a word said today overrules what was set up
+//! and a word about everybody undoes none about somebody; the first rule that
+//! matches decides. The rules
 //! themselves are judged in `peerproof-discovery`; a running node applies them in
 //! `peerproof-net`.
 //!
@@ -107,7 +109,7 @@ pub struct Line {
 /// What is to be changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// This rule comes first; the command's other rules about the same go.
+    /// This rule comes before the command's others that are as wide; those about the same go.
     Put(Rule),
     /// The command's rules about this go.
     Remove(Subject),
@@ -185,7 +187,10 @@ impl Rules {
         let mut rules = self.clone();
         rules.set.retain(|rule| rule.subject != subject);
         match change {
-            Change::Put(rule) => rules.set.insert(0, *rule),
+            Change::Put(rule) => {
+                let place = rules.set.iter().position(|other| other.width() >= rule.width());
+                rules.set.insert(place.unwrap_or(rules.set.len()), *rule);
+            }
             Change::Remove(_) if rules.set.len() < self.set.len() => {}
             Change::Remove(_) => {
                 let subject_is = |rule: &Rule| rule.subject == subject;
@@ -331,19 +336,21 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_word_comes_first_and_survives() {
+    fn the_narrower_and_then_the_newer_word_comes_first_and_survives() {
         let folder = tempfile::tempdir().expect("a folder");
         let read = || rules(folder.path(), &["deny any"]).expect("rules");
-        for rule in ["allow 192.0.2.1", "deny 192.0.2.0/24", "rate 5/m 192.0.2.1"] {
+        for rule in ["allow 192.0.2.1", "deny 192.0.2.0/24", "rate 5/m 192.0.2.1", "rate 9/m any"] {
             read().changed(&put(rule)).expect("room").save().expect("a disk");
         }
         // The later word about the same address replaced the earlier.
-        assert_eq!(shown(&read()), ["rate 5/m 192.0.2.1", "deny 192.0.2.0/24", "deny any"]);
+        let kept = ["rate 5/m 192.0.2.1", "deny 192.0.2.0/24", "rate 9/m any", "deny any"];
+        assert_eq!(shown(&read()), kept);
         let remove = Change::parse("remove", "192.0.2.1").expect("a subject").expect("an action");
         read().changed(&remove).expect("it is there").save().expect("a disk");
-        assert_eq!(shown(&read()), ["deny 192.0.2.0/24", "deny any"]);
+        assert_eq!(shown(&read()), ["deny 192.0.2.0/24", "rate 9/m any", "deny any"]);
         assert!(matches!(read().changed(&remove), Err(FirewallError::Unknown { .. })));
         let any = Change::Remove(Subject::Any);
+        read().changed(&any).expect("it is there").save().expect("a disk");
         let error = read().changed(&any).expect_err("not the command's");
         assert!(error.to_string().contains("config.toml"), "{error}");
     }

@@ -9,7 +9,7 @@ use super::ListArgs;
 pub(crate) enum FirewallCommand {
     /// List the rules in the order in which they are asked; the first that matches decides.
     List(ListArgs),
-    /// Let somebody connect, whatever the rules below say.
+    /// Let somebody connect, whatever wider and older rules say.
     Allow {
         /// An address, a range such as 203.0.113.0/24, a peer id, 'reputation<N', or any.
         who: String,
