@@ -637,7 +637,7 @@ mod tests {
             ("version = 1\n[provide]\nmax_jobs = 0", "provide.max_jobs: expected 1 to 256, got 0"),
             (
                 "version = 1\n[ask]\nlevel = \"some\"",
-                "expected receipt, sampled, spot, full or k_of_n",
+                "expected receipt, sampled, light, spot, full or k_of_n",
             ),
             ("version = 1\n[network\n", "config.toml"),
         ];
