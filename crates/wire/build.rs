@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-const SCHEMAS: [&str; 8] = [
+const SCHEMAS: [&str; 9] = [
     "statement.proto",
     "job.proto",
     "audit.proto",
@@ -10,6 +10,7 @@ const SCHEMAS: [&str; 8] = [
     "evidence.proto",
     "range.proto",
     "cells.proto",
+    "dispute.proto",
     "log.proto",
 ];
 

@@ -35,6 +35,7 @@ pub mod arith;
 pub mod bench;
 pub mod cheats;
 pub mod constraint;
+pub mod dispute;
 mod draws;
 pub mod embed;
 pub mod execute;

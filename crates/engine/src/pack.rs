@@ -89,6 +89,30 @@ fn not_finite(tensor: &Tensor<'_>, block: usize) -> LoadError {
     LoadError::NotFinite { tensor: tensor.name.to_owned(), block }
 }
 
+/// The integers of a stretch of whole blocks, as the file has them, at an exponent that
+/// anybody may have written; `None` where a scale is not finite.
+pub(crate) fn integers(kind: GgmlType, bytes: &[u8], exponent: i32) -> Option<Vec<i128>> {
+    let blocks = bytes.chunks_exact(kind.block_bytes() as usize);
+    if Packing::of(kind) == Packing::Dense {
+        return blocks.map(|block| Some(float(kind, block)?.at(exponent, WIDE).into())).collect();
+    }
+    let layout = Packing::of(kind).layout();
+    let at = |scale: i64| i128::from(rescale(scale, blocks::HALF_BITS - exponent, WIDE));
+    let mut integers = Vec::new();
+    for block in blocks {
+        let (scale, minimum) = blocks::scales(kind, block)?;
+        let (scale, minimum) = (at(scale), at(minimum));
+        for eight in 0..layout.columns / 8 {
+            let (s, m) = blocks::factors(kind, block, 8 * eight / layout.stretch);
+            for code in blocks::codes(kind, block, eight).to_le_bytes() {
+                let q = i128::from(blocks::value(kind, code));
+                integers.push(scale * i128::from(s) * q + minimum * i128::from(m));
+            }
+        }
+    }
+    Some(integers)
+}
+
 /// One element of a float format, `None` where not finite.
 #[inline(always)]
 fn float(kind: GgmlType, bytes: &[u8]) -> Option<Exact> {

@@ -11,6 +11,7 @@
 //! Deliberately absent: whether what was opened was committed to, which is
 //! `proof`'s to say, and where stretches of a file come from.
 
+mod accusing;
 mod judging;
 
 use std::collections::HashMap;
@@ -23,6 +24,7 @@ use peerproof_proof::cells::{CellError, Dimensions, Exposed, Exposure, KV_PAGE, 
 use peerproof_proof::{Step, sampling_seed};
 use peerproof_wire::{Case, Cell, CellOpening, Mismatch, ModelId, Offer, Signed};
 
+use crate::dispute::DisputeError;
 use crate::execute::{ReplayError, Replayer};
 use crate::forward::{ForwardError, Item, Output, Runner};
 use crate::gguf::Gguf;
@@ -51,6 +53,9 @@ pub enum SpotError {
     /// The offer or the prompt isn't one for this model.
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    /// The cell can't be narrowed.
+    #[error(transparent)]
+    Dispute(#[from] DisputeError),
     /// Offer, receipt and tokens don't belong together.
     #[error(transparent)]
     Case(#[from] AuditError),

@@ -25,6 +25,7 @@ use crate::weights::{LoadError, Matrix, Piece, Vector, pack_all, packed_bytes};
 
 use header::Header;
 use plan::Plan;
+pub(crate) use plan::{Place, Places, name};
 pub(crate) use rope::Rope;
 
 /// Fraction bits of the factor that embeddings are scaled with.
@@ -141,12 +142,16 @@ pub struct Transformer {
     pub(crate) layers: Vec<Layer>,
     /// What norms add to the mean square.
     pub(crate) epsilon: Exact,
+    /// Its bits in the file.
+    pub(crate) epsilon_bits: u32,
     /// One rotation, or two: the second for layers with a window.
     pub(crate) ropes: Vec<Rope>,
     /// `log2(e) / √head_dims` at 2^-24, or what the family has in its place.
     pub(crate) score_scale: i64,
     pub(crate) score_cap: Option<Cap>,
     pub(crate) logit_cap: Option<Cap>,
+    /// Where everything stands in the file.
+    pub(crate) places: Places,
 }
 
 impl Transformer {
@@ -314,7 +319,8 @@ struct Keys {
     ropes: Vec<Rope>,
     /// Of scores, and of logits.
     caps: [Option<Cap>; 2],
-    epsilon: Exact,
+    epsilon: (Exact, u32),
+    places: Places,
     windows: Option<(usize, usize)>,
     scaled_dims: usize,
 }
@@ -328,10 +334,11 @@ impl Keys {
         Ok(Self {
             family: header.family,
             shape,
-            plan,
             ropes: std::iter::once(Rope::read(&header, &shape)?).chain(local).collect(),
             caps: caps(&header)?,
             epsilon: epsilon(&header)?,
+            places: plan.places(gguf)?,
+            plan,
             windows: header.windows()?,
             scaled_dims: scaled_dims(&header, &shape)?,
         })
@@ -364,11 +371,13 @@ impl Keys {
             output,
             output_norm: vectors("output_norm.weight", shape.width)?,
             layers,
-            epsilon: self.epsilon,
+            epsilon: self.epsilon.0,
+            epsilon_bits: self.epsilon.1,
             ropes: self.ropes,
             score_scale: score_scale(self.scaled_dims),
             score_cap,
             logit_cap,
+            places: self.places,
         })
     }
 }
@@ -419,10 +428,11 @@ fn caps(header: &Header<'_>) -> Result<[Option<Cap>; 2], LoadError> {
 }
 
 /// The ε of every norm: below 1.
-fn epsilon(header: &Header<'_>) -> Result<Exact, LoadError> {
+fn epsilon(header: &Header<'_>) -> Result<(Exact, u32), LoadError> {
     const KEY: &str = "attention.layer_norm_rms_epsilon";
     let value = header.gguf.f32(&header.key(KEY))?;
     let exact = Exact::from_f32(value.to_bits()).filter(|exact| exact.mantissa >= 0 && value < 1.0);
+    let exact = exact.map(|exact| (exact, value.to_bits()));
     exact.ok_or_else(|| header.error(KEY, "from 0 to 1", value))
 }
 

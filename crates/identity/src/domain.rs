@@ -24,11 +24,13 @@ pub enum Domain {
     Grant,
     /// A node shows that it holds its key at this moment.
     Probe,
+    /// A provider says what happened within a cell.
+    Trace,
 }
 
 impl Domain {
     /// Every domain, in the order of declaration.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Offer,
         Self::Receipt,
         Self::Verdict,
@@ -36,6 +38,7 @@ impl Domain {
         Self::Record,
         Self::Grant,
         Self::Probe,
+        Self::Trace,
     ];
 
     /// The text that opens every byte string signed in this domain.
@@ -52,6 +55,7 @@ impl Domain {
             Self::Record => "peerproof record v1",
             Self::Grant => "peerproof grant v1",
             Self::Probe => "peerproof probe v1",
+            Self::Trace => "peerproof trace v1",
         }
     }
 

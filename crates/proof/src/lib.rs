@@ -34,4 +34,6 @@ pub mod verdict;
 pub use audit::{AuditError, Findings, audit};
 pub use execute::{DrawnStep, Ending, Execute, Step};
 pub use seed::sampling_seed;
-pub use transcript::{Transcript, Tree, closing_hash, leaf_hash, logits_digest, state_digest};
+pub use transcript::{
+    Transcript, Tree, closing_hash, leaf_hash, logits_digest, logits_key, state_digest, state_key,
+};

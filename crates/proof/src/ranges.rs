@@ -40,10 +40,12 @@ use blake3::hazmat::{self, HasherExt as _};
 use peerproof_wire::Digest;
 
 mod error;
+mod narrow;
 mod shape;
 mod tree;
 
 pub use error::RangeError;
+pub use narrow::narrow;
 pub use shape::{Group, MAX_LENGTH, Shape};
 pub use tree::{Builder, Tree};
 

@@ -68,10 +68,25 @@ pub fn logits_digest(key: &Digest, logits: &[i32]) -> Digest {
 /// The tag and the length go into a key of their own, so that the integers
 /// start on a chunk boundary and hash at full width.
 fn integers_digest(key: &Digest, tag: &str, values: &[i32]) -> Digest {
+    hash_integers(&row_key(key, tag, values.len() as u64), values)
+}
+
+/// The BLAKE3 key behind [`state_digest`] of so many integers, for opening parts of a row.
+#[must_use]
+pub fn state_key(key: &Digest, integers: u64) -> Digest {
+    row_key(key, "peerproof state v1", integers)
+}
+
+/// The BLAKE3 key behind [`logits_digest`] of so many integers, for opening parts of a row.
+#[must_use]
+pub fn logits_key(key: &Digest, integers: u64) -> Digest {
+    row_key(key, "peerproof logits v1", integers)
+}
+
+fn row_key(key: &Digest, tag: &str, integers: u64) -> Digest {
     let none = Digest::from_bytes([0; 32]);
     let key = if planted("digests without the offer") { &none } else { key };
-    let subkey = Tagged::keyed(key.as_bytes(), tag).u64(values.len() as u64).finish();
-    hash_integers(&subkey, values)
+    Tagged::keyed(key.as_bytes(), tag).u64(integers).finish()
 }
 
 /// BLAKE3 under a key, over the integers' little-endian bytes.

@@ -6,8 +6,8 @@
 //! and its encoding is the only one it has. Domain types become bytes through
 //! [`Message::encode`] and [`Signed::sign`], which refuse what a peer would.
 //!
-//! One module a conversation: [`job`], [`audit`], [`announce`], [`range`], [`cells`]; [`evidence`]
-//! for what is kept; [`frame`] for how messages follow each other on a stream.
+//! One module a conversation: [`job`], [`audit`], [`announce`], [`range`], [`cells`],
+//! [`dispute`]; [`evidence`] for what is kept; [`frame`] for how messages follow each other on a stream.
 //! The schemas are in `proto/`; the types generated from them stay inside.
 //!
 //! Absent on purpose: sockets, time, and any judgement whether a statement is
@@ -47,6 +47,7 @@ pub mod cells;
 mod check;
 mod codec;
 mod digest;
+pub mod dispute;
 mod error;
 pub mod evidence;
 pub mod frame;
@@ -69,6 +70,10 @@ pub use audit::{
 pub use cells::{Cell, CellOpening, CellsPart, CellsReply, CellsRequest, FraudProof, WeightRange};
 pub use codec::Message;
 pub use digest::{Digest, ModelId};
+pub use dispute::{
+    DisputeOpen, DisputeProof, DisputeReply, DisputeRequest, RowChunk, RowRequest, Stretch, Trace,
+    TraceLayout, TracePart, TraceRow, TracedTensor,
+};
 pub use error::{Fault, WireError};
 pub use evidence::{
     AcceptedAnswer, Equivocation, Evidence, FalseVerdict, Fork, LogBody, LogEntry, Observation,
@@ -101,6 +106,8 @@ pub const INFO_PROTOCOL: &str = "/peerproof/info/1";
 pub const RANGE_PROTOCOL: &str = "/peerproof/range/1";
 /// One request for openings of cells and its replies.
 pub const CELLS_PROTOCOL: &str = "/peerproof/cells/1";
+/// Stream protocol by which a cell is narrowed to one operation.
+pub const DISPUTE_PROTOCOL: &str = "/peerproof/dispute/1";
 /// Stream protocol of questions about logs.
 pub const LOG_PROTOCOL: &str = "/peerproof/log/1";
 /// Topic on which proofs against a key are passed on, one [`Evidence`] a message.

@@ -113,6 +113,25 @@ limits! {
     /// A fraud proof.
     MAX_FRAUD_PROOF_BYTES: usize = 128 << 20;
 
+    /// The payload of a signed trace.
+    MAX_TRACE_BYTES: usize = 8 << 10;
+    /// Tensors that a trace places in the model file.
+    MAX_TRACED_TENSORS: usize = 32;
+    /// Rows of a trace.
+    MAX_TRACE_ROWS: usize = 32;
+    /// Cosines and sines in a trace.
+    MAX_ANGLES_BYTES: usize = 1 << 10;
+    /// Exponents in a trace, on either side of zero.
+    MAX_TRACE_EXPONENT: u32 = 1 << 17;
+    /// What stands for the chunks of a row, 8 bytes each.
+    MAX_ROW_CHUNKS_BYTES: usize = 512 << 10;
+    /// A chunk of a row, with the one before it.
+    MAX_ROW_CHUNK_BYTES: usize = 2 << 10;
+    /// Stretches opened in the proof of a dispute.
+    MAX_STRETCHES: usize = 64;
+    /// The proof of a dispute.
+    MAX_DISPUTE_PROOF_BYTES: usize = 64 << 10;
+
     /// Models that an announcement lists as served, and as audited.
     MAX_ANNOUNCED_MODELS: usize = 64;
     /// Name of a model.

@@ -246,7 +246,7 @@ impl Judging<'_> {
 }
 
 /// Whether a row of keys and values is canonical (section 1 of the arithmetic).
-fn can_be(shape: &Shape, row: &[u8]) -> bool {
+pub(super) fn can_be(shape: &Shape, row: &[u8]) -> bool {
     let numbers: Vec<i16> =
         row.as_chunks().0.iter().map(|bytes| i16::from_le_bytes(*bytes)).collect();
     numbers.chunks_exact(shape.head_dims + 1).all(|part| {

@@ -10,7 +10,7 @@ use crate::arith::cap::Cap;
 use crate::arith::half::Exact;
 use crate::arith::tables::{EXP_LEN, LOGISTIC_LEN, tables};
 use crate::arith::{
-    GATE_BITS, LIMIT, NORM_BITS, RESIDUAL_BITS, SCORE_BITS, SCORE_LIMIT, WEIGHT_BITS,
+    GATE_BITS, LIMIT, LOGIT_BITS, NORM_BITS, RESIDUAL_BITS, SCORE_BITS, SCORE_LIMIT, WEIGHT_BITS,
     ZERO_EXPONENT, bit_length, canonical_shift, norm_epsilon, rescale, round_shift,
 };
 use crate::kernels::{Kernels, Normed, WideNormed};
@@ -215,3 +215,17 @@ pub(crate) fn gated(
 
 /// The exponent of what [`gated`] gives.
 pub(crate) const HIDDEN_BITS: i32 = 2 * GATE_BITS;
+
+/// A logit from its product, below 2^62.
+pub(crate) fn logit(product: i64, exponent: i32, cap: Option<Cap>) -> i32 {
+    let logit = rescale(product, exponent - LOGIT_BITS, LIMIT);
+    cap.map_or(logit, |cap| cap.apply(logit, tables())) as i32
+}
+
+/// A number of the row that a token enters the first layer with, from its weight;
+/// `scale` at 2^-20, 0 for none.
+pub(crate) fn embedded(weight: i128, exponent: i32, scale: u32) -> i32 {
+    let weight = weight.clamp(-(1 << 30), 1 << 30) as i64;
+    let (scale, bits) = if scale == 0 { (1, 0) } else { (i64::from(scale), 20) };
+    rescale(weight * scale, exponent + bits - RESIDUAL_BITS, LIMIT) as i32
+}

@@ -8,7 +8,7 @@
 #![deny(clippy::float_arithmetic)]
 
 use crate::architecture::Architecture;
-use crate::gguf::Gguf;
+use crate::gguf::{GgmlType, Gguf};
 use crate::weights::{LoadError, Matrix, Piece};
 
 use super::header::Header;
@@ -168,6 +168,88 @@ impl Plan {
             window: None,
             rope: 0,
         })
+    }
+}
+
+/// Where a tensor, or the rows of it that are a matrix, stands in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// One of [`name`].
+    pub(crate) name: u32,
+    pub(crate) start: u64,
+    pub(crate) kind: GgmlType,
+}
+
+/// How `docs/spec/proof.md` numbers tensors. Matrices of a layer are 1 to 7, in the order
+/// of [`layer_pieces`].
+pub(crate) mod name {
+    pub(crate) const MATRICES: u32 = 1;
+    pub(crate) const ATTENTION_NORM: u32 = 8;
+    pub(crate) const FEED_NORM: u32 = 9;
+    /// Of query, key and value.
+    pub(crate) const BIASES: u32 = 10;
+    /// Of query and key heads.
+    pub(crate) const HEAD_NORMS: u32 = 13;
+    pub(crate) const POST_ATTENTION: u32 = 15;
+    pub(crate) const POST_FEED: u32 = 16;
+    pub(crate) const HEAD: u32 = 17;
+    pub(crate) const LAST_NORM: u32 = 18;
+    pub(crate) const EMBEDDING: u32 = 19;
+}
+
+/// Places of everything in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Places {
+    pub(crate) file_bytes: u64,
+    /// Of each layer.
+    pub(crate) layers: Vec<Vec<Place>>,
+    /// Of head, last norm and embedding.
+    pub(crate) ends: Vec<Place>,
+}
+
+impl Plan {
+    /// Where everything stands.
+    pub(super) fn places(&self, gguf: &Gguf) -> Result<Places, LoadError> {
+        let place = |name: u32, tensor: &str, skip: u64, rows: u64| {
+            let tensor = gguf.tensor(tensor)?;
+            let range = gguf.range_of(&tensor);
+            let start = range.start + skip * ((range.end - range.start) / rows.max(1));
+            Ok::<_, LoadError>(Place { name, start, kind: tensor.kind })
+        };
+        let mut layers = Vec::with_capacity(self.shape.layers);
+        for layer in 0..self.shape.layers {
+            let mut places = Vec::new();
+            for (name, piece) in (name::MATRICES..).zip(layer_pieces(self.family, &self.shape)) {
+                let tensor = format!("blk.{layer}.{}", piece.name);
+                places.push(place(name, &tensor, piece.skip, piece.rows)?);
+            }
+            for (tensor, _) in layer_vectors(self.family, &self.shape) {
+                let full = format!("blk.{layer}.{tensor}");
+                places.push(place(vector_name(tensor), &full, 0, 1)?);
+            }
+            places.sort_by_key(|place| place.name);
+            layers.push(places);
+        }
+        let head = if self.tied { ENDS[0] } else { ENDS[1] };
+        let ends = [(name::HEAD, head), (name::LAST_NORM, ENDS[2]), (name::EMBEDDING, ENDS[0])];
+        let ends = ends.map(|(name, tensor)| place(name, tensor, 0, 1));
+        let ends = ends.into_iter().collect::<Result<_, _>>()?;
+        Ok(Places { file_bytes: gguf.bytes().len() as u64, layers, ends })
+    }
+}
+
+/// The number of one of [`layer_vectors`].
+fn vector_name(tensor: &str) -> u32 {
+    match tensor {
+        "attn_norm.weight" => name::ATTENTION_NORM,
+        "ffn_norm.weight" => name::FEED_NORM,
+        "attn_q.bias" => name::BIASES,
+        "attn_k.bias" => name::BIASES + 1,
+        "attn_v.bias" => name::BIASES + 2,
+        "attn_q_norm.weight" => name::HEAD_NORMS,
+        "attn_k_norm.weight" => name::HEAD_NORMS + 1,
+        "post_attention_norm.weight" => name::POST_ATTENTION,
+        _ => name::POST_FEED,
     }
 }
 

@@ -322,6 +322,90 @@ shapes! {
         2 "fraud_proof.opening" One(&CELL_OPENING),
         3 "fraud_proof.weights" Many(limits::MAX_WEIGHT_RANGES, &WEIGHT_RANGE),
     }
+    TRACED_TENSOR "trace.layout.tensors" {
+        1 "trace.layout.tensors.name" Number,
+        2 "trace.layout.tensors.start" Number,
+        3 "trace.layout.tensors.format" Number,
+        4 "trace.layout.tensors.exponent" Number,
+    }
+    TRACE_LAYOUT "trace.layout" {
+        1 "trace.layout.file_bytes" Number,
+        2 "trace.layout.layers" Number,
+        3 "trace.layout.width" Number,
+        4 "trace.layout.heads" Number,
+        5 "trace.layout.kv_heads" Number,
+        6 "trace.layout.head_dims" Number,
+        7 "trace.layout.feed" Number,
+        8 "trace.layout.vocabulary" Number,
+        9 "trace.layout.epsilon" Number,
+        10 "trace.layout.halves" Number,
+        11 "trace.layout.gelu" Number,
+        12 "trace.layout.score_scale" Number,
+        13 "trace.layout.score_cap" Number,
+        14 "trace.layout.logit_cap" Number,
+        15 "trace.layout.embedding_scale" Number,
+        16 "trace.layout.first" Number,
+        17 "trace.layout.angles" Bytes(limits::MAX_ANGLES_BYTES),
+        18 "trace.layout.tensors" Many(limits::MAX_TRACED_TENSORS, &TRACED_TENSOR),
+    }
+    TRACE_ROW "trace.rows" {
+        1 "trace.rows.digest" HASH,
+        2 "trace.rows.exponent" Number,
+        3 "trace.rows.index" Number,
+    }
+    TRACE_PART "trace.part" {
+        1 "trace.part.head" Number,
+        2 "trace.part.dim" Number,
+    }
+    TRACE "trace" {
+        1 "trace.protocol" Number,
+        2 "trace.arithmetic" Number,
+        3 "trace.receipt_id" HASH,
+        4 "trace.cell" One(&CELL),
+        5 "trace.part" One(&TRACE_PART),
+        6 "trace.layout" One(&TRACE_LAYOUT),
+        7 "trace.rows" Many(limits::MAX_TRACE_ROWS, &TRACE_ROW),
+    }
+    DISPUTE_OPEN "dispute open" {
+        1 "dispute_open.case" One(&CASE),
+        2 "dispute_open.client_nonce" HASH,
+        3 "dispute_open.cell" One(&CELL),
+    }
+    ROW_REQUEST "row request" {
+        1 "row_request.row" Number,
+        2 "row_request.chunks" Bytes(limits::MAX_ROW_CHUNKS_BYTES),
+    }
+    DISPUTE_REQUEST "dispute request" {
+        1 "dispute_request.open" One(&DISPUTE_OPEN),
+        2 "dispute_request.row" One(&ROW_REQUEST),
+        3 "dispute_request.part" One(&TRACE_PART),
+    }
+    ROW_CHUNK "row chunk" {
+        1 "row_chunk.chunk" Number,
+        2 "row_chunk.bytes" Bytes(limits::MAX_ROW_CHUNK_BYTES),
+        3 "row_chunk.hashes" Hashes(limits::MAX_RANGE_HASHES),
+    }
+    DISPUTE_REPLY "dispute reply" {
+        1 "dispute_reply.trace" One(&ENVELOPE),
+        2 "dispute_reply.chunk" One(&ROW_CHUNK),
+        3 "dispute_reply.failure" One(&AUDIT_FAILURE),
+    }
+    STRETCH "dispute proof stretch" {
+        1 "dispute_proof.stretches.bytes" Bytes(limits::MAX_DISPUTE_PROOF_BYTES),
+        2 "dispute_proof.stretches.hashes" Hashes(limits::MAX_RANGE_HASHES),
+    }
+    DISPUTE_PROOF "dispute proof" {
+        1 "dispute_proof.receipt" One(&ENVELOPE),
+        2 "dispute_proof.leaf" One(&LEAF),
+        3 "dispute_proof.path" PATH,
+        4 "dispute_proof.trace" One(&ENVELOPE),
+        5 "dispute_proof.part" One(&ENVELOPE),
+        6 "dispute_proof.operation" Number,
+        7 "dispute_proof.index" Number,
+        8 "dispute_proof.kv_layers" Hashes(limits::MAX_LAYERS),
+        9 "dispute_proof.kv_pages" Hashes(limits::MAX_KV_PAGES),
+        10 "dispute_proof.stretches" Many(limits::MAX_STRETCHES, &STRETCH),
+    }
     INFO_REQUEST "info request" {
         1 "info_request.nonce" HASH,
     }
@@ -467,7 +551,17 @@ mod tests {
     #[test]
     fn tables_equal_the_schemas() {
         const REPEATED: i32 = 3;
-        let names = ["statement", "job", "audit", "announce", "evidence", "range", "cells", "log"];
+        let names = [
+            "statement",
+            "job",
+            "audit",
+            "announce",
+            "evidence",
+            "range",
+            "cells",
+            "dispute",
+            "log",
+        ];
         let schemas =
             protox::compile(names.map(|name| format!("{name}.proto")), ["proto"]).unwrap();
         let mut expected = BTreeMap::new();

@@ -338,6 +338,36 @@ fn check_cells(bounds: &mut Bounds) {
     });
 }
 
+fn check_disputes(bounds: &mut Bounds) {
+    let (trace, chunk) = (samples::trace(), samples::row_chunk());
+    let hashes = |n: u64| vec![samples::digest(1); n as usize];
+    let (layout, tensor, row) = (trace.layout.clone(), trace.layout.tensors[0], trace.rows[0]);
+    bounds.check("MAX_TRACED_TENSORS", |n| TraceLayout {
+        tensors: vec![tensor; n as usize],
+        ..layout.clone()
+    });
+    bounds.check("MAX_TRACE_ROWS", |n| Trace { rows: vec![row; n as usize], ..trace.clone() });
+    bounds.check("MAX_ANGLES_BYTES", |n| TraceLayout {
+        angles: vec![1; n as usize],
+        ..layout.clone()
+    });
+    bounds.check("MAX_TRACE_EXPONENT", |n| TraceRow { exponent: -(n as i32), ..row });
+    bounds.check("MAX_TRACE_EXPONENT", |n| TracedTensor { exponent: n as i32, ..tensor });
+    bounds.check("MAX_FILE_BYTES", |n| TracedTensor { start: n, ..tensor });
+    bounds.check("MAX_FILE_BYTES", |n| TraceLayout { file_bytes: n, ..layout.clone() });
+    bounds.check("MAX_ROW_CHUNKS_BYTES", |n| RowRequest { row: 0, chunks: vec![1; n as usize] });
+    bounds
+        .check("MAX_ROW_CHUNK_BYTES", |n| RowChunk { bytes: vec![1; n as usize], ..chunk.clone() });
+    bounds.check("MAX_RANGE_HASHES", |n| RowChunk { hashes: hashes(n), ..chunk.clone() });
+    let stretch = Stretch { bytes: vec![1], hashes: Vec::new() };
+    bounds.check("MAX_STRETCHES", |n| DisputeProof {
+        stretches: vec![stretch.clone(); n as usize],
+        ..samples::dispute_proof()
+    });
+    bounds
+        .check("MAX_LAYERS", |n| DisputeProof { kv_layers: hashes(n), ..samples::dispute_proof() });
+}
+
 /// A range may be short and still touch more groups than a reply holds; its end may be
 /// where no number reaches.
 #[test]
@@ -361,6 +391,7 @@ fn every_limit_binds_both_sides() {
     check_rest(&mut bounds);
     check_ranges(&mut bounds);
     check_cells(&mut bounds);
+    check_disputes(&mut bounds);
     check_logs(&mut bounds);
     bounds.check_size::<RouterFrame>("MAX_FRAME_BYTES");
     bounds.check_size::<ProviderFrame>("MAX_FRAME_BYTES");
@@ -370,6 +401,8 @@ fn every_limit_binds_both_sides() {
     bounds.check_size::<Announcement>("MAX_ANNOUNCEMENT_BYTES");
     bounds.check_size::<Evidence>("MAX_EVIDENCE_BYTES");
     bounds.check_size::<FraudProof>("MAX_FRAUD_PROOF_BYTES");
+    bounds.check_size::<Trace>("MAX_TRACE_BYTES");
+    bounds.check_size::<DisputeProof>("MAX_DISPUTE_PROOF_BYTES");
     let all = limits::ALL.iter().map(|(name, _)| *name).collect();
     assert_eq!(bounds.0, all, "a limit without a test");
 }

@@ -81,6 +81,7 @@ fn statements_have_their_golden_ids() {
         row("receipt", &samples::signed_receipt()),
         row("verdict-fail", &samples::signed_verdict(fail)),
         row("announcement", &samples::signed_announcement()),
+        row("trace", &samples::signed_trace()),
     ];
     check_file("statements.txt", &rows.concat());
 }

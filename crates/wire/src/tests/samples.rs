@@ -357,7 +357,8 @@ pub(super) fn accepted() -> Accepted {
 /// Every message, every alternative of a choice.
 pub(super) fn all() -> &'static [Sample] {
     static ALL: LazyLock<Vec<Sample>> = LazyLock::new(|| {
-        let parts = [statements(), job(), audit_and_info(), ranges(), cells(), logs(), kept()];
+        let parts =
+            [statements(), job(), audit_and_info(), ranges(), cells(), disputes(), logs(), kept()];
         parts.into_iter().flatten().collect()
     });
     &ALL
@@ -556,6 +557,94 @@ fn cells() -> Vec<Sample> {
         sample("cells-reply-failure", &CellsReply::Failure(AuditFailure::new("too many at once"))),
         sample("weight-range", &proof.weights[0]),
         sample("fraud-proof", &proof),
+    ]
+}
+
+pub(super) fn trace() -> Trace {
+    let tensor = TracedTensor { name: 1, start: 70_000, format: 8, exponent: -3 };
+    let layout = TraceLayout {
+        file_bytes: 1 << 30,
+        layers: 30,
+        width: 576,
+        heads: 9,
+        kv_heads: 3,
+        head_dims: 64,
+        feed: 1536,
+        vocabulary: 49_152,
+        epsilon: 0x3727_c5ac,
+        halves: true,
+        gelu: true,
+        score_scale: 3_025_551,
+        score_cap: 73_865,
+        logit_cap: 30_720,
+        embedding_scale: 25_165_824,
+        first: 7,
+        angles: vec![6; 8],
+        tensors: vec![tensor, TracedTensor { name: 2, ..tensor }],
+    };
+    let row = TraceRow { digest: digest(0x21), exponent: -12, index: 3 };
+    Trace {
+        receipt_id: digest(0x20),
+        cell: Cell { position: 70, layer: 2 },
+        part: Some(TracePart { head: 2, dim: 5 }),
+        layout,
+        rows: vec![row, TraceRow { digest: digest(0x22), ..row }],
+    }
+}
+
+pub(super) fn signed_trace() -> Signed<Trace> {
+    Signed::sign(&provider_key(), trace()).unwrap()
+}
+
+pub(super) fn row_request() -> RowRequest {
+    RowRequest { row: 3, chunks: vec![7; 16] }
+}
+
+pub(super) fn row_chunk() -> RowChunk {
+    RowChunk { chunk: 2, bytes: vec![1; 9], hashes: vec![digest(1), digest(2)] }
+}
+
+pub(super) fn dispute_proof() -> DisputeProof {
+    let stretch = Stretch { bytes: vec![8; 5], hashes: vec![digest(0x51)] };
+    DisputeProof {
+        receipt: signed_receipt(),
+        leaf: opening().leaf,
+        path: vec![digest(0x10), digest(0x11)],
+        trace: signed_trace(),
+        part: Some(signed_trace()),
+        operation: 12,
+        index: 9,
+        kv_layers: vec![digest(0x30)],
+        kv_pages: vec![digest(0x40)],
+        stretches: vec![stretch.clone(), stretch],
+    }
+}
+
+fn disputes() -> Vec<Sample> {
+    let case = case();
+    let cell = Cell { position: 70, layer: 2 };
+    let open = DisputeOpen { case, client_nonce: [0x91; 32], cell };
+    let part = TracePart { head: 2, dim: 5 };
+    let proof = dispute_proof();
+    let whole = Trace { part: None, ..trace() };
+    vec![
+        sample("trace-whole", &whole),
+        sample("trace", &trace()),
+        sample("trace-layout", &trace().layout),
+        sample("traced-tensor", &trace().layout.tensors[0]),
+        sample("trace-row", &trace().rows[0]),
+        sample("trace-part", &part),
+        sample("dispute-open", &open),
+        sample("row-request", &row_request()),
+        sample("row-chunk", &row_chunk()),
+        sample("dispute-request-open", &DisputeRequest::Open(open)),
+        sample("dispute-request-row", &DisputeRequest::Row(row_request())),
+        sample("dispute-request-part", &DisputeRequest::Part(part)),
+        sample("dispute-reply-trace", &DisputeReply::Trace(signed_trace())),
+        sample("dispute-reply-chunk", &DisputeReply::Chunk(row_chunk())),
+        sample("dispute-reply-failure", &DisputeReply::Failure(AuditFailure::new("no such row"))),
+        sample("stretch", &proof.stretches[0]),
+        sample("dispute-proof", &proof),
     ]
 }
 

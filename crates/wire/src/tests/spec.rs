@@ -26,7 +26,8 @@ fn limits_in_the_page_equal_the_code() {
 /// name, equal the schemas.
 #[test]
 fn messages_in_the_page_equal_the_schemas() {
-    let names = ["statement", "job", "audit", "announce", "evidence", "range", "cells", "log"];
+    let names =
+        ["statement", "job", "audit", "announce", "evidence", "range", "cells", "dispute", "log"];
     let schemas = protox::compile(names.map(|name| format!("{name}.proto")), ["proto"]).unwrap();
     let mut expected = BTreeSet::new();
     for message in schemas.file.iter().flat_map(|file| &file.message_type) {
@@ -60,6 +61,8 @@ fn the_page_names_every_protocol_and_tag() {
         AUDIT_PROTOCOL,
         INFO_PROTOCOL,
         RANGE_PROTOCOL,
+        CELLS_PROTOCOL,
+        DISPUTE_PROTOCOL,
         LOG_PROTOCOL,
         EVIDENCE_TOPIC,
         KAD_PROTOCOL,
