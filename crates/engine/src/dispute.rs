@@ -16,10 +16,9 @@
 
 mod accuse;
 mod layout;
+mod lies;
 mod operation;
 mod rows;
-#[cfg(test)]
-mod tests;
 mod traced;
 mod verify;
 

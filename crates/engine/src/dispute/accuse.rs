@@ -280,9 +280,23 @@ impl Accuser {
     /// Makes the proof. `weights` are [`Accuser::file_ranges`], in groups of 16 KiB.
     ///
     /// # Errors
-    /// Something is missing or does not lead where it should, the operation holds, or the
-    /// proof is too large.
+    /// Something is missing or does not lead where it should, or the operation holds.
     pub fn prove(
+        &self,
+        operation: Operation,
+        index: u32,
+        weights: &[WeightRange],
+    ) -> Result<DisputeProof, DisputeError> {
+        let proof = self.assemble(operation, index, weights)?;
+        super::verify(&proof)?;
+        Ok(proof)
+    }
+
+    /// All that a proof of an operation would hold, whether or not it proves anything.
+    ///
+    /// # Errors
+    /// Something is missing or does not lead where it should.
+    pub fn assemble(
         &self,
         operation: Operation,
         index: u32,
@@ -315,7 +329,6 @@ impl Accuser {
             kv_pages: kv(&opening.kv_pages),
             stretches,
         };
-        super::verify(&proof)?;
         Ok(proof)
     }
 
