@@ -29,6 +29,7 @@ use peerproof_wire::{Digest, WireError};
 use crate::forward::ForwardError;
 
 pub use accuse::{Accuser, Next};
+pub use lies::Lie;
 pub use operation::{Finding, Operation};
 pub use traced::{Traced, TracedPart};
 pub use verify::{Verdict, verify};

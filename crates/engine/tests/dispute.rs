@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use peerproof_engine::dispute::{
-    Accuser, DisputeError, Next, Operation, Traced, TracedPart, verify,
+    Accuser, DisputeError, Lie, Next, Operation, Traced, TracedPart, verify,
 };
 use peerproof_engine::execute::Replayer;
 use peerproof_engine::spot::Checker;
@@ -167,63 +167,29 @@ fn convict(
     );
     assert!(ended.rounds <= 4 && ended.bytes + size <= 64 << 10);
     assert_eq!((verdict.operation, verdict.index), (ended.operation, ended.index));
+    if !accused_of_a_layer(&proof) && std::env::var_os("PEERPROOF_WRITE_VECTORS").is_some() {
+        keep("committed", proof.operation as usize, &proof);
+    }
     proof
 }
 
-fn nothing(_: &mut TracedPart) {}
-
-/// One lie, in a row at a byte, or of a part, and the operation that it is about.
-fn lies() -> Vec<(Operation, Traced2, PartLie2)> {
-    use Operation as Op;
-    let row = |operation, row: usize, byte: usize| -> (Operation, Traced2, PartLie2) {
-        (operation, Box::new(move |it: &mut Traced| it.misstate(row, byte)), Box::new(nothing))
-    };
-    let part = |operation, lie: PartLie2| -> (Operation, Traced2, PartLie2) {
-        // What a head gives must differ, too, or nobody would ask for its sums.
-        (operation, Box::new(|it: &mut Traced| it.misstate(5, 400)), lie)
-    };
-    let misplaced: Traced2 = Box::new(|it: &mut Traced| it.misplace(13, 1, None));
-    let nowhere: Traced2 = Box::new(|it: &mut Traced| it.misplace(13, 0, Some(u32::MAX)));
-    vec![
-        row(Op::AttentionNorm, 0, 31),
-        row(Op::Query, 1, 2000),
-        row(Op::Key, 2, 1000),
-        row(Op::Value, 3, 800),
-        row(Op::QueryHead, 4, 300),
-        row(Op::Blend, 5, 400),
-        row(Op::Join, 6, 100),
-        row(Op::Output, 7, 1234),
-        row(Op::Between, 8, 56),
-        row(Op::FeedNorm, 9, 7),
-        row(Op::Gate, 10, 8000),
-        row(Op::Up, 11, 0),
-        row(Op::Hidden, 12, 4096),
-        row(Op::Fed, 13, 1111),
-        (Op::Fed, misplaced, Box::new(nothing)),
-        (Op::Fed, nowhere, Box::new(nothing)),
-        row(Op::Down, 14, 4),
-        part(Op::Score, Box::new(|it| it.misstate(0, 8))),
-        part(Op::Weights, Box::new(|it| it.misstate(1, 0))),
-        part(Op::Sums, Box::new(|it| it.misstate(2, 8))),
-        part(Op::Largest, Box::new(|it| it.misplace(0, 0, Some(1)))),
-        part(Op::Largest, Box::new(|it| it.misplace(0, 0, Some(9999)))),
-        part(Op::Coarsest, Box::new(|it| it.misplace(2, 1, None))),
-        part(Op::Coarsest, Box::new(|it| it.misplace(2, -1, None))),
-    ]
+/// Whether the operation's output stands in the trace of a layer, not in the receipt.
+fn accused_of_a_layer(proof: &DisputeProof) -> bool {
+    Lie::all().iter().any(|lie| lie.operation as u32 == proof.operation)
 }
 
-type Traced2 = Box<dyn Fn(&mut Traced)>;
-type PartLie2 = Box<dyn Fn(&mut TracedPart)>;
+fn nothing(_: &mut TracedPart) {}
 
 /// Every lie about one cell of a model is convicted by the operation it is about.
 fn convict_all(stage: &Stage, index: usize) -> Vec<DisputeProof> {
     let honest = stage.traced(&stage.served, index);
     let mut proofs = Vec::new();
-    for (operation, lie, part_lie) in lies() {
+    for lie in Lie::all() {
         let mut accused = honest.clone();
-        lie(&mut accused);
-        let proof = convict(stage, &stage.served, index, &accused, &*part_lie);
-        assert_eq!(Operation::of(proof.operation), Some(operation), "{operation:?}");
+        lie.tell(&mut accused);
+        let of_head = |part: &mut TracedPart| lie.tell_of_head(part);
+        let proof = convict(stage, &stage.served, index, &accused, &of_head);
+        assert_eq!(Operation::of(proof.operation), Some(lie.operation), "{lie:?}");
         proofs.push(proof);
     }
     proofs
@@ -246,8 +212,43 @@ fn stage() -> &'static Stage {
 
 #[test]
 fn every_lie_is_convicted_by_its_operation() {
-    convict_all(stage(), 0);
+    let proofs = convict_all(stage(), 0);
     convict_all(stage(), 2);
+    // For implementations in other languages; `PEERPROOF_WRITE_VECTORS=1` writes them anew.
+    if std::env::var_os("PEERPROOF_WRITE_VECTORS").is_some() {
+        proofs.iter().enumerate().for_each(|(at, proof)| keep("layer", at, proof));
+    }
+}
+
+/// Writes a proof beside those that other implementations check.
+#[allow(clippy::disallowed_methods, reason = "a test writes its vectors")]
+fn keep(name: &str, at: usize, proof: &DisputeProof) {
+    let bytes = proof.encode().expect("a proof");
+    let path = vectors().join(format!("{name}-{at:02}.proof"));
+    std::fs::write(path, [b"peerproof dispute proof v1\n", &bytes[..]].concat()).expect("a file");
+}
+
+fn vectors() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../vectors/dispute")
+}
+
+/// The files that other implementations check, checked here: no model is needed.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "a test reads its vectors")]
+fn the_vectors_convict() {
+    let mut seen = Vec::new();
+    for entry in std::fs::read_dir(vectors()).expect("vectors") {
+        let path = entry.expect("a file").path();
+        if path.extension().is_none_or(|it| it != "proof") {
+            continue;
+        }
+        let bytes = std::fs::read(&path).expect("a file");
+        let body = bytes.strip_prefix(b"peerproof dispute proof v1\n").expect("a first line");
+        let proof = DisputeProof::decode(body).expect("a proof");
+        seen.push(verify(&proof).unwrap_or_else(|error| panic!("{path:?}: {error}")).operation);
+    }
+    let missing: Vec<_> = Operation::ALL.iter().filter(|it| !seen.contains(it)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 /// Norms of heads, norms behind products, another curve, windows, pages before the last.

@@ -10,6 +10,7 @@
 mod base;
 mod cheating;
 mod crowd;
+mod disputing;
 mod lighting;
 mod proving;
 mod quality;
@@ -42,6 +43,7 @@ use crate::home::{random_seed, session_key};
 
 pub use cheating::{Cheated, KINDS, Trying, cheats};
 pub use crowd::{Crowd, Served};
+pub use disputing::Disputed;
 pub use lighting::{Lighted, LitCell};
 pub use peerproof_engine::bench::{Batch, Speed};
 pub use peerproof_engine::reference::Quality;

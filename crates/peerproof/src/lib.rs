@@ -25,6 +25,7 @@
 pub mod bench;
 pub mod client;
 pub mod config;
+pub mod dispute;
 pub mod evidence;
 pub mod fetch;
 pub mod firewall;

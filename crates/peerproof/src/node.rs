@@ -18,6 +18,7 @@ mod asking;
 mod auditing;
 mod clock;
 mod directory;
+mod disputing;
 mod docket;
 mod fetching;
 mod handle;

@@ -19,6 +19,7 @@ use peerproof_wire::{Case, ModelId};
 use serde::Serialize;
 
 use crate::client::Cosigner;
+use crate::dispute::DisputeFileError;
 use crate::evidence::{EvidenceFileError, read, read_all};
 use crate::fraud::FraudError;
 use crate::log::cosigners;
@@ -35,6 +36,9 @@ pub enum VerifyError {
     /// A fraud proof that proves nothing, or can't be read.
     #[error(transparent)]
     Fraud(#[from] FraudError),
+    /// A proof of a dispute that proves nothing, or can't be read.
+    #[error(transparent)]
+    Dispute(#[from] DisputeFileError),
     /// The model store.
     #[error(transparent)]
     Store(#[from] ModelError),
@@ -77,7 +81,7 @@ pub enum VerifyError {
 pub struct Judgement {
     /// Peer id of the accused.
     pub accused: String,
-    /// `wrong answer`, `equivocation`, `observation`, `false verdict` or `fraud proof`.
+    /// `wrong answer`, `equivocation`, `observation`, `false verdict`, `fraud proof` or `dispute`.
     pub kind: &'static str,
     /// The model in question, if there is one.
     pub model_id: Option<String>,
@@ -150,6 +154,9 @@ pub fn verify_all(
     store: &Store,
     model: Option<&Installed>,
 ) -> Result<Vec<Result<Judgement, VerifyError>>, VerifyError> {
+    if crate::dispute::is_one(path).unwrap_or(false) {
+        return Ok(vec![Ok(crate::dispute::judge(&crate::dispute::read(path)?)?)]);
+    }
     if crate::fraud::is_one(path).unwrap_or(false) {
         return Ok(vec![Ok(crate::fraud::judge(&crate::fraud::read(path)?)?)]);
     }

@@ -4,7 +4,7 @@
 //! A provider that is accused of a wrong cell signs a [`Trace`]: digests of every row
 //! that the cell goes through. Whoever accuses asks for the first row that differs from
 //! its own, and for the piece of it that does; what is left is one operation, whose
-//! inputs and output stand under signed digests (`docs/spec/proof.md`, section 14).
+//! inputs and output stand under signed digests (`docs/spec/proof.md`, section 15).
 //! Absent: rows, operations, and whether anything that is signed is right.
 
 use peerproof_identity::Domain;

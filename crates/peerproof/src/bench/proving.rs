@@ -12,9 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use peerproof_engine::dispute::Traced;
 use peerproof_engine::execute::Replayer;
 use peerproof_engine::service::{Service, ServiceOptions};
 use peerproof_engine::spot::{Checker, expose};
+use peerproof_identity::Keypair;
 use peerproof_proof::cells::{self, KV_PAGE};
 use peerproof_proof::ranges::{Group, Mode, open_bytes};
 use peerproof_proof::receipt::{Answer, Place, build};
@@ -25,6 +27,7 @@ use peerproof_wire::{
     Case, Cell, FraudProof, Leaf, Message as _, ModelId, RangeSlice, Signed, WeightRange,
 };
 
+use super::disputing::Accused;
 use super::{BenchError, EARLIER_RECEIPTS, ISSUED_UNIX_MS, Subject, engine, generate, receipt_of};
 use crate::fraud;
 use crate::home::{random_seed, session_key};
@@ -170,6 +173,44 @@ impl Proving {
         let read = FraudProof::decode(&bytes).map_err(engine("fraud proof"))?;
         fraud::judge(&read).map_err(engine("fraud proof"))?;
         Ok(Convicted { bytes: fraud::MAGIC.len() + bytes.len(), judging: start.elapsed() })
+    }
+
+    /// A cell of the answer in the middle of the model, as one signs it who has all of it.
+    pub(super) fn disputed(&self, key: &Keypair) -> Result<Accused, BenchError> {
+        let Self { replayer, checker, case, .. } = self;
+        let Case { offer, receipt, tokens } = case;
+        let cell = Cell { position: receipt.leaves - 2, layer: checker.dimensions().layers / 2 };
+        let (never, mut leaves) = (AtomicBool::new(false), Vec::<Leaf>::new());
+        let mut take = |step: Step| leaves.push(step.into());
+        let exposure = expose(replayer, &never, offer, tokens, &[cell], &mut take)
+            .map_err(engine("exposure"))?;
+        let exposed = &exposure.exposed[0];
+        let traced = Traced::exposed(replayer.model().transformer(), exposed);
+        let traced = traced.map_err(engine("trace"))?;
+        let mut transcript = Transcript::new();
+        leaves.iter().try_for_each(|leaf| transcript.push(leaf)).map_err(engine("transcript"))?;
+        let kv_root = cells::kv_root(&exposure.kv_layers);
+        let (text, stop) = ("", receipt.stop);
+        let tree = transcript
+            .close(stop, receipt.output_tokens, text, &kv_root)
+            .map_err(engine("transcript"))?;
+        let answer = Answer { tokens, text, logprobs: &[] };
+        let place = Place::after(EARLIER_RECEIPTS, offer.id());
+        let receipt = build(offer, answer, stop, (&tree, kv_root), place, ISSUED_UNIX_MS)
+            .map_err(engine("receipt"))?;
+        let receipt = Signed::sign(key, receipt).map_err(engine("receipt"))?;
+        let opening = cells::open(&tree, &leaves, &checker.dimensions(), &exposure, exposed)
+            .map_err(engine("opening"))?;
+        let case = Case { offer: offer.clone(), receipt, tokens: tokens.clone() };
+        Ok((case, opening, traced))
+    }
+
+    pub(super) fn checker(&self) -> &Checker {
+        &self.checker
+    }
+
+    pub(super) fn file(&self) -> &[u8] {
+        &self.file
     }
 
     /// The answer as one who commits to a wrong key in a cell would sign it, and the proof.

@@ -264,10 +264,12 @@ pub(crate) async fn audit(inner: &Arc<Inner>, case: &Arc<Case>, nonce: [u8; 32])
         Judged::Hold(held) => {
             Audited::Light { held, of: cells::count(offer, receipt, dimensions.layers) }
         }
-        Judged::Doubted { opening, what } => doubted(inner, &light, case, opening, &what).await,
+        Judged::Doubted { opening, what } => {
+            doubted(inner, &light, case, (opening, nonce), &what).await
+        }
         Judged::Differs(mismatch, opening) => {
             let checker = Arc::clone(light.checker());
-            spotting::convict(inner, Wrong::new(checker, case, opening));
+            spotting::convict(inner, Wrong::new(checker, case, opening, nonce));
             Audited::Failed { by: Auditor::Local, mismatch, verdicts: Vec::new() }
         }
     }
@@ -314,7 +316,7 @@ async fn doubted(
     inner: &Arc<Inner>,
     light: &LightChecker,
     case: &Arc<Case>,
-    opening: Box<CellOpening>,
+    (opening, nonce): (Box<CellOpening>, [u8; 32]),
     what: &str,
 ) -> Audited {
     let checker = Arc::clone(light.checker());
@@ -331,7 +333,7 @@ async fn doubted(
     };
     match judged {
         Ok(Ok(Some(mismatch))) => {
-            spotting::convict(inner, Wrong::new(checker, case, opening));
+            spotting::convict(inner, Wrong::new(checker, case, opening, nonce));
             Audited::Failed { by: Auditor::Local, mismatch, verdicts: Vec::new() }
         }
         Ok(Ok(None)) => blamed("by its weights the cell holds"),

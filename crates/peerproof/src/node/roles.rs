@@ -9,7 +9,9 @@ use peerproof_job::auditor::{self, Bench};
 use peerproof_job::provider::{self, Desk, Served};
 use peerproof_net::{Events, FrameLimits, Handle};
 use peerproof_wire::evidence::LogEntry;
-use peerproof_wire::{AUDIT_PROTOCOL, CELLS_PROTOCOL, JOB_PROTOCOL, ModelId, RANGE_PROTOCOL};
+use peerproof_wire::{
+    AUDIT_PROTOCOL, CELLS_PROTOCOL, DISPUTE_PROTOCOL, JOB_PROTOCOL, ModelId, RANGE_PROTOCOL,
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -20,8 +22,8 @@ use super::holdings::{Held, Holdings, Terms};
 use super::ledger::Ledger;
 use super::watching::Watch;
 use super::{
-    NodeError, Settings, addresses, announcing, auditing, judging, logs, serving, sharing,
-    spotting, threads, witnessing,
+    NodeError, Settings, addresses, announcing, auditing, disputing, judging, logs, serving,
+    sharing, spotting, threads, witnessing,
 };
 use crate::config::Config;
 use crate::home::random_seed;
@@ -172,6 +174,7 @@ impl Opening<'_> {
         }
         if !models.serve.is_empty() {
             tasks.push(self.opener(net, replays)?);
+            tasks.push(self.disputant(net, replays)?);
         }
         let card = announcing::Card::new(self.key, self.clock, self.load, self.settings, models)?;
         for key in card.keys() {
@@ -229,6 +232,18 @@ impl Opening<'_> {
             incoming,
             self.stopped.clone(),
         )))
+    }
+
+    fn disputant(
+        &self,
+        net: &Handle,
+        replays: &Arc<auditing::Replays>,
+    ) -> Result<JoinHandle<()>, NodeError> {
+        let limits = FrameLimits { read_timeout: spotting::READ_TIMEOUT, ..FrameLimits::default() };
+        let incoming = net.accept(DISPUTE_PROTOCOL, limits)?;
+        let (key, replays) = (Arc::clone(self.key), Arc::clone(replays));
+        let stopped = self.stopped.clone();
+        Ok(tokio::spawn(disputing::answer_disputes(key, replays, incoming, stopped)))
     }
 
     fn sharer(&self, net: &Handle, models: &Models) -> Result<JoinHandle<()>, NodeError> {

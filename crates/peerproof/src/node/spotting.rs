@@ -24,10 +24,11 @@ use peerproof_identity::{PeerId, PublicKey};
 use peerproof_job::reputation::Fault;
 use peerproof_job::router::{Audited, Auditor};
 use peerproof_net::{FrameLimits, FrameStream, Handle, Incoming};
-use peerproof_proof::Transcript;
 use peerproof_proof::audit::verify_case;
 use peerproof_proof::cells;
+use peerproof_proof::cells::Exposure;
 use peerproof_proof::receipt::{verify_output_count, verify_terms};
+use peerproof_proof::{Transcript, Tree};
 use peerproof_wire::audit::AuditFailure;
 use peerproof_wire::job::client_nonce_hash;
 use peerproof_wire::{
@@ -39,6 +40,7 @@ use tokio::task::JoinSet;
 
 use super::Inner;
 use super::auditing::Replays;
+use super::disputing::{self, Matter};
 use super::fetching::Fetcher;
 
 /// Cells that a spot audit draws.
@@ -58,7 +60,7 @@ const PROVING: Duration = Duration::from_secs(600);
 /// Requests that wait, run or are sent at once.
 const MAX_REQUESTS: usize = 16;
 /// Of one peer.
-const MAX_REQUESTS_A_PEER: usize = 2;
+pub(super) const MAX_REQUESTS_A_PEER: usize = 2;
 /// How long a node that stops waits for a fraud proof: whoever asked once and leaves has it then.
 pub(super) const PROVING_AT_THE_END: Duration = Duration::from_secs(15);
 /// Models whose layers are kept in memory.
@@ -94,8 +96,11 @@ pub(super) async fn open_cells(
     }
 }
 
+/// Requests of each peer.
+pub(super) type Guests = Arc<Mutex<HashMap<PeerId, usize>>>;
+
 /// A peer's request, counted while it lasts.
-struct Guest {
+pub(super) struct Guest {
     peers: Arc<Mutex<HashMap<PeerId, usize>>>,
     peer: PeerId,
     /// How many of this peer's are there, this one included.
@@ -103,11 +108,16 @@ struct Guest {
 }
 
 impl Guest {
-    fn enter(peers: &Arc<Mutex<HashMap<PeerId, usize>>>, peer: PeerId) -> Guest {
+    pub(super) fn enter(peers: &Guests, peer: PeerId) -> Guest {
         let mut counts = peers.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(peer).or_default();
         *count += 1;
         Guest { peers: Arc::clone(peers), peer, count: *count }
+    }
+
+    /// How many of this peer's there were as it came, this one included.
+    pub(super) fn count(&self) -> usize {
+        self.count
     }
 }
 
@@ -189,18 +199,7 @@ async fn prepare<'a>(
         return Err(busy("this peer's other requests come first"));
     }
     let request = CellsRequest::decode(&frame).map_err(|e| AuditFailure::new(e.to_string()))?;
-    // Anybody can sign a receipt; to open strangers' would be to compute for whoever asks.
-    if request.case.receipt.key() != own {
-        return Err(AuditFailure::new("only answers that this node has signed are opened"));
-    }
-    let offer = &request.case.offer;
-    if client_nonce_hash(&request.client_nonce) != offer.client_nonce_hash {
-        return Err(AuditFailure::new("the nonce is not the one hidden in the offer"));
-    }
-    if offer.pooling.is_some() {
-        return Err(AuditFailure::new("cells of embeddings are not opened: audit them in full"));
-    }
-    verify_papers(&request.case).map_err(|error| AuditFailure::new(error.to_string()))?;
+    check_request(own, &request.case, &request.client_nonce).map_err(AuditFailure::new)?;
     let place = room.try_acquire().map_err(|_| busy("too many requests for cells"))?;
     let CellsRequest { case, cells, products, .. } = request;
     let model = case.offer.model_id;
@@ -212,6 +211,26 @@ async fn prepare<'a>(
         Some(Err(why)) => Err(AuditFailure::new(why)),
         None => Err(AuditFailure::new(format!("model {model} is not held here"))),
     }
+}
+
+/// That a case is this node's to open, and asked about by its router.
+pub(super) fn check_request(
+    own: PublicKey,
+    case: &Case,
+    client_nonce: &[u8; 32],
+) -> Result<(), String> {
+    // Anybody can sign a receipt; to open strangers' would be to compute for whoever asks.
+    if case.receipt.key() != own {
+        return Err("only answers that this node has signed are opened".into());
+    }
+    let offer = &case.offer;
+    if client_nonce_hash(client_nonce) != offer.client_nonce_hash {
+        return Err("the nonce is not the one hidden in the offer".into());
+    }
+    if offer.pooling.is_some() {
+        return Err("cells of embeddings are not opened: audit them in full".into());
+    }
+    verify_papers(case).map_err(|error| error.to_string())
 }
 
 /// That offer, receipt and tokens belong together, which takes no model.
@@ -229,16 +248,36 @@ pub(crate) fn open(
     cells: &[Cell],
     products: bool,
 ) -> Result<Vec<Vec<u8>>, Box<dyn std::error::Error>> {
+    let shape = replayer.model().transformer().shape();
+    let dimensions = peerproof_engine::spot::dimensions(shape);
+    let most = if products { light::most_products(shape) } else { 0 };
+    if cells.len() > cells::at_once(&case.receipt, &dimensions, most) as usize {
+        return Err("these cells read more keys and values than are sent at once".into());
+    }
+    let (leaves, exposure, tree) = recompute(replayer, case, cells)?;
+    let mut openings = Vec::new();
+    for exposed in &exposure.exposed {
+        let mut opening = cells::open(&tree, &leaves, &dimensions, &exposure, exposed)?;
+        if products {
+            let shown = light::shown_products(replayer.model().transformer(), exposed)?;
+            opening.products = shown.iter().flat_map(|product| product.to_le_bytes()).collect();
+        }
+        openings.push(opening.encode()?);
+    }
+    Ok(openings)
+}
+
+/// Computes an answer again, which must lead to its receipt, and takes out what cells read and
+/// gave.
+pub(super) fn recompute(
+    replayer: &peerproof_engine::execute::Replayer,
+    case: &Case,
+    cells: &[Cell],
+) -> Result<(Vec<Leaf>, Exposure, Tree), Box<dyn std::error::Error>> {
     let Case { offer, receipt, tokens } = case;
-    let dimensions = peerproof_engine::spot::dimensions(replayer.model().transformer().shape());
     let positions = replayer.model().prompt_tokens(&offer.prompt)?.len() + tokens.len() - 1;
     if positions + 1 != receipt.leaves as usize {
         return Err("the receipt counts other tokens of the prompt than this model".into());
-    }
-    let shape = replayer.model().transformer().shape();
-    let most = if products { light::most_products(shape) } else { 0 };
-    if cells.len() > cells::at_once(receipt, &dimensions, most) as usize {
-        return Err("these cells read more keys and values than are sent at once".into());
     }
     let mut leaves: Vec<Leaf> = Vec::new();
     let mut take = |step: peerproof_proof::Step| leaves.push(step.into());
@@ -252,16 +291,7 @@ pub(crate) fn open(
     if tree.root() != receipt.transcript_root {
         return Err("the receipt has another root than this model gives".into());
     }
-    let mut openings = Vec::new();
-    for exposed in &exposure.exposed {
-        let mut opening = cells::open(&tree, &leaves, &dimensions, &exposure, exposed)?;
-        if products {
-            let shown = light::shown_products(replayer.model().transformer(), exposed)?;
-            opening.products = shown.iter().flat_map(|product| product.to_le_bytes()).collect();
-        }
-        openings.push(opening.encode()?);
-    }
-    Ok(openings)
+    Ok((leaves, exposure, tree))
 }
 
 async fn send(stream: &mut FrameStream, openings: &[Vec<u8>]) -> Result<(), String> {
@@ -379,7 +409,7 @@ impl Spots {
                 Audited::Spot { held, of: cells::count(offer, receipt, layers) }
             }
             Ok(Judged::Differs(mismatch, opening)) => {
-                *wrong = Some(Wrong::new(checker, case, opening));
+                *wrong = Some(Wrong::new(checker, case, opening, client_nonce));
                 Audited::Failed { by: Auditor::Local, mismatch, verdicts: Vec::new() }
             }
         }
@@ -460,13 +490,46 @@ impl Spots {
     /// Writes a proof that convinces whoever has neither the model nor a reason to trust this
     /// node. Takes as long as those take who send the weights, so nothing may wait for it.
     pub(crate) async fn convict(&self, fetcher: &Fetcher, wrong: Wrong) {
-        let Wrong { checker, case, opening } = wrong;
+        let Wrong { checker, case, opening, client_nonce } = wrong;
+        let matter = Matter { checker: &checker, case: &case, opening: &opening, client_nonce };
+        tokio::join!(
+            self.narrow(fetcher, matter),
+            self.convict_by_cell(fetcher, &checker, &case, &opening)
+        );
+    }
+
+    /// Writes the proof of one operation, if the accused helps to find it.
+    async fn narrow(&self, fetcher: &Fetcher, matter: Matter<'_>) {
+        let written = async {
+            let proof = disputing::dispute(&self.net, fetcher, matter).await?;
+            let dir = self.evidence.clone();
+            let write = move || crate::dispute::write(&dir, &proof).map_err(|e| e.to_string());
+            tokio::task::spawn_blocking(write).await.map_err(|e| e.to_string())?
+        };
+        let written = tokio::time::timeout(PROVING, written).await;
+        match written.unwrap_or_else(|_| Err("the dispute took too long".into())) {
+            Ok(path) => tracing::info!(path = %path.display(), "a dispute was proven"),
+            Err(error) => {
+                tracing::info!(error, "a dispute was left unanswered: the whole cell is shown");
+            }
+        }
+    }
+
+    /// Writes the proof of the whole cell, which takes nobody's help but that of who has the
+    /// weights.
+    async fn convict_by_cell(
+        &self,
+        fetcher: &Fetcher,
+        checker: &Checker,
+        case: &Case,
+        opening: &CellOpening,
+    ) {
         let written = async {
             let ranges = checker.evidence_ranges(opening.cell.layer).map_err(|e| e.to_string())?;
             let id = case.offer.model_id;
             let weights = fetcher.slices(id, checker.file_bytes(), &ranges).await;
             let weights = weights.map_err(|e| e.to_string())?;
-            let proof = FraudProof { case: Case::clone(&case), opening: *opening, weights };
+            let proof = FraudProof { case: case.clone(), opening: opening.clone(), weights };
             let dir = self.evidence.clone();
             let write = move || crate::fraud::write(&dir, &proof).map_err(|e| e.to_string());
             tokio::task::spawn_blocking(write).await.map_err(|e| e.to_string())?
@@ -516,11 +579,17 @@ pub(crate) struct Wrong {
     checker: Arc<Checker>,
     case: Arc<Case>,
     opening: Box<CellOpening>,
+    client_nonce: [u8; 32],
 }
 
 impl Wrong {
-    pub(super) fn new(checker: Arc<Checker>, case: &Arc<Case>, opening: Box<CellOpening>) -> Wrong {
-        Wrong { checker, case: Arc::clone(case), opening }
+    pub(super) fn new(
+        checker: Arc<Checker>,
+        case: &Arc<Case>,
+        opening: Box<CellOpening>,
+        client_nonce: [u8; 32],
+    ) -> Wrong {
+        Wrong { checker, case: Arc::clone(case), opening, client_nonce }
     }
 }
 

@@ -4,7 +4,7 @@
 //! them; spot audits and fraud proofs with the code that nodes run, without a
 //! network in between. Deliberately absent: what cheats meet (`bench cheats`).
 
-use peerproof::bench::{Convicted, LitCell, Proving, Spotted, Subject};
+use peerproof::bench::{Convicted, Disputed, LitCell, Proving, Spotted, Subject};
 use peerproof::models::Installed;
 
 use super::figures::{Figure, Report, ms, us};
@@ -13,9 +13,6 @@ use super::{TEXT, cores, engine};
 /// Fraud proofs that are made and judged.
 const PROOFS: usize = 5;
 const KIB: f64 = 1024.0;
-const MISSING: [&str; 1] =
-    ["dispute: no rounds; a fraud proof is one message that shows a whole layer at one position, \
-     not one operation, so that it is larger and slower to judge than the goal of a dispute"];
 
 pub(super) fn run(model: &Installed, runs: usize, sets: usize) -> anyhow::Result<Report> {
     let subject = Subject::open(&model.path)?;
@@ -27,7 +24,7 @@ pub(super) fn run(model: &Installed, runs: usize, sets: usize) -> anyhow::Result
     spots(&proving, sets, &mut report)?;
     lights(&proving, sets, &mut report)?;
     proofs(&proving, &mut report)?;
-    MISSING.iter().for_each(|note| report.note(note));
+    disputes(&proving, &mut report)?;
     Ok(report)
 }
 
@@ -108,8 +105,30 @@ fn proofs(proving: &Proving, report: &mut Report) -> anyhow::Result<()> {
     eprintln!("fraud proofs");
     let proofs = (0..PROOFS).map(|_| proving.convict()).collect::<Result<Vec<_>, _>>()?;
     let of = |value: fn(&Convicted) -> f64| proofs.iter().map(value).collect::<Vec<_>>();
-    report.add(Figure::new("fraud proof", "KiB", &of(|p| p.bytes as f64 / KIB)).at_most(64.0));
-    report.add(Figure::new("judging it", "ms", &of(|p| ms(p.judging))).at_most(1.0));
-    report.add(Figure::new("rounds of a dispute", "", &[0.0]).at_most(4.0));
+    report.add(Figure::new("proof of a whole cell", "KiB", &of(|p| p.bytes as f64 / KIB)));
+    report.add(Figure::new("judging it", "ms", &of(|p| ms(p.judging))));
+    Ok(())
+}
+
+fn disputes(proving: &Proving, report: &mut Report) -> anyhow::Result<()> {
+    eprintln!("disputes");
+    let disputed = proving.disputes()?;
+    let of = |value: fn(&Disputed) -> f64| disputed.iter().map(value).collect::<Vec<_>>();
+    report.add(Figure::new("rounds of a dispute", "", &of(|d| d.rounds as f64)).at_most(4.0));
+    let sent = of(|d| (d.bytes + d.proof) as f64 / KIB);
+    report.add(Figure::new("bytes of a dispute and its proof", "KiB", &sent).at_most(64.0));
+    report.add(Figure::new("proof of a dispute", "KiB", &of(|d| d.proof as f64 / KIB)));
+    report.add(Figure::new("referee of a dispute", "ms", &of(|d| ms(d.judging))).at_most(1.0));
+    report.add(Figure::new("reading its proof, signatures included", "ms", &of(|d| ms(d.reading))));
+    for one in &disputed {
+        let name = format!(
+            "referee: {} ({} rounds, {} B sent, proof of {} B)",
+            one.operation.name(),
+            one.rounds,
+            one.bytes,
+            one.proof
+        );
+        report.add(Figure::new(name, "µs", &[us(one.judging)]).at_most(1000.0));
+    }
     Ok(())
 }
