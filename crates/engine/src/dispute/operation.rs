@@ -123,8 +123,11 @@ pub(super) struct Context<'a> {
     /// Exponent and index of each row of the cell's trace.
     pub(super) rows: &'a [(i32, u32)],
     /// Head and dimension of the part, and the same of its rows.
-    pub(super) part: Option<((usize, usize), &'a [(i32, u32)])>,
+    pub(super) part: Option<PartContext<'a>>,
 }
+
+/// Head and dimension of a part, and exponent and index of each of its rows.
+pub(super) type PartContext<'a> = ((usize, usize), &'a [(i32, u32)]);
 
 /// What differs.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,12 +23,15 @@ pub struct Traced {
     pub(super) layout: TraceLayout,
     pub(super) rows: Vec<Row>,
     /// What a head's trace is made of; none for a head cell.
-    layer: Option<Box<(Arc<Transformer>, LayerTrace, Vec<u8>)>>,
+    layer: Option<Box<Layer>>,
     /// Of a head cell.
     pub(super) logits: Vec<u8>,
     /// The row of keys and values, or empty, and the row that leaves.
     pub(super) given: (Vec<u8>, Vec<i32>),
 }
+
+/// A layer's model, its trace, and the keys and values before the cell's own.
+type Layer = (Arc<Transformer>, LayerTrace, Vec<u8>);
 
 /// The sums behind one output of a head, traced.
 #[derive(Clone, Debug)]

@@ -25,6 +25,7 @@ pub(super) fn run(model: &Installed, runs: usize, sets: usize) -> anyhow::Result
     lights(&proving, sets, &mut report)?;
     proofs(&proving, &mut report)?;
     disputes(&proving, &mut report)?;
+    report.note("disputes: without a network, and without the accused's replay (a spot audit's)");
     Ok(report)
 }
 
