@@ -345,7 +345,7 @@ fn a_false_layout_or_another_statement_leads_nowhere() {
         |it| it.cell.position += 1,
         |it| it.receipt_id = peerproof_wire::Digest::from_bytes([1; 32]),
         |it| it.part = Some(TracePart { head: 0, dim: 0 }),
-        |it| drop(it.rows.pop()),
+        |it| it.rows.truncate(14),
     ];
     for (at, change) in changes.into_iter().enumerate() {
         let mut trace = honest.clone();
@@ -469,7 +469,7 @@ fn fields() -> Vec<fn(&mut DisputeProof)> {
     vec![
         |it| it.leaf.position += 1,
         |it| it.leaf.token += 1,
-        |it| drop(it.path.pop()),
+        |it| it.path.truncate(1),
         |it| it.operation += 1,
         |it| it.operation = 200,
         |it| it.index = u32::MAX,
