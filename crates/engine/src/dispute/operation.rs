@@ -522,9 +522,6 @@ impl Operation {
         if !matches!(self, Self::Score) && largest as usize >= reads {
             return Ok(beyond(largest));
         }
-        let scores = |bytes: &[u8]| -> Vec<i32> {
-            bytes.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b)).collect()
-        };
         Ok(match self {
             Self::Score => {
                 let split = |bytes: &[u8]| {
@@ -542,26 +539,7 @@ impl Operation {
                 (got > most)
                     .then(|| Finding { expected: format!("at most {most}"), got: got.to_string() })
             }
-            Self::Weights | Self::Sums => {
-                let (all, most) = (scores(get(0)), word(get(1)));
-                let weights = all.iter().map(|score| steps::weight(*score, most));
-                let mut sum: i128 = match self {
-                    Self::Weights => weights.map(i128::from).sum(),
-                    _ => {
-                        let values = (2..).map(|which| shorts(get(which)));
-                        let one = |(weight, value): (i64, Vec<i16>)| {
-                            let exponent = value.last().map_or(0, |e| i32::from(*e));
-                            let value = value.first().copied().unwrap_or(0);
-                            i128::from(steps::weighted(weight, value, exponent, smallest))
-                        };
-                        weights.zip(values).map(one).sum()
-                    }
-                };
-                if index > 0 {
-                    sum += i128::from(long(get(bytes.len().saturating_sub(2))));
-                }
-                compare(sum, long(last).into())
-            }
+            Self::Weights | Self::Sums => self.block(index, bytes, smallest),
             Self::Coarsest => {
                 if coarsest as usize >= reads {
                     return Ok(beyond(coarsest));
@@ -585,6 +563,32 @@ impl Operation {
                 compare(i128::from(expected), word(last).into())
             }
         })
+    }
+}
+
+impl Operation {
+    /// The sum up to the end of a block, of weights or of weighted values.
+    fn block(self, index: usize, bytes: &[Vec<u8>], smallest: i32) -> Option<Finding> {
+        let get = |which: usize| bytes.get(which).map_or(&[][..], Vec::as_slice);
+        let most = word(get(1));
+        let scores = get(0).as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes));
+        let weights = scores.map(|score| steps::weight(score, most));
+        let mut sum: i128 = match self {
+            Self::Weights => weights.map(i128::from).sum(),
+            _ => {
+                let values = (2..).map(|which| shorts(get(which)));
+                let one = |(weight, value): (i64, Vec<i16>)| {
+                    let exponent = value.last().map_or(0, |e| i32::from(*e));
+                    let value = value.first().copied().unwrap_or(0);
+                    i128::from(steps::weighted(weight, value, exponent, smallest))
+                };
+                weights.zip(values).map(one).sum()
+            }
+        };
+        if index > 0 {
+            sum += i128::from(long(get(bytes.len().saturating_sub(2))));
+        }
+        compare(sum, long(get(bytes.len().saturating_sub(1))).into())
     }
 }
 
