@@ -10,7 +10,7 @@
 use peerproof_identity::Domain;
 
 use crate::audit::AuditFailure;
-use crate::check::{self, at_most, count, not_empty};
+use crate::check::{self, at_most, count, not_empty, within};
 use crate::codec::Codec;
 use crate::shape::{self, Shape};
 use crate::signed::Statement;
@@ -215,6 +215,8 @@ impl Codec for TracedTensor {
     }
 
     fn check(&self) -> Result<(), WireError> {
+        let names = limits::MAX_TRACED_TENSORS as u64;
+        within("trace.layout.tensors.name", self.name.into(), 1, names)?;
         at_most("trace.layout.tensors.start", self.start, limits::MAX_FILE_BYTES)?;
         exponent("trace.layout.tensors.exponent", self.exponent)
     }
