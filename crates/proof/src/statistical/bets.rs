@@ -321,6 +321,70 @@ mod tests {
         assert_eq!(skewed(20_000), Judgement::Fail, "only the likeliest are chosen");
     }
 
+    /// 32 quantiles of the differences of 919 tokens of llama.cpp's server with the file it
+    /// claims: SmolLM2 135M, its Q8_0, Gemma 3 270M.
+    const HONEST: [u32; 32] = [
+        2563, 2991, 3262, 3558, 3738, 3917, 4055, 4181, 4294, 4451, 4580, 4743, 4866, 5028, 5155,
+        5263, 5426, 5627, 5776, 5981, 6136, 6410, 6723, 6986, 7180, 7527, 7932, 8537, 9080, 9880,
+        11917, 16142,
+    ];
+    /// The same of 139 tokens of a Q4_0 that is served as the Q8_0.
+    const Q4_AS_Q8: [u32; 32] = [
+        21713, 26881, 28516, 30662, 35093, 36984, 37882, 39990, 40670, 42075, 42766, 43051, 44401,
+        44908, 45316, 46832, 47384, 48942, 49850, 51396, 53168, 53717, 54844, 55907, 57186, 57687,
+        58539, 59207, 59332, 60409, 62902, 65536,
+    ];
+
+    /// Numbers that follow from a seed.
+    fn stream(mut state: u64) -> impl FnMut() -> u64 {
+        move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state >> 33
+        }
+    }
+
+    /// One answer of recorded differences, its tokens drawn by the rules.
+    fn drawn(next: &mut impl FnMut() -> u64, of: &[u32; 32], tokens: usize) -> Growth {
+        let mut growth = Growth::default();
+        for _ in 0..tokens {
+            growth.take(On::Difference, of[next() as usize % 32]);
+            let standing = (next() & 0xffff) as u32;
+            growth.take(On::Standing, standing);
+            growth.take(On::Closeness, ONE_Q16 as u32 - standing);
+        }
+        growth
+    }
+
+    #[test]
+    fn recorded_honest_answers_never_fail_and_pass_by_the_second() {
+        let mut next = stream(1);
+        for provider in 0..200 {
+            let mut account = Account::default();
+            for answer in 0..20 {
+                account.take(&drawn(&mut next, &HONEST, 48));
+                let judgement = account.judgement();
+                assert_ne!(judgement, Judgement::Fail, "provider {provider}, answer {answer}");
+                if answer > 0 {
+                    assert_eq!(judgement, Judgement::Pass, "provider {provider}, answer {answer}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_q4_that_is_served_as_a_q8_fails_within_its_first_answer() {
+        let mut next = stream(2);
+        let needed = |tokens: usize, next: &mut _| {
+            let fails = |_: &usize| {
+                account([drawn(next, &Q4_AS_Q8, tokens)]).judgement() == Judgement::Fail
+            };
+            (0..200usize).filter(fails).count()
+        };
+        let (at_16, at_24) = (needed(16, &mut next), needed(24, &mut next));
+        println!("of 200, found by 16 tokens: {at_16}, by 24: {at_24}");
+        assert!(at_16 >= 100 && at_24 == 200, "{at_16}, {at_24}");
+    }
+
     proptest! {
         #[test]
         fn accounts_survive_being_kept(
