@@ -5,7 +5,8 @@
 //! from what was committed to; an [`Accuser`] finds the first row that differs, asks
 //! for the piece of it that does, and is left with one [`Operation`]: its inputs stand
 //! under digests that both agree on, its output under one that the accused signed.
-//! [`verify`] recomputes it from the [`DisputeProof`] alone, in microseconds.
+//! [`verify`] recomputes it from the [`DisputeProof`](peerproof_wire::DisputeProof) alone,
+//! in microseconds.
 //!
 //! A proof convicts by the accused's own signatures and by bytes under the model's id;
 //! nothing in it is the accuser's word. The layout of the file, too, is the
