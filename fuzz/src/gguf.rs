@@ -76,6 +76,10 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let seeds = [
         small_model(&small, "llama", &[Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, F16, F32]),
         small_model(&small, "qwen2", &[F32, F16, BF16, Iq4Nl, Q8_0, Q4_0, Q4_0]),
+        small_model(&small, "qwen3", &[Q8_0; 7]),
+        small_model(&small, "gemma2", &[Q8_0; 7]),
+        small_model(&small, "gemma3", &[Q4_0; 7]),
+        small_model(&small, "phi3", &[Q4_1; 7]),
         small_model(&wide, "llama", &[Q8_0, Q2K, Q3K, Q4K, Q5K, Q6K, Iq4Nl]),
     ];
     seeds.iter().map(Writer::bytes).collect()

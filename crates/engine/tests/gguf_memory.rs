@@ -89,6 +89,9 @@ fn peak_while_loading(writer: &Writer) -> (Option<String>, usize) {
 
 const SIZES: Sizes = Sizes { width: 256, heads: 4, dims: 64, feed: 256 };
 
+/// Every family that files name.
+const FAMILIES: [&str; 6] = ["llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3"];
+
 /// The small model with all weights but the norms in one format.
 fn model(kind: GgmlType) -> Writer {
     small_model(&SIZES, "llama", &[kind; 7])
@@ -96,8 +99,15 @@ fn model(kind: GgmlType) -> Writer {
 
 /// Headers and vocabularies that read well and lie.
 fn what_loading_refuses() {
-    let (refusal, _) = peak_while_loading(&model(GgmlType::Q8_0));
-    assert_eq!(refusal, None);
+    FAMILIES.into_iter().for_each(what_headers_are_refused);
+    what_vocabularies_are_refused();
+    what_the_largest_vocabularies_are_refused_for();
+}
+
+fn what_headers_are_refused(family: &str) {
+    let model = || small_model(&SIZES, family, &[GgmlType::Q8_0; 7]);
+    let (refusal, _) = peak_while_loading(&model());
+    assert_eq!(refusal, None, "{family}");
     // A key named twice is refused by the reader, so lies replace what is true.
     let most = u32::MAX;
     for (key, value) in [
@@ -118,13 +128,11 @@ fn what_loading_refuses() {
         ("rope.dimension_count", most),
         ("rope.dimension_count", 63),
     ] {
-        let writer = model(GgmlType::Q8_0).changed(&format!("llama.{key}"), value);
+        let writer = model().changed(&format!("{family}.{key}"), value);
         let (refusal, peak) = peak_while_loading(&writer);
-        assert!(refusal.is_some(), "{key} of {value} was taken");
-        assert!(peak <= LIMIT, "{key} of {value}: {peak} bytes");
+        assert!(refusal.is_some(), "{family}.{key} of {value} was taken");
+        assert!(peak <= LIMIT, "{family}.{key} of {value}: {peak} bytes");
     }
-    what_vocabularies_are_refused();
-    what_the_largest_vocabularies_are_refused_for();
 }
 
 fn what_vocabularies_are_refused() {

@@ -39,19 +39,25 @@ pub fn small_model(sizes: &Sizes, family: &str, kinds: &[GgmlType; 7]) -> Writer
         .strings("tokenizer.ggml.merges", &["a b"])
         .u32("tokenizer.ggml.eos_token_id", 5)
         .str("tokenizer.chat_template", "{% for m in messages %}{{ m.content }}{% endfor %}");
-    for ((name, columns, rows), kind) in [
-        ("token_embd", width, tokens.len() as u64),
-        ("blk.0.attn_q", width, heads * dims),
-        ("blk.0.attn_k", width, dims),
-        ("blk.0.attn_v", width, dims),
-        ("blk.0.attn_output", heads * dims, width),
-        ("blk.0.ffn_gate", width, feed),
-        ("blk.0.ffn_down", feed, width),
-        ("blk.0.ffn_up", width, feed),
-    ]
-    .into_iter()
-    .zip([0, 1, 2, 3, 4, 5, 6, 5].map(|at| kinds[at]))
-    {
+    let mut matrices = vec![
+        ("token_embd", width, tokens.len() as u64, 0),
+        ("blk.0.attn_output", heads * dims, width, 4),
+        ("blk.0.ffn_down", feed, width, 6),
+    ];
+    if family == "phi3" {
+        matrices.push(("blk.0.attn_qkv", width, (heads + 2) * dims, 1));
+        matrices.push(("blk.0.ffn_up", width, 2 * feed, 5));
+    } else {
+        matrices.extend([
+            ("blk.0.attn_q", width, heads * dims, 1),
+            ("blk.0.attn_k", width, dims, 2),
+            ("blk.0.attn_v", width, dims, 3),
+            ("blk.0.ffn_gate", width, feed, 5),
+            ("blk.0.ffn_up", width, feed, 5),
+        ]);
+    }
+    for (name, columns, rows, kind) in matrices {
+        let kind = kinds[kind];
         let bytes = columns * rows / kind.block_elements() * kind.block_bytes();
         let data = vec![0x11; bytes as usize];
         writer = writer.tensor(&format!("{name}.weight"), &[columns, rows], kind.number(), &data);
@@ -64,6 +70,13 @@ pub fn small_model(sizes: &Sizes, family: &str, kinds: &[GgmlType; 7]) -> Writer
     if family == "qwen2" {
         vectors.extend([("blk.0.attn_q.bias", heads * dims), ("blk.0.attn_k.bias", dims)]);
         vectors.push(("blk.0.attn_v.bias", dims));
+    }
+    if matches!(family, "qwen3" | "gemma3") {
+        vectors.extend([("blk.0.attn_q_norm.weight", dims), ("blk.0.attn_k_norm.weight", dims)]);
+    }
+    if matches!(family, "gemma2" | "gemma3") {
+        vectors.push(("blk.0.post_attention_norm.weight", width));
+        vectors.push(("blk.0.post_ffw_norm.weight", width));
     }
     for (name, len) in vectors {
         let data = 1f32.to_le_bytes().repeat(len as usize);
