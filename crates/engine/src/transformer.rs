@@ -337,10 +337,11 @@ impl Keys {
             ropes: std::iter::once(Rope::read(&header, &shape)?).chain(local).collect(),
             caps: caps(&header)?,
             epsilon: epsilon(&header)?,
-            places: plan.places(gguf)?,
-            plan,
             windows: header.windows()?,
             scaled_dims: scaled_dims(&header, &shape)?,
+            // What is wrong with the header is said before what is wrong with tensors.
+            places: plan.places(gguf)?,
+            plan,
         })
     }
 }

@@ -219,10 +219,12 @@ pub(super) async fn run(
                     asking.spawn(catch_up(Arc::clone(&docket), net.clone(), peer.peer));
                 }
             }
-            Step::Stop => return,
+            Step::Stop => break,
         }
         pending.truncate(MAX_PENDING);
     }
+    // What they hold of the node, its log too, is let go of before it has stopped.
+    asking.shutdown().await;
 }
 
 /// What the task between docket and network does next.

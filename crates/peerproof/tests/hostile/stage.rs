@@ -121,7 +121,7 @@ pub(super) async fn collect(stream: &mut FrameStream) -> Result<Served, String> 
     let (mut tokens, mut text) = (Vec::new(), String::new());
     loop {
         match receive(stream).await? {
-            ProviderFrame::Accepted(_) => {}
+            ProviderFrame::Accepted(_) | ProviderFrame::Progress(_) => {}
             ProviderFrame::Tokens(frame) => {
                 tokens.truncate(frame.start as usize);
                 tokens.extend(frame.tokens);
