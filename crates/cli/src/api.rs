@@ -189,6 +189,9 @@ pub(crate) fn request(args: &AskArgs, prompt: &str) -> Value {
     if let Some(level) = args.verify {
         request["verification"]["level"] = json!(level);
     }
+    if let Some(mode) = args.mode {
+        request["verification"]["mode"] = json!(mode);
+    }
     if let Some(auditor) = &args.auditor {
         request["verification"]["auditor"] = json!(auditor);
     }
@@ -222,7 +225,7 @@ mod tests {
     use super::*;
     use clap::Parser;
 
-    #[derive(Parser)]
+    #[derive(Debug, Parser)]
     struct Line {
         #[command(flatten)]
         ask: AskArgs,
@@ -231,6 +234,20 @@ mod tests {
     fn asked(flags: &[&str]) -> Value {
         let line = Line::try_parse_from(["ask", "Once"].iter().chain(flags));
         request(&line.expect("flags that are right").ask, "Once")
+    }
+
+    #[test]
+    fn a_mode_is_asked_for_by_its_name_or_refused_by_it() {
+        assert!(asked(&[])["verification"]["mode"].is_null());
+        assert_eq!(asked(&["--mode=fraud_proof"])["verification"]["mode"], "fraud_proof");
+        assert_eq!(asked(&["--mode=merkle"])["verification"]["mode"], "merkle");
+        for (mode, wanted) in
+            [("zk_snark", "zk_snark is not offered"), ("trust", "expected merkle")]
+        {
+            let flag = format!("--mode={mode}");
+            let error = Line::try_parse_from(["ask", "Once", &flag]).expect_err("it is refused");
+            assert!(error.to_string().contains(wanted), "{error}");
+        }
     }
 
     #[test]

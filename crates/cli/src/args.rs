@@ -6,7 +6,7 @@ mod sampling;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use peerproof::client::Level;
+use peerproof::client::{Level, Mode};
 use peerproof::config::Override;
 
 pub(crate) use firewall::FirewallCommand;
@@ -199,6 +199,10 @@ pub(crate) struct AskArgs {
     /// How the answer is checked: receipt, sampled, light, spot, full or k_of_n.
     #[arg(long)]
     pub(crate) verify: Option<Level>,
+    /// When: merkle, before the answer counts; or fraud_proof, while it is used: the answer is
+    /// printed at once, and the command stays until its check is done.
+    #[arg(long)]
+    pub(crate) mode: Option<Mode>,
     /// For k_of_n: how many must agree, of how many asked.
     #[arg(long, value_name = "K/N", value_parser = parse_k_of_n, default_value = "2/3")]
     pub(crate) agree: (u8, u8),
@@ -225,7 +229,8 @@ fn parse_k_of_n(text: &str) -> Result<(u8, u8), String> {
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// An evidence file, a bundle of evidence as `rep export` writes it, or a checkpoint of a log.
+    /// An evidence file, a bundle of evidence as `rep export` writes it, a fraud proof, the papers
+    /// of an answer, or a checkpoint of a log.
     pub(crate) file: PathBuf,
     /// Model to recompute with, if it is not installed under its id.
     #[arg(long, value_name = "MODEL")]

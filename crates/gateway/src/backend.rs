@@ -5,11 +5,12 @@
 //! [`Events`] stream cancels its job.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use peerproof::client::{
-    AnswerEvent, AskError, Counters, JobSpec, NodeStatus, PeerStatus, ServedModel,
+    AnswerEvent, AskError, Counters, JobSpec, LaterCheck, NodeStatus, PeerStatus, ServedModel,
 };
 use peerproof::firewall::{self, Change, FirewallError};
 use peerproof::log::{Declined, Piece, Unreadable};
@@ -34,6 +35,14 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The peers this node knows.
     fn peers(&self) -> BoxFuture<'_, Vec<PeerStatus>>;
+
+    /// What became of the check that follows an answer in use: once it has ended, or after
+    /// `patience`; `None` if no check of that job is remembered.
+    fn later_check<'a>(
+        &'a self,
+        job_id: &'a str,
+        patience: Duration,
+    ) -> BoxFuture<'a, Option<LaterCheck>>;
 
     /// The user's decision about a peer, which is logged: blocked, or no longer.
     fn decide<'a>(
@@ -82,6 +91,14 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     fn peers(&self) -> BoxFuture<'_, Vec<PeerStatus>> {
         (**self).peers()
+    }
+
+    fn later_check<'a>(
+        &'a self,
+        job_id: &'a str,
+        patience: Duration,
+    ) -> BoxFuture<'a, Option<LaterCheck>> {
+        (**self).later_check(job_id, patience)
     }
 
     fn decide<'a>(

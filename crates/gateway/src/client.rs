@@ -1,9 +1,13 @@
 //! The node's client handle as a [`Backend`]: names and types only.
 
+use std::time::Duration;
+
 use futures::future::{BoxFuture, ready};
 use futures::{FutureExt, StreamExt, stream};
 use peerproof::Client;
-use peerproof::client::{AskError, Counters, JobSpec, NodeStatus, PeerStatus, ServedModel};
+use peerproof::client::{
+    AskError, Counters, JobSpec, LaterCheck, NodeStatus, PeerStatus, ServedModel,
+};
 use peerproof::firewall::{self, Change, FirewallError};
 use peerproof::log::{Declined, Piece, Unreadable};
 use peerproof::reputation::{Rechecked, Record, ReputationError};
@@ -37,6 +41,14 @@ impl Backend for Client {
 
     fn peers(&self) -> BoxFuture<'_, Vec<PeerStatus>> {
         Client::peers(self).boxed()
+    }
+
+    fn later_check<'a>(
+        &'a self,
+        job_id: &'a str,
+        patience: Duration,
+    ) -> BoxFuture<'a, Option<LaterCheck>> {
+        Client::later_check(self, job_id, patience).boxed()
     }
 
     fn decide<'a>(

@@ -142,6 +142,7 @@ impl GatewayConfig {
         gateway.allowed_origins.clone_from(&api.origins);
         gateway.public_log = api.public_log;
         gateway.verification.level = config.ask.level;
+        gateway.verification.mode = config.ask.mode;
         Ok(gateway)
     }
 

@@ -97,6 +97,12 @@ impl ApiError {
         error
     }
 
+    pub(crate) fn unknown_check() -> ApiError {
+        let message =
+            "no check of such a job is remembered; only an answer in mode fraud_proof has one";
+        ApiError::new(StatusCode::NOT_FOUND, "unknown_check", message.into())
+    }
+
     pub(crate) fn unknown_url(method: &str, path: &str) -> ApiError {
         let message = format!("no such endpoint: {method} {path}; see docs/openai.md for the list");
         ApiError::new(StatusCode::NOT_FOUND, "unknown_url", message)

@@ -15,6 +15,7 @@
 mod answer;
 mod app;
 mod backend;
+mod checks;
 mod client;
 mod config;
 mod embeddings;

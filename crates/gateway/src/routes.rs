@@ -20,7 +20,7 @@ use crate::app::{App, RequestId, unix_seconds};
 use crate::error::ApiError;
 use crate::reply::{Choice, Reply, Usage, fingerprint};
 use crate::request::{Asked, Embed, Shape};
-use crate::{embeddings, firewall, guard, log, reputation, stream};
+use crate::{checks, embeddings, firewall, guard, log, reputation, stream};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RECEIPT: HeaderName = HeaderName::from_static("x-peerproof-receipt");
@@ -46,6 +46,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/peerproof/reputation", post(reputation::decide))
         .route("/peerproof/firewall", get(firewall::list).post(firewall::change))
         .route("/peerproof/models", get(served))
+        .route("/peerproof/checks/{job}", get(checks::check))
         .route("/log/checkpoint", get(log::piece))
         .route("/log/tile/{*piece}", get(log::piece))
         .route(

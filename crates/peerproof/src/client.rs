@@ -285,12 +285,55 @@ pub struct Outcome {
 pub struct Report {
     /// What was asked for.
     pub level: Level,
+    /// When the check was to be done.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Whether a check follows while the answer is used;
+    /// [`Client::later_check`](crate::Client::later_check) tells what becomes of it.
+    #[serde(default)]
+    pub pending: bool,
     /// Whether every leaf was recomputed by somebody else than the provider.
     pub audited: bool,
     /// Who recomputed, or why nobody did, or who agreed.
     pub detail: String,
     /// Milliseconds that checking took.
     pub check_ms: u32,
+}
+
+/// The check of an answer that was used before it was done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaterCheck {
+    /// The job, as [`Outcome::job_id`].
+    pub job_id: String,
+    /// Peer id of who signed the answer.
+    pub provider: String,
+    /// What is checked.
+    pub level: Level,
+    /// How far it is.
+    pub state: CheckState,
+    /// What was found, or why nothing was.
+    pub detail: String,
+    /// The evidence, if the answer was refuted; the answer's papers, which `peerproof verify`
+    /// takes, while it is not known to hold.
+    pub file: Option<String>,
+    /// Milliseconds that checking took, so far.
+    pub check_ms: u32,
+}
+
+/// How far a check is that follows an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckState {
+    /// Nothing is known yet.
+    Running,
+    /// What was checked holds.
+    Held,
+    /// The answer is wrong, or its provider would not have it checked.
+    Refuted,
+    /// One auditor calls it wrong, and nobody could confirm that.
+    Doubted,
+    /// Nobody could check it, or it was not drawn.
+    Unchecked,
 }
 
 /// Why there is no answer.

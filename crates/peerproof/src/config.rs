@@ -15,7 +15,7 @@ use peerproof_discovery::gate::{Rule, RuleError};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::client::Level;
+use crate::client::{Level, Mode};
 
 /// Why a configuration is not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -201,8 +201,11 @@ pub struct Log {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ask {
     /// How answers are checked: `receipt`, `sampled`, `spot`, `full` or `k_of_n`.
-    #[serde(with = "level_name")]
+    #[serde(with = "by_name")]
     pub level: Level,
+    /// When: `merkle`, before an answer counts, or `fraud_proof`, while it is used.
+    #[serde(with = "by_name")]
+    pub mode: Mode,
     /// Least share of answers that `sampled` audits, in per mille: a provider without a record is
     /// audited more often, down to 50 with a long one. 0 audits none.
     pub audit_per_mille: u32,
@@ -284,6 +287,7 @@ impl Default for Config {
             log: Log { witnesses: 3, witness_every_s: 30, max_witnessed: 4096 },
             ask: Ask {
                 level: Level::Sampled,
+                mode: Mode::Merkle,
                 audit_per_mille: 50,
                 challenge: false,
                 hedge: true,
@@ -381,6 +385,12 @@ impl Config {
         in_range("reputation.group_cap", judged.group_cap.into(), 1, 1 << 20)?;
         in_range("reputation.plant_per_mille", judged.plant_per_mille.into(), 0, 1000)?;
         in_range("reputation.plant_delay_ms", judged.plant_delay_ms.into(), 0, 600_000)?;
+        if (self.ask.mode, self.ask.level) == (Mode::FraudProof, Level::KOfN) {
+            return Err(ConfigError::Invalid {
+                name: "ask.mode".into(),
+                message: "k_of_n compares answers before they count; its mode is merkle".into(),
+            });
+        }
         in_range("ask.audit_per_mille", self.ask.audit_per_mille.into(), 0, 1000)?;
         in_range("ask.max_tokens", self.ask.max_tokens.into(), 1, 1 << 17)?;
         in_range("ask.deadline_ms", self.ask.deadline_ms, 1000, 3_600_000)
@@ -558,17 +568,25 @@ pub fn edit_distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-mod level_name {
-    use super::Level;
+/// Values that are written as their names.
+mod by_name {
+    use std::str::FromStr;
+
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-    pub(super) fn serialize<S: Serializer>(level: &Level, s: S) -> Result<S::Ok, S::Error> {
-        level.serialize(s)
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        value: &T,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.serialize(s)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Level, D::Error> {
-        let name = String::deserialize(d)?;
-        name.parse().map_err(D::Error::custom)
+    pub(super) fn deserialize<'de, T, D>(d: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err = String>,
+        D: Deserializer<'de>,
+    {
+        String::deserialize(d)?.parse().map_err(D::Error::custom)
     }
 }
 

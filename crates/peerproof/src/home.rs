@@ -168,6 +168,12 @@ impl Home {
         self.data.join("evidence")
     }
 
+    /// The folder of papers of answers whose checks are not done.
+    #[must_use]
+    pub fn papers(&self) -> PathBuf {
+        self.data.join("papers")
+    }
+
     /// The node key.
     #[must_use]
     pub fn key_file(&self) -> PathBuf {

@@ -36,6 +36,7 @@ mod lock;
 pub mod log;
 pub mod models;
 mod node;
+pub mod papers;
 pub mod portable;
 pub mod reputation;
 pub mod store;
@@ -43,6 +44,7 @@ pub mod verify;
 
 pub use node::{Client, FetchWatch, Node, NodeError, Settings};
 pub use peerproof_identity::PeerId;
+pub use peerproof_wire::Evidence;
 /// What [`Client::diagnose`] says.
 pub mod net {
     pub use peerproof_net::{Diagnosis, Interface, Listener, Mdns, Seed};

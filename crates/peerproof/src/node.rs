@@ -16,6 +16,7 @@ mod announcing;
 mod archive;
 mod asking;
 mod auditing;
+mod checks;
 mod clock;
 mod directory;
 mod disputing;
@@ -203,6 +204,7 @@ pub(crate) struct Inner {
     spots: spotting::Spots,
     lights: lighting::Lights,
     audits: Arc<auditing::Audits>,
+    checks: checks::Checks,
     ledger: Arc<Ledger>,
     archive: Arc<Archive>,
     watch: Arc<Watch>,
@@ -292,6 +294,7 @@ impl Node {
             lights: lighting::Lights::new(settings.home.sketches()),
             net,
             audits,
+            checks: checks::Checks::default(),
             public_net,
             firewall: tokio::sync::Mutex::new(entrance.rules),
             session,

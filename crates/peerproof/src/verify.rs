@@ -12,9 +12,9 @@ use peerproof_engine::execute::Replayer;
 use peerproof_engine::model::Model;
 use peerproof_engine::transformer::LoadOptions;
 use peerproof_log::{CheckpointError, ForkError, MAX_NOTE_BYTES, SignedCheckpoint};
-use peerproof_proof::audit::{Recomputation, describe};
+use peerproof_proof::audit::{AuditError, Recomputation, describe, verify_case};
 use peerproof_proof::evidence::{self as proof, EvidenceError, Finding, Proven, Unchecked};
-use peerproof_wire::evidence::{Evidence, Fork};
+use peerproof_wire::evidence::{Evidence, Fork, WrongAnswer};
 use peerproof_wire::{Case, ModelId};
 use serde::Serialize;
 
@@ -24,6 +24,7 @@ use crate::evidence::{EvidenceFileError, read, read_all};
 use crate::fraud::FraudError;
 use crate::log::cosigners;
 use crate::models::{Installed, ModelError, Store};
+use crate::papers::{self, PapersError};
 use crate::portable;
 
 /// Why a file could not be judged, or is worth nothing.
@@ -39,6 +40,17 @@ pub enum VerifyError {
     /// A proof of a dispute that proves nothing, or can't be read.
     #[error(transparent)]
     Dispute(#[from] DisputeFileError),
+    /// Papers of an answer that can't be read, or whose parts don't belong together.
+    #[error(transparent)]
+    Papers(#[from] PapersError),
+    /// Papers whose offer, receipt and tokens don't belong together.
+    #[error("{path}: {source}")]
+    Answer {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        source: Box<AuditError>,
+    },
     /// The model store.
     #[error(transparent)]
     Store(#[from] ModelError),
@@ -131,6 +143,58 @@ pub fn checkpoint(path: &Path) -> Result<Option<Vouched>, VerifyError> {
             .map(|(peer, unix_s)| Cosigner { peer: peer.to_string(), unix_s })
             .collect(),
     }))
+}
+
+/// What an answer's papers are worth.
+#[derive(Clone, Debug, Serialize)]
+pub struct AnswerJudgement {
+    /// The job.
+    pub job_id: String,
+    /// Peer id of who signed the answer.
+    pub provider: String,
+    /// The model.
+    pub model_id: String,
+    /// Whether the answer follows from the model; `None` if the model is not here.
+    pub holds: Option<bool>,
+    /// What was found, in words.
+    pub statement: String,
+}
+
+/// Judges a file that is an answer's papers, running the job again if its model is in `store`;
+/// `None` if it is something else. An answer that is wrong comes with the evidence of it.
+///
+/// # Errors
+/// It can't be read, its parts don't belong together, or the model can't be run.
+pub fn answer(
+    path: &Path,
+    store: &Store,
+    model: Option<&Installed>,
+) -> Result<Option<(AnswerJudgement, Option<Evidence>)>, VerifyError> {
+    let Some(case) = papers::read(path)? else { return Ok(None) };
+    let worthless =
+        |source| VerifyError::Answer { path: path.display().to_string(), source: Box::new(source) };
+    verify_case(&case.offer, &case.receipt, &case.tokens).map_err(worthless)?;
+    let id = case.offer.model_id;
+    let mut judged = AnswerJudgement {
+        job_id: case.offer.id().to_string(),
+        provider: case.receipt.key().peer_id().to_string(),
+        model_id: id.to_string(),
+        holds: None,
+        statement: "signatures hold; the model is not here, so nothing was recomputed".into(),
+    };
+    let here = model.cloned().or_else(|| store.find(&id.to_string()).ok());
+    let Some(here) = here else { return Ok(Some((judged, None))) };
+    let mismatch = recompute(&here, &case)?.compare(&case.receipt, None);
+    judged.holds = Some(mismatch.is_none());
+    let evidence = mismatch.map(|mismatch| {
+        judged.statement = format!("it does not follow from the model: {}", describe(&mismatch));
+        let verdicts = Vec::new();
+        Evidence::WrongAnswer(WrongAnswer { case, mismatch, opening: None, verdicts })
+    });
+    if evidence.is_none() {
+        judged.statement = "every position was recomputed on this machine, and holds".into();
+    }
+    Ok(Some((judged, evidence)))
 }
 
 /// Judges a file, running the job again if the model it names is in `store`.

@@ -5,15 +5,20 @@
 mod support;
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use peerproof::client::{AskError, JobSpec, Level, Mode, Outcome, Prompt, Verification};
+use peerproof::client::{
+    AskError, CheckState, JobSpec, Level, Mode, Outcome, Prompt, Verification,
+};
 use peerproof::config::Config;
 use peerproof::fraud::{self, FraudError};
 use peerproof::home::{Environment, Home};
-use peerproof::{Node, Settings};
+use peerproof::models::Store;
+use peerproof::verify::{self, VerifyError};
+use peerproof::{Node, Settings, papers};
 use peerproof_engine::execute::Replayer;
 use peerproof_engine::model::Model;
 use peerproof_engine::spot::{Checker, expose};
@@ -146,12 +151,18 @@ async fn an_answer_that_is_used_at_once_is_checked_all_the_same() {
     let (_, outcome) = client.ask(question.clone()).await.unwrap().text().await.unwrap();
     assert_eq!(outcome.verification.detail, "receipt checked; a full audit follows");
     assert_eq!((outcome.verification.level, outcome.verification.audited), (Level::Full, false));
-    let evidence = homes[1].path().join("evidence");
-    let until = tokio::time::Instant::now() + Duration::from_secs(60);
-    while std::fs::read_dir(&evidence).map_or(0, Iterator::count) == 0 {
-        assert!(tokio::time::Instant::now() < until, "nobody was found out");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    assert_eq!((outcome.verification.mode, outcome.verification.pending), (Mode::FraudProof, true));
+    let check = client.later_check(&outcome.job_id, Duration::from_secs(60)).await.unwrap();
+    assert_eq!((check.state, check.level), (CheckState::Refuted, Level::Full), "{check:?}");
+    assert_eq!(check.provider, outcome.provider);
+    let file = check.file.unwrap();
+    assert!(
+        verify::verify(Path::new(&file), &store(&homes[1]), None).unwrap().accused
+            == check.provider
+    );
+    let papers = std::fs::read_dir(homes[1].path().join("papers")).unwrap().count();
+    assert_eq!(papers, 0, "the evidence says more");
+    assert!(client.later_check("another job", Duration::from_secs(60)).await.is_none());
     let refused = match client.ask(question).await {
         Ok(answer) => answer.text().await.map(|(text, _)| text),
         Err(error) => Err(error),
@@ -159,6 +170,40 @@ async fn an_answer_that_is_used_at_once_is_checked_all_the_same() {
     assert!(matches!(refused, Err(AskError::NoProvider { .. })), "{refused:?}");
     router.shutdown().await;
     provider.shutdown().await;
+}
+
+fn store(home: &TempDir) -> Store {
+    Store::new(home.path().join("models"), "")
+}
+
+/// What is left of an answer whose check was cut off is judged by whoever has the model.
+#[test]
+fn papers_of_an_answer_are_judged_later() {
+    let folder = TempDir::new().unwrap();
+    let (empty, model) = (store(&folder), model());
+    for lie in [false, true] {
+        let case = forged(lie).case;
+        let path = papers::write(folder.path(), &case).unwrap();
+        let (judged, evidence) = verify::answer(&path, &empty, Some(model)).unwrap().unwrap();
+        assert_eq!((judged.holds, evidence.is_some()), (Some(!lie), lie), "{judged:?}");
+        assert_eq!(judged.provider, case.receipt.key().peer_id().to_string());
+        let (unseen, evidence) = verify::answer(&path, &empty, None).unwrap().unwrap();
+        assert_eq!((unseen.holds, evidence), (None, None), "nothing was recomputed");
+        // Tokens of another answer don't belong to the receipt; a changed byte breaks a signature.
+        let mut other = case.clone();
+        other.tokens[0] ^= 1;
+        let other = papers::write(folder.path(), &other).unwrap();
+        assert!(matches!(verify::answer(&other, &empty, None), Err(VerifyError::Answer { .. })));
+        let mut bytes = std::fs::read(&path).unwrap();
+        for at in (papers::MAGIC.len()..bytes.len()).step_by(41) {
+            bytes[at] ^= 4;
+            std::fs::write(&other, &bytes).unwrap();
+            assert!(verify::answer(&other, &empty, None).is_err(), "byte {at}");
+            bytes[at] ^= 4;
+        }
+        std::fs::write(&other, b"something else").unwrap();
+        assert!(verify::answer(&other, &empty, None).unwrap().is_none());
+    }
 }
 
 /// What of the file shows the cell, but for `hole`.
@@ -220,6 +265,8 @@ fn forged_without(lie: bool, hole: fn(&[u8]) -> Range<u64>) -> FraudProof {
         replayer.replay(&offer, &offer.id(), &seed, &prompt, &claimed, &mut take).unwrap();
         tokens.push(next.unwrap());
     }
+    let ending = replayer.ending(&offer, &tokens).unwrap();
+    let text = ending.text.as_str();
     let cell = Cell { position: 3, layer: 11 };
     let mut leaves: Vec<Leaf> = Vec::new();
     let mut take = |step: peerproof_proof::Step| leaves.push(step.into());
@@ -234,8 +281,8 @@ fn forged_without(lie: bool, hole: fn(&[u8]) -> Range<u64>) -> FraudProof {
     let mut transcript = Transcript::new();
     leaves.iter().for_each(|leaf| transcript.push(leaf).unwrap());
     let kv_root = cells::kv_root(&exposure.kv_layers);
-    let tree = transcript.close(Stop::Length, 4, "text", &kv_root).unwrap();
-    let answer = Answer { tokens: &tokens, text: "text", logprobs: &[] };
+    let tree = transcript.close(Stop::Length, 4, text, &kv_root).unwrap();
+    let answer = Answer { tokens: &tokens, text, logprobs: &[] };
     let receipt = build(&offer, answer, Stop::Length, (&tree, kv_root), Place::FIRST, 1).unwrap();
     let receipt = Signed::sign(&Keypair::from_seed(&[4; 32]), receipt).unwrap();
     let length = file.len() as u64;

@@ -121,6 +121,24 @@ impl Mode {
     }
 }
 
+/// The value of a subtree, of the values that are known: its own, or those of subtrees that
+/// make it up. `groups` are those of a subtree as [`Shape::subtrees_beside`] names them, which
+/// is never the whole. `None` if too little is known.
+pub fn subtree_value(
+    mode: Mode,
+    groups: &Range<u64>,
+    known: &impl Fn(&Range<u64>) -> Option<Digest>,
+) -> Option<Digest> {
+    if let Some(value) = known(groups) {
+        return Some(value);
+    }
+    let count = groups.end.checked_sub(groups.start).filter(|count| *count >= 2)?;
+    let middle = groups.start + shape::left(count);
+    let left = subtree_value(mode, &(groups.start..middle), known)?;
+    let right = subtree_value(mode, &(middle..groups.end), known)?;
+    Some(mode.merge(&left, &right, false))
+}
+
 /// An opened range: whole groups, and what leads from them to the hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slice {

@@ -1,11 +1,13 @@
 //! `ask`: through the node that runs in this home, or through one made for this question.
 
+mod later;
+
 use std::io::{ErrorKind, IsTerminal, Read as _, Write as _, stderr, stdout};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use peerproof::client::{Level, Outcome};
+use peerproof::client::{LaterCheck, Level, Outcome};
 use peerproof::home::HomeError;
 use peerproof::store::StoreError;
 use peerproof::{Node, NodeError, Settings};
@@ -27,7 +29,10 @@ pub(crate) fn run(place: &Place, mut args: AskArgs) -> anyhow::Result<ExitCode> 
         std::io::stdin().read_to_string(&mut args.prompt).context("standard input")?;
     }
     match Api::of_running_node(place)? {
-        Some(api) if args.reach.peers.is_empty() && !args.reach.loopback => answer(&api, &args)?,
+        Some(api) if args.reach.peers.is_empty() && !args.reach.loopback => {
+            later::leave_on_ctrl_c()?;
+            answer(&api, &args, true)?;
+        }
         Some(_) => anyhow::bail!(
             "a node is running in this home, so --peer and --loopback have no effect on it; leave them out, or choose another --home"
         ),
@@ -53,10 +58,10 @@ fn with_own_node(place: &Place, args: AskArgs) -> anyhow::Result<()> {
         let server = peerproof_gateway::Server::bind(node.client(), gateway).await?;
         let api = Api::at(&server.url()).with_key_file(&key_file)?;
         let serving = tokio::spawn(server.run(std::future::pending()));
-        let asking = tokio::task::spawn_blocking(move || answer(&api, &args));
+        let asking = tokio::task::spawn_blocking(move || answer(&api, &args, false));
         let result = tokio::select! {
             result = asking => result.context("asking")?,
-            _ = tokio::signal::ctrl_c() => std::process::exit(130),
+            _ = tokio::signal::ctrl_c() => later::leave(),
         };
         serving.abort();
         node.shutdown().await;
@@ -99,7 +104,8 @@ struct Choice {
     outcome: Option<Value>,
 }
 
-fn answer(api: &Api, args: &AskArgs) -> anyhow::Result<()> {
+/// `stays`: whether the node outlives this question.
+fn answer(api: &Api, args: &AskArgs, stays: bool) -> anyhow::Result<()> {
     let count = args.sampling.n as usize;
     let mut choices: Vec<Choice> = (0..count).map(|_| Choice::default()).collect();
     // Several answers at once would run into each other: each is printed when all are there.
@@ -131,18 +137,27 @@ fn answer(api: &Api, args: &AskArgs) -> anyhow::Result<()> {
         println!();
     }
     result?;
-    if args.json {
-        return print_json(&as_json(choices)?);
-    }
-    for (index, choice) in choices.into_iter().enumerate() {
-        if !prints {
-            println!("{}[{index}] {}", if index > 0 { "\n" } else { "" }, choice.text);
+    let outcomes = choices.iter().map(|choice| {
+        let outcome = choice.outcome.clone().context("the answer has no receipt")?;
+        Ok(serde_json::from_value(outcome)?)
+    });
+    let outcomes: Vec<Outcome> = outcomes.collect::<anyhow::Result<_>>()?;
+    if !args.json {
+        for (index, (choice, outcome)) in choices.iter().zip(&outcomes).enumerate() {
+            if !prints {
+                println!("{}[{index}] {}", if index > 0 { "\n" } else { "" }, choice.text);
+            }
+            choice.likely.iter().for_each(|token| println!("{}", likelihood(token)));
+            print_summary(outcome);
         }
-        choice.likely.iter().for_each(|token| println!("{}", likelihood(token)));
-        let outcome = choice.outcome.context("the answer has no receipt")?;
-        print_summary(&serde_json::from_value(outcome)?);
     }
-    Ok(())
+    let waited = outcomes.iter().map(|outcome| later::wait(api, outcome, stays));
+    let checks: Vec<Option<LaterCheck>> = waited.collect::<anyhow::Result<_>>()?;
+    match args.json {
+        true => print_json(&as_json(choices, &checks)?)?,
+        false => checks.iter().flatten().for_each(later::print),
+    }
+    checks.iter().flatten().try_for_each(later::judge)
 }
 
 /// One line of a terminal that says what happens before there is text.
@@ -168,13 +183,16 @@ impl Waiting {
 }
 
 /// One answer as an object, several as a list of such.
-fn as_json(choices: Vec<Choice>) -> anyhow::Result<Value> {
+fn as_json(choices: Vec<Choice>, checks: &[Option<LaterCheck>]) -> anyhow::Result<Value> {
     let mut all = Vec::with_capacity(choices.len());
-    for choice in choices {
+    for (choice, check) in choices.into_iter().zip(checks) {
         let outcome = choice.outcome.context("the answer has no receipt")?;
         let mut one = json!({ "text": choice.text, "outcome": outcome });
         if !choice.likely.is_empty() {
             one["logprobs"] = choice.likely.into();
+        }
+        if let Some(check) = check {
+            one["check"] = json!(check);
         }
         all.push(one);
     }

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use peerproof::verify::Judgement;
+use peerproof::Evidence;
+use peerproof::verify::{AnswerJudgement, Judgement};
 
 use crate::args::{Place, VerifyArgs};
 use crate::output::print_json;
@@ -26,6 +27,44 @@ fn show_checkpoint(note: &peerproof::verify::Vouched, json: bool) -> anyhow::Res
     Ok(ExitCode::SUCCESS)
 }
 
+/// Exit code 0 if the answer holds, 3 if nothing was recomputed, 1 if it is wrong: the evidence
+/// is then a file.
+fn show_answer(
+    place: &Place,
+    judged: &AnswerJudgement,
+    evidence: Option<&Evidence>,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let folder = place.home()?.evidence();
+    let file = evidence.map(|it| peerproof::evidence::write(&folder, it)).transpose()?;
+    if json {
+        let mut said = serde_json::to_value(judged)?;
+        said["evidence"] = serde_json::json!(file);
+        print_json(&said)?;
+    } else {
+        println!("provider   {}", judged.provider);
+        println!("job        {}", judged.job_id);
+        println!("model      {}", judged.model_id);
+        let verdict = match judged.holds {
+            Some(true) => "HOLDS",
+            Some(false) => "WRONG",
+            None => "unchecked",
+        };
+        println!("{verdict:10} {}", judged.statement);
+        if let Some(file) = &file {
+            println!("evidence   {}", file.display());
+        }
+        if judged.holds.is_none() {
+            println!("           next: peerproof models pull {} --from-peers", judged.model_id);
+        }
+    }
+    Ok(match judged.holds {
+        Some(true) => ExitCode::SUCCESS,
+        Some(false) => ExitCode::FAILURE,
+        None => ExitCode::from(3),
+    })
+}
+
 /// Exit code 0 if every piece proves something, 3 if one is sound but proves nothing here, 1 if
 /// one is worthless.
 pub(crate) fn run(place: &Place, args: &VerifyArgs) -> anyhow::Result<ExitCode> {
@@ -35,6 +74,10 @@ pub(crate) fn run(place: &Place, args: &VerifyArgs) -> anyhow::Result<ExitCode> 
     let store = place.store()?;
     let model =
         args.model.as_deref().map(|name| super::models::ensure(&store, name)).transpose()?;
+    if let Some((judged, evidence)) = peerproof::verify::answer(&args.file, &store, model.as_ref())?
+    {
+        return show_answer(place, &judged, evidence.as_ref(), args.json);
+    }
     let all = peerproof::verify::verify_all(&args.file, &store, model.as_ref())?;
     let single = all.len() == 1;
     let (mut judged, mut worthless) = (Vec::new(), 0);

@@ -1,10 +1,11 @@
 //! The levels of checking, and what becomes of a cheat.
 
 use std::path::Path;
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::support::{Node, Place, only, text, until};
+use crate::support::{LONG, Node, PATIENCE, Place, lines, only, signal, text, until, wait};
 
 const QUESTION: &str = "What is the capital of France?";
 
@@ -167,4 +168,65 @@ fn proves(place: &Place, file: &Path, cheat: &Node) {
     assert!(refused + 1 >= tried, "only the accuser's note, {refused} of {tried}");
     std::fs::write(&changed, &bytes[..bytes.len() / 2]).unwrap();
     place.run("judge", &["verify", changed.to_str().unwrap()]).refused(&["changed.evidence"]);
+}
+
+/// `ask` has an answer out at once and stays until it was checked; what a cheat said is then
+/// called wrong, and the command fails.
+#[test]
+fn an_answer_may_be_out_before_its_check_and_the_command_says_what_came_of_it() {
+    let place = Place::new();
+    let honest = place.node("honest", &["provide"]);
+    let reach =
+        ["--loopback", "--peer", &honest.address, "--max-tokens", "4", "--mode", "fraud_proof"];
+    let full = [&["ask", QUESTION, "--verify", "full"], &reach[..]].concat();
+    let asked = place.run("alone", &full);
+    assert!(asked.stderr.contains("a full audit of it is under way"), "{asked:?}");
+    let said = asked.fine();
+    assert!(said.contains("receipt checked; a full audit follows"), "{said}");
+    assert!(said.contains("checked · audited by this node: every position holds"), "{said}");
+    let receipt = [&["ask", QUESTION, "--verify", "receipt", "--json"], &reach[..]].concat();
+    let answer = place.run("alone", &receipt).json();
+    assert!(answer["check"].is_null(), "nothing follows: {answer}");
+    let zk = place.run("alone", &["ask", QUESTION, "--mode", "zk_snark"]);
+    assert!(zk.code == Some(2) && zk.stderr.contains("zk_snark is not offered"), "{zk:?}");
+
+    let cheat = place.node("cheat", &["provide", "--cheat", "skip-layers"]);
+    let reach = ["--loopback", "--peer", &cheat.address, "--max-tokens", "4", "--json"];
+    let set = ["--set", "ask.mode=fraud_proof", "--set", "ask.level=full"];
+    let asked = place.run("victim", &[&["ask", QUESTION], &reach[..], &set[..]].concat());
+    assert_eq!(asked.code, Some(1), "{asked:?}");
+    let answer: Value = serde_json::from_str(&asked.stdout).unwrap_or_else(|_| panic!("{asked:?}"));
+    assert_eq!(answer["check"]["state"], "refuted", "{answer}");
+    assert_eq!(answer["outcome"]["verification"]["pending"], json!(true));
+    assert!(asked.stderr.contains("the answer above is WRONG"), "{asked:?}");
+    assert!(asked.stderr.contains(&cheat.peer), "{asked:?}");
+    proves(&place, Path::new(answer["check"]["file"].as_str().unwrap()), &cheat);
+}
+
+/// Whoever leaves before the check is done is told where the papers are, and they are judged.
+#[test]
+fn who_leaves_before_the_check_keeps_the_papers() {
+    let place = Place::new();
+    let provider = place.node("provider", &["provide"]);
+    let mut command = place.command("alone");
+    command.args(["ask", LONG, "--text", "--verify", "full", "--mode", "fraud_proof"]);
+    command.args(["--loopback", "--peer", &provider.address, "--max-tokens", "300"]);
+    command.args(["--set", "provide.threads=1"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let errors = lines(child.stderr.take().unwrap());
+    let heard = |wanted: &str| {
+        let line = errors.recv_timeout(PATIENCE);
+        let line = line.unwrap_or_else(|_| panic!("expected {wanted:?}"));
+        assert!(line.contains(wanted), "{line}");
+        line
+    };
+    heard("a full audit of it is under way");
+    let file = heard("its papers are in ");
+    let file = file.split("in ").nth(1).unwrap().split(" until").next().unwrap().to_owned();
+    signal(child.id(), "INT");
+    assert_eq!(wait(&mut child), Some(130));
+    let said = errors.iter().collect::<Vec<_>>().join("\n");
+    assert!(said.contains("NOT CHECKED") && said.contains(&format!("verify {file}")), "{said}");
+    let judged = place.run("alone", &["verify", &file]).fine();
+    assert!(judged.contains("HOLDS") && judged.contains(&provider.peer), "{judged}");
 }

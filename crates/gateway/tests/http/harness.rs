@@ -9,8 +9,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use peerproof::client::{
-    AnswerEvent, AskError, Counters, FinishReason, JobSpec, NodeStatus, Outcome, PeerStatus,
-    Report, ServedModel, TokenLogprobs,
+    AnswerEvent, AskError, CheckState, Counters, FinishReason, JobSpec, LaterCheck, Level,
+    NodeStatus, Outcome, PeerStatus, Report, ServedModel, TokenLogprobs,
 };
 use peerproof::firewall::{self, Change, FirewallError, Origin};
 use peerproof::log::{Declined, Piece, Unreadable};
@@ -82,6 +82,8 @@ impl Job {
 pub(crate) fn outcome(receipt: &str) -> Outcome {
     let verification = Report {
         level: peerproof::client::Level::Full,
+        mode: peerproof::client::Mode::Merkle,
+        pending: false,
         audited: true,
         detail: "recomputed by 12D3auditor".into(),
         check_ms: 12,
@@ -168,6 +170,23 @@ impl Backend for Scripted {
             record: Record::default(),
         };
         async { vec![peer] }.boxed()
+    }
+
+    fn later_check<'a>(
+        &'a self,
+        job_id: &'a str,
+        patience: Duration,
+    ) -> BoxFuture<'a, Option<LaterCheck>> {
+        let check = LaterCheck {
+            job_id: job_id.into(),
+            provider: "12D3provider".into(),
+            level: Level::Spot,
+            state: CheckState::Held,
+            detail: format!("waited {} ms", patience.as_millis()),
+            file: Some("/papers/1.answer".into()),
+            check_ms: 9,
+        };
+        async move { (job_id == "job").then_some(check) }.boxed()
     }
 
     fn decide<'a>(

@@ -4,6 +4,7 @@
 
 mod access;
 mod bodies;
+mod checks;
 mod embeddings;
 mod harness;
 mod limits;

@@ -2,7 +2,8 @@
 //!
 //! `ID.partial` is a sparse file of the model's length, `ID.partial-values` beside
 //! it the value of every group that is there (32 bytes a group, zeros for one that
-//! is not), after a header with id and length. A group goes its way once: slice,
+//! is not), after a header with id and length, and `ID.partial-beside` what of the
+//! tree stood beside the slices, so that what was fetched can be opened to others. A group goes its way once: slice,
 //! [`verify`], data, value. What an earlier process left is hashed against its
 //! values before it is believed; a group that differs is missing, files that don't
 //! fit each other are begun anew. So neither a kill nor a power cut needs care
@@ -18,13 +19,14 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use peerproof_proof::ranges::{Mode, RangeError, Shape, Slice, Tree, verify};
+use peerproof_proof::ranges::{Mode, RangeError, Shape, Slice, Tree, subtree_value, verify};
 use peerproof_wire::{Digest, ModelId};
 use serde::Serialize;
 
 use super::claim::Claim;
 use super::tree::{self, GROUP};
 use super::{ModelError, Progress, Stage, Watch};
+use beside::Beside;
 
 /// First bytes of the values' file.
 const MAGIC: &[u8; 8] = b"PPPART01";
@@ -54,6 +56,7 @@ pub struct Partial {
     data: File,
     values: File,
     groups: Mutex<Groups>,
+    beside: Mutex<Beside>,
     _claim: Claim,
 }
 
@@ -73,6 +76,7 @@ pub struct Unfinished {
 struct Files {
     data: PathBuf,
     values: PathBuf,
+    beside: PathBuf,
 }
 
 impl Files {
@@ -80,11 +84,13 @@ impl Files {
         Files {
             data: dir.join(format!("{id}.partial")),
             values: dir.join(format!("{id}.partial-values")),
+            beside: dir.join(format!("{id}.partial-beside")),
         }
     }
 
     fn remove(&self) {
         let _ = fs::remove_file(&self.values);
+        let _ = fs::remove_file(&self.beside);
         let _ = fs::remove_file(&self.data);
     }
 }
@@ -155,6 +161,7 @@ impl Partial {
         let files = Files::new(dir, id);
         let shape =
             Shape::new(length, GROUP).map_err(|error| at(&files.data)(io::Error::other(error)))?;
+        let _ = fs::remove_file(&files.beside);
         let data = File::create(&files.data).map_err(at(&files.data))?;
         data.set_len(length).map_err(at(&files.data))?;
         let values = File::create(&files.values).map_err(at(&files.values))?;
@@ -177,7 +184,8 @@ impl Partial {
         let (there, bytes) = read_values(&values, shape)
             .map_err(|source| ModelError::Io { path: files.values.clone(), source })?;
         let groups = Groups { checked: vec![false; there.len()], there, bytes };
-        Ok(Partial { id, shape, files, data, values, groups: Mutex::new(groups), _claim: claim })
+        let (groups, beside) = (Mutex::new(groups), Mutex::new(Beside::open(&files.beside, shape)));
+        Ok(Partial { id, shape, files, data, values, groups, beside, _claim: claim })
     }
 
     /// The model.
@@ -274,7 +282,9 @@ impl Partial {
     /// It isn't, or it can't be written; a full disk leaves what was there before.
     pub fn insert(&self, range: Range<u64>, slice: &Slice) -> Result<u64, InsertError> {
         let root = tree::root(self.id);
-        let verified = verify(Mode::Plain, &root, self.shape, range, slice)?;
+        let verified = verify(Mode::Plain, &root, self.shape, range.clone(), slice)?;
+        let places = self.shape.subtrees_beside(range)?;
+        self.beside().add(places.into_iter().zip(&slice.hashes));
         self.data
             .write_all_at(&slice.bytes, verified.cover.start)
             .map_err(|source| self.io(source))?;
@@ -312,6 +322,48 @@ impl Partial {
         Ok(Some(bytes))
     }
 
+    /// The opening of a range, if all of its groups are here and right, and so is what leads from
+    /// them to the id: that is so for whatever was taken in.
+    ///
+    /// # Errors
+    /// As [`Partial::read`].
+    pub fn slice(&self, range: Range<u64>) -> Result<Option<Slice>, ModelError> {
+        let wrong = |error: RangeError| self.io(io::Error::other(error));
+        let cover = self.shape.cover(range.clone()).map_err(wrong)?;
+        let Some(bytes) = self.read(cover)? else { return Ok(None) };
+        let places = self.shape.subtrees_beside(range.clone()).map_err(wrong)?;
+        let hashes: Option<Vec<Digest>> = {
+            let beside = self.beside();
+            let known = |groups: &Range<u64>| {
+                let single = groups.end - groups.start == 1;
+                beside.value(groups).or_else(|| self.value(groups.start).filter(|_| single))
+            };
+            places.iter().map(|place| subtree_value(Mode::Plain, place, &known)).collect()
+        };
+        let Some(hashes) = hashes else { return Ok(None) };
+        let slice = Slice { bytes, hashes };
+        // What stands in the files was not compared with the id since an earlier process did.
+        let root = tree::root(self.id);
+        if let Err(error) = verify(Mode::Plain, &root, self.shape, range, &slice) {
+            tracing::warn!(model = %self.id, %error, "what leads to the id is damaged on disk");
+            self.beside().forget();
+            return Ok(None);
+        }
+        Ok(Some(slice))
+    }
+
+    /// The value of a group that is here.
+    fn value(&self, index: u64) -> Option<Digest> {
+        let there = *self.groups().there.get(usize::try_from(index).ok()?)?;
+        let mut value = [0; 32];
+        let read = self.values.read_exact_at(&mut value, HEADER_BYTES + 32 * index);
+        (there && read.is_ok()).then(|| Digest::from_bytes(value))
+    }
+
+    fn beside(&self) -> MutexGuard<'_, Beside> {
+        self.beside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Hashes the whole once more, makes it durable and gives it its path. The tree is kept
     /// beside it.
     ///
@@ -337,6 +389,7 @@ impl Partial {
         self.data.sync_all().map_err(|e| self.io(e))?;
         fs::rename(&self.files.data, path).map_err(|e| self.io(e))?;
         let _ = fs::remove_file(&self.files.values);
+        let _ = fs::remove_file(&self.files.beside);
         tree::keep(path, &tree);
         Ok(tree)
     }
@@ -409,5 +462,6 @@ fn read_header(files: &Files, id: ModelId) -> Result<Option<Shape>, ModelError> 
     Ok((found[..] == header(id, shape)[..] && whole && data).then_some(shape))
 }
 
+mod beside;
 #[cfg(test)]
 mod tests;

@@ -161,7 +161,7 @@ impl Asking {
         // Streams close by themselves once their outboxes are dropped; let them say goodbye.
         self.lanes.clear();
         while self.streams.join_next().await.is_some() {}
-        if let (Some(case), Some(level)) = (answered, self.prepared.later) {
+        if let (Some(case), Some(level)) = (answered, self.prepared.follows()) {
             let afterwards = afterwards::check(&self.inner, &self.prepared, case, level);
             tokio::select! {
                 () = afterwards => {}

@@ -24,7 +24,7 @@ use peerproof_net::Handle;
 use peerproof_proof::ranges::{Mode, Shape, Slice, verify};
 use peerproof_wire::evidence::{Evidence, LogBody, Observation};
 use peerproof_wire::range::RANGE_GROUP_BYTES;
-use peerproof_wire::{Announcement, ModelId, WeightRange, limits};
+use peerproof_wire::{Announcement, ModelId, RangeSlice, WeightRange, limits};
 use tokio::sync::{Mutex as Turns, mpsc};
 use tokio::task::JoinSet;
 
@@ -212,6 +212,9 @@ impl Fetcher {
             (start..end).step_by(most as usize).map(move |at| at..end.min(at + most))
         };
         let pieces: Vec<Range<u64>> = ranges.iter().flat_map(cut).collect();
+        if let Some(here) = self.slices_here(id, length, &pieces).await? {
+            return Ok(here);
+        }
         let mut sources = self.search(id);
         let mut dropped = Vec::new();
         while let Some(source) = sources.recv().await {
@@ -225,6 +228,43 @@ impl Fetcher {
             }
         }
         Err(FetchError::NoneLeft { have: 0, total: length, dropped })
+    }
+
+    /// The same of what is here: nobody need share a model, least of all who cheated with it.
+    async fn slices_here(
+        &self,
+        id: ModelId,
+        length: u64,
+        pieces: &[Range<u64>],
+    ) -> Result<Option<Vec<WeightRange>>, FetchError> {
+        let installed = self.installed(id)?;
+        let partial = match installed {
+            Some(_) => None,
+            None => self.begun(id).await?,
+        };
+        let pieces = pieces.to_vec();
+        let opening = move || -> Result<Option<Vec<WeightRange>>, ModelError> {
+            let slices: Option<Vec<Slice>> = match (&installed, &partial) {
+                (Some(here), _) if here.bytes == length => {
+                    let going_on = &mut |_| ControlFlow::Continue(());
+                    open_installed(here, id, &pieces, going_on).map(Some)?
+                }
+                (_, Some(partial)) if partial.length() == length => pieces
+                    .iter()
+                    .map(|piece| partial.slice(piece.clone()))
+                    .collect::<Result<_, _>>()?,
+                _ => None,
+            };
+            let Some(slices) = slices else { return Ok(None) };
+            let opened = pieces.into_iter().zip(slices).map(|(piece, slice)| {
+                let Slice { bytes, hashes } = slice;
+                let slice = RangeSlice { file_bytes: length, bytes, hashes };
+                WeightRange { start: piece.start, length: piece.end - piece.start, slice }
+            });
+            Ok(Some(opened.collect()))
+        };
+        let opened = tokio::task::spawn_blocking(opening).await;
+        Ok(opened.unwrap_or(Ok(None))?)
     }
 
     /// How many bytes of a model are here, and how many it has; `None` if nothing was begun.
@@ -585,24 +625,35 @@ fn read_installed(
     ranges: &[Range<u64>],
     watch: Watch<'_>,
 ) -> Result<Vec<Vec<u8>>, ModelError> {
+    let opened = open_installed(model, id, ranges, watch)?;
+    let inner = |(range, slice): (&Range<u64>, Slice)| {
+        let from = (range.start % tree::GROUP.bytes()) as usize;
+        slice.bytes[from..from + (range.end - range.start) as usize].to_vec()
+    };
+    Ok(ranges.iter().zip(opened).map(inner).collect())
+}
+
+/// Openings of ranges of an installed file, each with what leads to the id.
+fn open_installed(
+    model: &Installed,
+    id: ModelId,
+    ranges: &[Range<u64>],
+    watch: Watch<'_>,
+) -> Result<Vec<Slice>, ModelError> {
     use std::os::unix::fs::FileExt as _;
     let io = |source| ModelError::Io { path: model.path.clone(), source };
     let tree = tree::of(&model.path, id, watch)?;
     let file = std::fs::File::open(&model.path).map_err(io)?;
-    let mut read = Vec::new();
-    for range in ranges {
-        let cover = tree.shape().cover(range.clone()).map_err(|e| io(std::io::Error::other(e)))?;
+    let open = |range: &Range<u64>| {
         let slice = tree.open(range.clone(), |at, buffer| {
             file.read_exact_at(buffer, at).map_err(OpenError::Io)
         });
-        let slice = slice.map_err(|error: OpenError| match error {
+        slice.map_err(|error: OpenError| match error {
             OpenError::Io(source) => io(source),
             OpenError::Range(error) => io(std::io::Error::other(error)),
-        })?;
-        let from = (range.start - cover.start) as usize;
-        read.push(slice.bytes[from..from + (range.end - range.start) as usize].to_vec());
-    }
-    Ok(read)
+        })
+    };
+    ranges.iter().map(open).collect()
 }
 
 enum OpenError {

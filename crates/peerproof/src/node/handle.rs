@@ -15,7 +15,9 @@ use super::directory::{Known, Wanted};
 use super::fetching::FetchWatch;
 use super::incidents::group_of;
 use super::{Inner, asking};
-use crate::client::{Answer, AskError, Counters, JobSpec, NodeStatus, PeerStatus, ServedModel};
+use crate::client::{
+    Answer, AskError, Counters, JobSpec, LaterCheck, NodeStatus, PeerStatus, ServedModel,
+};
 use crate::fetch::{FetchError, PullSpec, Pulled};
 use crate::firewall::{self, Change, FirewallError};
 use crate::light::{PrepareError, PrepareWatch, Prepared};
@@ -197,6 +199,12 @@ impl Client {
             tokens_out: read(&self.inner.load.tokens_out),
             dial_failures: self.inner.net.metrics().dial_failures.values().sum(),
         }
+    }
+
+    /// What became of the check that follows an answer in use, by its job: once it has ended, or
+    /// `patience` (at most a minute) is over. `None` if no check of it is remembered.
+    pub async fn later_check(&self, job_id: &str, patience: Duration) -> Option<LaterCheck> {
+        self.inner.checks.wait(job_id, patience).await
     }
 
     /// A piece of this node's log by its path, as C2SP tlog-tiles names it (`checkpoint`,

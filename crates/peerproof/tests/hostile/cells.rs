@@ -12,11 +12,12 @@ use peerproof_engine::spot::dimensions;
 use peerproof_engine::transformer::LoadOptions;
 use peerproof_identity::Keypair;
 use peerproof_net::{FrameLimits, Handle};
+use peerproof_proof::ranges::{Builder, Group, Mode, RangeError, Slice};
 use peerproof_proof::receipt::{Answer, Place, build};
 use peerproof_proof::{Transcript, Tree, cells};
 use peerproof_wire::{
     CELLS_PROTOCOL, Case, Cell, CellsPart, CellsReply, CellsRequest, Digest, FraudProof,
-    Message as _, Offer, Signed, Tokens,
+    Message as _, Offer, RANGE_PROTOCOL, RangeReply, RangeRequest, RangeSlice, Signed, Tokens,
 };
 
 use super::fake::{self, Fake, Honest, Move, deliver, delivered, tokens};
@@ -99,34 +100,70 @@ fn openings(request: &CellsRequest, cheats: bool, products: bool) -> Vec<Vec<u8>
     request.cells.iter().map(open).collect()
 }
 
+/// Sends ranges of the true file to whoever asks.
+fn share_weights(net: &Handle) {
+    let file = Arc::new(std::fs::read(&model().path).unwrap());
+    let mut builder = Builder::new(Mode::Plain, Group::KIB_16);
+    builder.update(&file);
+    let tree = Arc::new(builder.finish().unwrap());
+    let mut asked = net.accept(RANGE_PROTOCOL, FrameLimits::default()).unwrap();
+    tokio::spawn(async move {
+        while let Some((_, mut stream)) = asked.next().await {
+            let (file, tree) = (Arc::clone(&file), Arc::clone(&tree));
+            tokio::spawn(async move {
+                while let Ok(Some(frame)) = stream.recv().await {
+                    let request = RangeRequest::decode(&frame).unwrap();
+                    let range = request.start..request.start + request.length;
+                    let read = |at: u64, buffer: &mut [u8]| {
+                        buffer.copy_from_slice(&file[at as usize..][..buffer.len()]);
+                        Ok::<_, RangeError>(())
+                    };
+                    let Slice { bytes, hashes } = tree.open(range, read).unwrap();
+                    let file_bytes = file.len() as u64;
+                    let reply = RangeReply::Slice(RangeSlice { file_bytes, bytes, hashes });
+                    if stream.send(&reply.encode().unwrap()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn a_cell_that_does_not_follow_convicts_its_provider_by_a_file() {
-    convicted_by_a_file(Level::Spot, true);
+    convicted_by_a_file(Level::Spot, true, false);
+}
+
+/// What the router has verified is all that the proof takes.
+#[test]
+fn who_alone_holds_the_model_is_convicted_all_the_same() {
+    convicted_by_a_file(Level::Spot, true, true);
 }
 
 #[test]
 fn a_cell_that_does_not_follow_from_its_products_convicts_its_provider_by_a_file() {
-    convicted_by_a_file(Level::Light, true);
+    convicted_by_a_file(Level::Light, true, false);
 }
 
 /// The router can't show others why it refuses products; it judges the cell by its weights.
 #[test]
 fn products_that_are_refused_lead_to_the_cell_that_convicts() {
-    convicted_by_a_file(Level::Light, false);
+    convicted_by_a_file(Level::Light, false, false);
 }
 
 #[test]
 fn products_of_another_matrix_are_refused_though_the_cell_holds() {
-    let (reason, proofs, _) = asked(Level::Light, (false, false));
+    let (reason, proofs, _) = asked(Level::Light, (false, false), false);
     assert!(reason.contains("product shown of"), "{reason}");
     assert!(reason.contains("by its weights the cell holds"), "{reason}");
     assert!(proofs.is_empty());
-    let (reason, proofs, _) = asked(Level::Light, (false, true));
+    let (reason, proofs, _) = asked(Level::Light, (false, true), false);
     assert_eq!((reason.as_str(), proofs.len()), ("", 0));
 }
 
-fn convicted_by_a_file(level: Level, products: bool) {
-    let (reason, proofs, liar) = asked(level, (true, products));
+fn convicted_by_a_file(level: Level, products: bool, only_holder: bool) {
+    let (reason, proofs, liar) = asked(level, (true, products), only_holder);
     assert!(!reason.is_empty());
     assert_eq!(proofs.len(), 1);
     let judged = fraud::judge(&proofs[0]).unwrap();
@@ -136,16 +173,28 @@ fn convicted_by_a_file(level: Level, products: bool) {
 
 /// Asks one who `cheats` or not, and shows its `products` or others. Gives why the answer was
 /// refused, if it was, and the proofs that are left; and the provider.
-fn asked(level: Level, (cheats, products): (bool, bool)) -> (String, Vec<FraudProof>, String) {
+fn asked(
+    level: Level,
+    (cheats, products): (bool, bool),
+    only_holder: bool,
+) -> (String, Vec<FraudProof>, String) {
     // Nobody waits for it to be loaded.
     cheater(cheats);
     runtime().block_on(async {
         let liar = Fake::start(Arc::new(move |honest| answer(cheats, &honest))).await;
         open_cells(&liar.net, cheats, products);
-        // Who has the weights, since the liar shares none.
-        let sharer = Provider::start().await;
+        // Who has the weights: somebody else, or the liar alone.
+        let sharer = match only_holder {
+            true => None,
+            false => Some(Provider::start().await),
+        };
+        if only_holder {
+            share_weights(&liar.net);
+        }
         let home = tempfile::tempdir().unwrap();
-        let mut settings = settings(&home, vec![liar.address().await, sharer.address()]);
+        let mut peers = vec![liar.address().await];
+        peers.extend(sharer.as_ref().map(Provider::address));
+        let mut settings = settings(&home, peers);
         // Nothing of the model is here.
         let cache = home.path().join("cache");
         settings.home = Home::find(Some(home.path()), Some(&cache), &Environment::read()).unwrap();
@@ -159,7 +208,9 @@ fn asked(level: Level, (cheats, products): (bool, bool)) -> (String, Vec<FraudPr
             ..JobSpec::new(model().id.clone(), Prompt::Text("The capital of France is".into()))
         };
         let client = router.client();
-        knows(&client, &[liar.peer.to_string(), sharer.peer().to_string()]).await;
+        let mut known = vec![liar.peer.to_string()];
+        known.extend(sharer.as_ref().map(|sharer| sharer.peer().to_string()));
+        knows(&client, &known).await;
         let asked = match client.ask(spec).await {
             Ok(answer) => answer.text().await,
             Err(error) => Err(error),
@@ -178,7 +229,9 @@ fn asked(level: Level, (cheats, products): (bool, bool)) -> (String, Vec<FraudPr
         let files = files.map(|file| file.unwrap().path());
         let proofs = files.filter(|path| fraud::is_one(path).unwrap());
         let proofs = proofs.map(|path| fraud::read(&path).unwrap()).collect();
-        sharer.node.shutdown().await;
+        if let Some(sharer) = sharer {
+            sharer.node.shutdown().await;
+        }
         (reason, proofs, liar.peer.to_string())
     })
 }

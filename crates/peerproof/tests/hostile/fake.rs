@@ -249,7 +249,7 @@ fn announcement(key: &Keypair, nonce: [u8; 32], serves: bool, audits: bool) -> A
         architecture: "llama".into(),
         quantisation: "Q4_1".into(),
         context_length: u32::MAX,
-        file_bytes: 1,
+        file_bytes: model().bytes,
         class: peerproof_wire::Class::Exact,
         declared_tps: 0,
     };

@@ -129,6 +129,17 @@ impl Shape {
         Ok(count)
     }
 
+    /// The groups of the subtrees whose values the opening of a range has, in its order.
+    ///
+    /// # Errors
+    /// As [`Shape::cover`].
+    pub fn subtrees_beside(self, range: Range<u64>) -> Result<Vec<Range<u64>>, RangeError> {
+        let covered = self.covered(range)?;
+        let mut places = Vec::new();
+        self.beside(&covered, &mut |first, count| places.push(first..first + count));
+        Ok(places)
+    }
+
     /// Visits the largest subtrees without a covered group, left to right, as
     /// (first group, number of groups).
     pub(super) fn beside(self, covered: &Range<u64>, visit: &mut impl FnMut(u64, u64)) {

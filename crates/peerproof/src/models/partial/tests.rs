@@ -230,3 +230,42 @@ fn stopping_stops_the_hashing() {
     let stopped = partial.missing(&[0..LENGTH], &mut |_| ControlFlow::Break(()));
     assert!(matches!(stopped, Err(ModelError::Cancelled)));
 }
+
+#[test]
+fn what_was_fetched_is_opened_to_others_as_it_came() {
+    let (_dir, store) = store();
+    let partial = store.begin(id(), LENGTH).expect("begun");
+    put(&partial, LENGTH - 1..LENGTH);
+    put(&partial, 20_000..60_000);
+    put(&partial, 100_000..100_001);
+    let check = |partial: &Partial| {
+        for range in [20_000..60_000, 20_000..20_001, 33_000..60_000, 100_000..110_000] {
+            let opened = partial.slice(range.clone()).expect("read");
+            assert_eq!(opened, Some(slice(range.clone())), "{range:?}");
+        }
+        assert_eq!(partial.slice(60_000..100_001).expect("read"), None, "not all of it is here");
+        assert!(partial.slice(5..5).is_err() && partial.slice(0..LENGTH + 1).is_err());
+    };
+    check(&partial);
+    // Another process opens the same, a torn end notwithstanding.
+    let beside = partial.files.beside.clone();
+    drop(partial);
+    let whole = fs::read(&beside).expect("kept");
+    fs::write(&beside, [&whole[..], &[7; 20]].concat()).expect("written");
+    let partial = store.partial(id()).expect("looked").expect("there");
+    check(&partial);
+    drop(partial);
+    assert_eq!(fs::read(&beside).expect("kept"), whole);
+    // What was damaged leads to nothing, and to nothing wrong; the next slice mends it.
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        fs::write(&beside, &bytes).expect("written");
+        let partial = store.partial(id()).expect("looked").expect("there");
+        let opened = partial.slice(20_000..60_000).expect("read");
+        assert!(opened.is_none_or(|opened| opened == slice(20_000..60_000)), "byte {at}");
+    }
+    let partial = store.partial(id()).expect("looked").expect("there");
+    put(&partial, 20_000..60_000);
+    assert_eq!(partial.slice(20_000..60_000).expect("read"), Some(slice(20_000..60_000)));
+}

@@ -26,6 +26,11 @@ impl Prepared {
     pub(in crate::node) fn max_tokens(&self) -> u32 {
         self.offer.max_tokens
     }
+
+    /// The check that follows the answer, if one does.
+    pub(super) fn follows(&self) -> Option<WireLevel> {
+        self.later.filter(|level| !matches!(level, WireLevel::Receipt | WireLevel::KOfN))
+    }
 }
 
 /// Turns a request into a signed offer.

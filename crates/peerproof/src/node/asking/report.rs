@@ -7,7 +7,7 @@ use peerproof_job::router::{Blame, Checked, End, Outcome as Ended, Reason};
 use peerproof_wire::{Case, FailureCode, Level as WireLevel, Stop};
 
 use super::Asking;
-use crate::client::{AnswerEvent, AskError, FinishReason, Level, Outcome, Report};
+use crate::client::{AnswerEvent, AskError, FinishReason, Level, Mode, Outcome, Report};
 use crate::node::directory::Wanted;
 
 impl Asking {
@@ -27,6 +27,10 @@ impl Asking {
         };
         counter.fetch_add(1, Ordering::Relaxed);
         let answered = result.is_ok();
+        if let (Ok(outcome), Some(level)) = (&result, self.prepared.follows()) {
+            let (job, provider) = (outcome.job_id.clone(), outcome.provider.clone());
+            self.inner.checks.begin(job, provider, self::level(level));
+        }
         let _ = self.events.send(result.map(|outcome| AnswerEvent::Done(Box::new(outcome)))).await;
         let offer = self.prepared.offer.clone();
         let Ended { receipt, tokens, .. } = *ended;
@@ -52,6 +56,11 @@ impl Asking {
             output_tokens: ended.output_tokens,
             verification: Report {
                 level: level(self.prepared.later.unwrap_or(ended.verification.asked)),
+                mode: match self.prepared.later {
+                    Some(_) => Mode::FraudProof,
+                    None => Mode::Merkle,
+                },
+                pending: self.prepared.follows().is_some(),
                 audited: matches!(ended.verification.done, Checked::Audited { .. }),
                 detail: self.detail(&ended.verification),
                 check_ms: millis(ended.verification.cost_ms),
