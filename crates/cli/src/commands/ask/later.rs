@@ -91,6 +91,7 @@ fn what(level: Level) -> &'static str {
     match level {
         Level::Sampled => "a check by lot",
         Level::Spot => "a spot audit",
+        Level::Light => "a light audit",
         Level::Full => "a full audit",
         Level::Receipt | Level::KOfN => "a check",
     }
