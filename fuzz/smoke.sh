@@ -6,7 +6,7 @@ here=$(dirname "$(readlink -f "$0")")
 cd "$here/.."
 seed=${1:-1}
 cargo build --quiet --release --locked --package peerproof-fuzz
-for target in gguf tokenizer template kademlia; do
+for target in gguf tokenizer template kademlia ranges; do
     set -- fuzz/regressions/"$target"/*
     [ ! -e "$1" ] || "$here/run" "$target" --replay "$@"
 done
@@ -15,4 +15,5 @@ gguf=$!
 "$here/run" tokenizer --seed "$seed" --count 30000
 "$here/run" template --seed "$seed" --count 200000
 "$here/run" kademlia --seed "$seed" --count 200000
+"$here/run" ranges --seed "$seed" --count 100000
 wait "$gguf"

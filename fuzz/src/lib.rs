@@ -3,7 +3,8 @@
 //! A target is a function from bytes to an [`Outcome`]; it panics where a promise
 //! is broken. [`GGUF`] reads a file, loads it as a model and runs it; [`TOKENIZER`]
 //! builds a vocabulary and encodes with it; [`TEMPLATE`] compiles a chat template
-//! and renders; [`KADEMLIA`] reads a message of discovery. Inputs are [`made`](Target::made) from seeds by a mutator that
+//! and renders; [`KADEMLIA`] reads a message of discovery;
+//! [`RANGES`] judges pieces of files, and trees. Inputs are [`made`](Target::made) from seeds by a mutator that
 //! knows what lengths, names and tags look like, so that the same seed and number
 //! always make the same input: a finding is a pair of numbers. The binary runs
 //! them under a counting allocator, in a process of their own, so that an abort,
@@ -17,6 +18,7 @@ mod gguf;
 mod kademlia;
 mod mutate;
 mod random;
+mod ranges;
 #[path = "../../crates/engine/tests/support/small.rs"]
 mod small;
 #[path = "../../crates/engine/tests/support/mod.rs"]
@@ -90,8 +92,18 @@ pub const KADEMLIA: Target = Target {
     words: kademlia::WORDS,
 };
 
+/// Pieces of files from peers, and trees of files on disk.
+pub const RANGES: Target = Target {
+    name: "ranges",
+    run: ranges::run,
+    refused_bytes: 8 << 20,
+    taken_bytes: 8 << 20,
+    seeds: ranges::seeds,
+    words: ranges::WORDS,
+};
+
 /// Every target.
-pub const TARGETS: [Target; 4] = [GGUF, TOKENIZER, TEMPLATE, KADEMLIA];
+pub const TARGETS: [Target; 5] = [GGUF, TOKENIZER, TEMPLATE, KADEMLIA, RANGES];
 
 /// Makes a target's inputs.
 pub struct Inputs {

@@ -1,8 +1,8 @@
 //! Runs a target over inputs made from a seed, and keeps what breaks it.
 //!
 //! ```text
-//! peerproof-fuzz <gguf|tokenizer|template|kademlia> [--seed N] [--from N] [--count N]
-//! peerproof-fuzz <gguf|tokenizer|template|kademlia> --replay FILE...
+//! peerproof-fuzz <gguf|tokenizer|template|kademlia|ranges> [--seed N] [--from N] [--count N]
+//! peerproof-fuzz <gguf|tokenizer|template|kademlia|ranges> --replay FILE...
 //! ```
 //!
 //! The inputs run in a child process that notes the number of each before it runs.
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use peerproof_fuzz::{Outcome, TARGETS, Target};
 
-const USAGE: &str = "usage: peerproof-fuzz <gguf|tokenizer|template|kademlia> \
+const USAGE: &str = "usage: peerproof-fuzz <gguf|tokenizer|template|kademlia|ranges> \
                      [--seed N] [--from N] [--count N] | --replay FILE...";
 /// Set for the child: the file for numbers.
 const NOTES: &str = "PEERPROOF_FUZZ_NOTES";

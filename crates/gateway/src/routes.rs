@@ -248,6 +248,9 @@ fn model_json(app: &App, served: &[ServedModel], model: &ServedModel) -> Value {
         "provider_count": model.providers.len(),
         "auditor_count": model.auditors.len(),
     });
+    if !model.prices.is_empty() && app.config.exposes_peers() {
+        about["prices"] = json!(model.prices);
+    }
     if app.config.exposes_peers() {
         about["providers"] = json!(model.providers);
         about["auditors"] = json!(model.auditors);

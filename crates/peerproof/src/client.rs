@@ -128,6 +128,8 @@ impl std::str::FromStr for Mode {
     }
 }
 
+pub use crate::price::{Cost, Price};
+
 /// The levels of checking, weakest first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -298,6 +300,10 @@ pub struct Report {
     pub detail: String,
     /// Milliseconds that checking took.
     pub check_ms: u32,
+    /// What this answer and its check cost by the prices that its provider announced, to be
+    /// compared with `check_ms` and `total_ms`; absent if it announced none.
+    #[serde(default)]
+    pub priced: Option<Cost>,
 }
 
 /// The check of an answer that was used before it was done.
@@ -473,6 +479,19 @@ pub struct ServedModel {
     pub providers: Vec<String>,
     /// Peer ids of those who audit it.
     pub auditors: Vec<String>,
+    /// What they announce of its costs, those who announce anything.
+    #[serde(default)]
+    pub prices: Vec<PeerPrice>,
+}
+
+/// What a peer announces of a model's costs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerPrice {
+    /// Its peer id.
+    pub peer: String,
+    /// What it has measured on its own work.
+    #[serde(flatten)]
+    pub price: Price,
 }
 
 /// A peer this node knows.

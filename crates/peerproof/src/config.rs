@@ -136,6 +136,11 @@ pub struct Provide {
     /// Memory that open models may take together, with their caches: bytes, or a number with a
     /// unit such as `4GiB` or `800MB`. Empty is three quarters of the machine's.
     pub memory: String,
+    /// What a million tokens cost here, in `price_unit`: announced and shown, and asked for by
+    /// nobody. 0 is no terms.
+    pub price_per_million: u64,
+    /// The unit of that number, at most 32 bytes.
+    pub price_unit: String,
 }
 
 impl Provide {
@@ -274,6 +279,8 @@ impl Default for Config {
                 max_queued: 64,
                 kv_mib: 1024,
                 memory: String::new(),
+                price_per_million: 0,
+                price_unit: String::new(),
             },
             share: Share { enabled: true, max_rate_mib: 64, max_requests: 8 },
             api: Api {
@@ -374,6 +381,13 @@ impl Config {
         in_range("provide.max_queued", self.provide.max_queued.into(), 0, 4096)?;
         in_range("provide.kv_mib", self.provide.kv_mib.into(), 16, 1 << 20)?;
         self.provide.memory_bytes()?;
+        let unit = &self.provide.price_unit;
+        if unit.len() > 32 || unit.chars().any(char::is_control) {
+            return Err(ConfigError::Invalid {
+                name: "provide.price_unit".into(),
+                message: format!("expected one line of at most 32 bytes, got {unit:?}"),
+            });
+        }
         in_range("share.max_rate_mib", self.share.max_rate_mib.into(), 0, 1 << 20)?;
         in_range("share.max_requests", self.share.max_requests.into(), 1, 1024)?;
         in_range("api.max_in_flight", self.api.max_in_flight.into(), 1, 10_000)?;

@@ -87,6 +87,7 @@ pub fn write(dir: &Path, evidence: &Evidence) -> Result<PathBuf, EvidenceFileErr
         Evidence::Observation(_) => "observation",
         Evidence::FalseVerdict(_) => "false-verdict",
         Evidence::Fork(_) => "fork",
+        Evidence::Fraud(_) => "fraud-claim",
     };
     let path = dir.join(format!("{name}-{kind}.evidence"));
     crate::home::make_private_dir(dir)

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use peerproof_engine::spot::{Checker, SpotError};
 use peerproof_proof::audit::describe;
 use peerproof_proof::ranges::{Group, Mode, RangeError, Shape, Slice, verify};
-use peerproof_wire::limits::MAX_FRAUD_PROOF_BYTES;
+use peerproof_wire::limits::MAX_FRAUD_FILE_BYTES;
 use peerproof_wire::{Digest, FraudProof, Message as _, WeightRange, WireError};
 
 use crate::store::{StoreError, write_atomic};
@@ -41,6 +41,9 @@ pub enum FraudError {
     /// It is something else, too large, malformed, or a signature in it does not hold.
     #[error("fraud proof: {0}")]
     Malformed(#[from] WireError),
+    /// It begins as none of the formats that are known.
+    #[error("fraud proof: the first line names no format that is known")]
+    Unknown,
     /// It is larger than a fraud proof may be.
     #[error("fraud proof: expected at most {expected} bytes, got more")]
     TooLarge {
@@ -101,18 +104,53 @@ pub fn is_one(path: &Path) -> io::Result<bool> {
     Ok(File::open(path)?.read_exact(&mut start).is_ok() && start == MAGIC)
 }
 
+/// Where a file with this hash lies in `dir`.
+#[must_use]
+pub fn path_of(dir: &Path, file: &Digest) -> PathBuf {
+    dir.join(format!("{}-fraud.proof", &file.to_string()[..16]))
+}
+
 /// Writes a file into `dir`, durably, and gives back its path.
 ///
 /// # Errors
 /// When the folder cannot be written.
 pub fn write(dir: &Path, proof: &FraudProof) -> Result<PathBuf, FraudError> {
-    let body = proof.encode()?;
-    let name = &blake3::hash(&body).to_hex()[..16];
-    let path = dir.join(format!("{name}-fraud.proof"));
+    write_bytes(dir, &to_bytes(proof)?)
+}
+
+/// A fraud proof as the bytes of its file.
+///
+/// # Errors
+/// It is larger than one may be.
+pub fn to_bytes(proof: &FraudProof) -> Result<Vec<u8>, FraudError> {
+    Ok([MAGIC, &proof.encode()?].concat())
+}
+
+/// Writes the bytes of a file into `dir`, as [`write`] does.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn write_bytes(dir: &Path, bytes: &[u8]) -> Result<PathBuf, FraudError> {
+    let path = path_of(dir, &Digest::from_bytes(*blake3::hash(bytes).as_bytes()));
     crate::home::make_private_dir(dir)
         .map_err(|e| FraudError::Io { path: dir.to_owned(), source: io::Error::other(e) })?;
-    write_atomic(&path, &[MAGIC, &body].concat(), 0o644)?;
+    write_atomic(&path, bytes, 0o644)?;
     Ok(path)
+}
+
+/// Reads the bytes of a file that may be a fraud proof.
+///
+/// # Errors
+/// It can't be read, or is larger than a fraud proof may be.
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>, FraudError> {
+    let io = |source| FraudError::Io { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(io)?;
+    file.take(MAX_FRAUD_FILE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
+    match bytes.len() > MAX_FRAUD_FILE_BYTES {
+        true => Err(FraudError::TooLarge { expected: MAX_FRAUD_FILE_BYTES }),
+        false => Ok(bytes),
+    }
 }
 
 /// Reads a file; every signature in it holds afterwards.
@@ -120,16 +158,22 @@ pub fn write(dir: &Path, proof: &FraudProof) -> Result<PathBuf, FraudError> {
 /// # Errors
 /// It can't be read or is no fraud proof.
 pub fn read(path: &Path) -> Result<FraudProof, FraudError> {
-    let io = |source| FraudError::Io { path: path.to_owned(), source };
-    let limit = MAGIC.len() + MAX_FRAUD_PROOF_BYTES;
-    let mut bytes = Vec::new();
-    File::open(path).map_err(io)?.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
-    if bytes.len() > limit {
-        return Err(FraudError::TooLarge { expected: limit });
-    }
-    let body = bytes.strip_prefix(MAGIC);
-    let body = body.ok_or_else(|| io(io::Error::other("this is no fraud proof")))?;
+    let other = |what: &str| FraudError::Io {
+        path: path.to_owned(),
+        source: io::Error::other(what.to_owned()),
+    };
+    let bytes = read_bytes(path)?;
+    let body = bytes.strip_prefix(MAGIC).ok_or_else(|| other("this is no fraud proof"))?;
     Ok(FraudProof::decode(body)?)
+}
+
+/// Judges the bytes of a file, whatever its format, with nothing but them.
+///
+/// # Errors
+/// It is no fraud proof, or proves nothing.
+pub fn judge_bytes(bytes: &[u8]) -> Result<Judgement, FraudError> {
+    let body = bytes.strip_prefix(MAGIC).ok_or(FraudError::Unknown)?;
+    judge(&FraudProof::decode(body)?)
 }
 
 /// Judges a fraud proof, with nothing but the proof.

@@ -38,6 +38,7 @@ pub mod models;
 mod node;
 pub mod papers;
 pub mod portable;
+pub mod price;
 pub mod reputation;
 pub mod store;
 pub mod verify;

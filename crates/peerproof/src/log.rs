@@ -118,6 +118,7 @@ pub fn describe(entry: &LogEntry) -> Line {
                 }
                 Evidence::Observation(seen) => (seen.provider, seen.reason.clone()),
                 Evidence::Fork(fork) => (fork.key, "two histories of its log".to_owned()),
+                Evidence::Fraud(claim) => (claim.accused, format!("fraud proof {}", claim.file)),
                 Evidence::FalseVerdict(said) => {
                     (said.verdict.key(), "a verdict that its case does not bear out".to_owned())
                 }

@@ -18,6 +18,7 @@ mod asking;
 mod auditing;
 mod checks;
 mod clock;
+mod costs;
 mod directory;
 mod disputing;
 mod docket;
@@ -30,6 +31,7 @@ mod ledger;
 mod lighting;
 mod logs;
 mod pace;
+mod proofs;
 mod roles;
 mod serving;
 mod sharing;
@@ -50,7 +52,7 @@ use peerproof_wire::evidence::LogEntry;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::client::{AskError, HeldModel, NodeStatus, ServedModel};
+use crate::client::{AskError, HeldModel, NodeStatus, PeerPrice, ServedModel};
 use crate::config::Config;
 use crate::firewall::{FirewallError, Rules};
 use crate::home::{Home, HomeError, session_key};
@@ -283,14 +285,15 @@ impl Node {
         }
         docket.watch_over(public_net.iter().chain([&net]));
         let face = public_net.as_ref().unwrap_or(&net).clone();
-        tasks.push(tokio::spawn(docket::run(docket, face, found, stopped.clone())));
+        tasks.push(proofs::start(&face, settings.home.evidence(), stopped.clone())?);
+        tasks.push(tokio::spawn(docket::run(docket.clone(), face, found, stopped.clone())));
         let own = public_net.as_ref().map(Handle::local_peer);
         let audits = opening.audits((&net, &directory), &session, replays, own);
         let fetcher = fetcher(&settings, &net, &directory, &ledger);
         let inner = Inner {
             clock,
             fetcher,
-            spots: spotting::Spots::new(net.clone(), settings.home.evidence()),
+            spots: spotting::Spots::new(net.clone(), settings.home.evidence(), docket),
             lights: lighting::Lights::new(settings.home.sketches()),
             net,
             audits,
@@ -598,7 +601,14 @@ impl Inner {
                     context_length: offer.context_length,
                     providers: Vec::new(),
                     auditors: Vec::new(),
+                    prices: Vec::new(),
                 });
+                if let Some(price) = &offer.price {
+                    let price = PeerPrice { peer: peer.to_string(), price: price.into() };
+                    if !model.prices.contains(&price) {
+                        model.prices.push(price);
+                    }
+                }
                 if serves { &mut model.providers } else { &mut model.auditors }
                     .push(peer.to_string());
             }

@@ -3,7 +3,8 @@
 //! [`accused`] is the table of acceptance for proofs that others pass on. Only
 //! kinds that anyone can check with nothing else at hand are in it; each is
 //! checked in full here, offline. A kind that takes a model, or somebody's word,
-//! is none of them. Absent: where proofs come from, and what follows.
+//! is none of them. A fraud proof is a file of its own, which `node::proofs` fetches and
+//! [`fraud`](crate::fraud) judges; the claim that names it convicts nobody. Absent: where proofs come from, and what follows.
 
 use peerproof_identity::PublicKey;
 use peerproof_log::{Fork, ForkError, Hash, SignedCheckpoint};
@@ -39,6 +40,7 @@ pub fn accused(evidence: &Evidence) -> Result<PublicKey, NotPortable> {
         Evidence::Fork(two) => Ok(fork(two)?.signer()),
         Evidence::WrongAnswer(_) => Err(NotPortable::Kind { got: "a wrong answer" }),
         Evidence::FalseVerdict(_) => Err(NotPortable::Kind { got: "a false verdict" }),
+        Evidence::Fraud(_) => Err(NotPortable::Kind { got: "a claim, whose file is another" }),
         Evidence::Observation(_) => Err(NotPortable::Kind { got: "an observation" }),
     }
 }
@@ -46,7 +48,7 @@ pub fn accused(evidence: &Evidence) -> Result<PublicKey, NotPortable> {
 /// Whether evidence is of a kind that is passed on, whatever it proves.
 #[must_use]
 pub fn is_portable(evidence: &Evidence) -> bool {
-    matches!(evidence, Evidence::Equivocation(_) | Evidence::Fork(_))
+    matches!(evidence, Evidence::Equivocation(_) | Evidence::Fork(_) | Evidence::Fraud(_))
 }
 
 /// Checks the two checkpoints of a fork.

@@ -226,6 +226,7 @@ impl Book {
             Evidence::WrongAnswer(wrong) => wrong.case.receipt.key().peer_id() == *peer,
             Evidence::Equivocation(both) => both.first.key().peer_id() == *peer,
             Evidence::Fork(fork) => fork.key.peer_id() == *peer,
+            Evidence::Fraud(claim) => claim.accused.peer_id() == *peer,
             Evidence::FalseVerdict(said) => said.verdict.key().peer_id() == *peer,
             // A stranger has only this node's word for it, but may find its case of use.
             Evidence::Observation(seen) => seen.provider.peer_id() == *peer && seen.case.is_some(),

@@ -93,7 +93,8 @@ pub enum VerifyError {
 pub struct Judgement {
     /// Peer id of the accused.
     pub accused: String,
-    /// `wrong answer`, `equivocation`, `observation`, `false verdict`, `fraud proof` or `dispute`.
+    /// `wrong answer`, `equivocation`, `observation`, `false verdict`, `fork`, `fraud proof`,
+    /// `fraud claim` or `dispute`.
     pub kind: &'static str,
     /// The model in question, if there is one.
     pub model_id: Option<String>,
@@ -293,7 +294,7 @@ fn case(evidence: &Evidence) -> Option<&Case> {
         Evidence::WrongAnswer(wrong) => Some(&wrong.case),
         Evidence::Observation(seen) => seen.case.as_ref(),
         Evidence::FalseVerdict(said) => Some(&said.case),
-        Evidence::Equivocation(_) | Evidence::Fork(_) => None,
+        Evidence::Equivocation(_) | Evidence::Fork(_) | Evidence::Fraud(_) => None,
     }
 }
 
@@ -317,6 +318,7 @@ fn judgement(
         Evidence::Observation(_) => "observation",
         Evidence::FalseVerdict(_) => "false verdict",
         Evidence::Fork(_) => "fork",
+        Evidence::Fraud(_) => "fraud claim",
     };
     let mut unchecked: Vec<String> = finding
         .unchecked
@@ -327,6 +329,7 @@ fn judgement(
                     .to_owned()
             }
             Unchecked::Verdicts => "what attached verdicts say of the model".to_owned(),
+            Unchecked::File => "the fraud proof itself; run this with that file".to_owned(),
             Unchecked::Account => "the observer's own account, which nobody else signed".to_owned(),
             _ => "something this version does not know".to_owned(),
         })
@@ -365,6 +368,10 @@ fn statement(evidence: &Evidence, proven: Option<&Proven>) -> String {
         }
         (Some(_), _) => "something this version does not know".to_owned(),
         (None, Evidence::Observation(seen)) => format!("claimed by the observer: {}", seen.reason),
+        (None, Evidence::Fraud(claim)) => format!(
+            "claimed: the fraud proof with the hash {} convicts it in job {}",
+            claim.file, claim.job
+        ),
         (None, _) => "all signatures hold; the claim itself was not checked".to_owned(),
     }
 }

@@ -150,6 +150,7 @@ fn announce(net: &Handle, key: Arc<Keypair>, file_bytes: u64) {
                 file_bytes,
                 class: peerproof_wire::Class::Exact,
                 declared_tps: 0,
+                price: None,
             };
             let says = Announcement {
                 serves: vec![offer],

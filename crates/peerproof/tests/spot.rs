@@ -24,16 +24,18 @@ use peerproof_engine::model::Model;
 use peerproof_engine::spot::{Checker, expose};
 use peerproof_engine::transformer::LoadOptions;
 use peerproof_identity::Keypair;
+use peerproof_net::{FrameLimits, Handle, NetConfig, Network};
 use peerproof_proof::cells;
 use peerproof_proof::ranges::{self, Group, Slice, open_bytes};
 use peerproof_proof::receipt::{Answer, Place, build};
 use peerproof_proof::{Execute as _, Transcript, sampling_seed};
 use peerproof_wire::job::client_nonce_hash;
 use peerproof_wire::{
-    Case, Cell, Digest, FraudProof, Leaf, Message as _, Offer, RangeSlice, Sampling, Signed, Stop,
-    WeightRange,
+    Case, Cell, Digest, Evidence, FraudClaim, FraudProof, Leaf, Message as _, Offer,
+    PROOF_PROTOCOL, RangeReply, RangeRequest, RangeSlice, Sampling, Signed, Stop, WeightRange,
 };
 use tempfile::TempDir;
+use tokio::sync::Notify;
 
 use support::model;
 
@@ -174,6 +176,99 @@ async fn an_answer_that_is_used_at_once_is_checked_all_the_same() {
 
 fn store(home: &TempDir) -> Store {
     Store::new(home.path().join("models"), "")
+}
+
+/// Has `bytes` for whoever asks for them by their hash; the hash, and when somebody has them.
+fn hand_out(net: &Handle, bytes: Vec<u8>) -> (Digest, Arc<Notify>) {
+    let mut builder = ranges::Builder::new(ranges::Mode::Plain, Group::KIB_16);
+    builder.update(&bytes);
+    let tree = builder.finish().unwrap();
+    let root = tree.root();
+    let mut asked = net.accept(PROOF_PROTOCOL, FrameLimits::default()).unwrap();
+    let fetched = Arc::new(Notify::new());
+    let told = Arc::clone(&fetched);
+    tokio::spawn(async move {
+        while let Some((_, mut stream)) = asked.next().await {
+            while let Ok(Some(frame)) = stream.recv().await {
+                let request = RangeRequest::decode(&frame).unwrap();
+                let read = |at: u64, buffer: &mut [u8]| {
+                    buffer.copy_from_slice(&bytes[at as usize..][..buffer.len()]);
+                    Ok::<_, ranges::RangeError>(())
+                };
+                let range = request.start..request.start + request.length;
+                let opened = tree.open(range, read).unwrap();
+                let (file_bytes, hashes) = (bytes.len() as u64, opened.hashes);
+                let slice = RangeSlice { file_bytes, bytes: opened.bytes, hashes };
+                if stream.send(&RangeReply::Slice(slice).encode().unwrap()).await.is_err() {
+                    break;
+                }
+            }
+            told.notify_one();
+        }
+    });
+    (root, fetched)
+}
+
+/// Peers that pass on claims of what is no proof, or of nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_is_believed_for_its_file_only_and_a_false_one_costs_who_passed_it_on() {
+    let (guilty, innocent) = (forged(true), forged(false));
+    let accused = guilty.case.receipt.key();
+    let home = TempDir::new().unwrap();
+    let node = Settings { audit: vec![model().clone()], ..settings(&home, vec![]) };
+    let node = Node::start(node).await.unwrap();
+    let address = node.status().addresses[0].clone();
+    let log = || async { node.client().status().await.log };
+    let junk = vec![7; 100_000];
+    let slander = fraud::to_bytes(&innocent).unwrap();
+    let proof = fraud::to_bytes(&guilty).unwrap();
+    let other = Keypair::from_seed(&[88; 32]).public();
+    // Who is accused, of what, whether the file is handed out, and what the log has after that:
+    // the false accuser, and who is convicted.
+    let cases: [(_, &[u8], bool, u64); 5] = [
+        (accused, &proof, false, 0),
+        (accused, &junk, true, 0),
+        (other, &proof, true, 0),
+        (accused, &slander, true, 1),
+        (accused, &proof, true, 2),
+    ];
+    for (number, (accused, bytes, handed_out, entries)) in cases.into_iter().enumerate() {
+        let key = Keypair::from_seed(&[90 + number as u8; 32]);
+        let (net, _) = Network::start(&key, NetConfig::loopback()).await.unwrap();
+        let file = Digest::from_bytes(*blake3::hash(bytes).as_bytes());
+        let handed_out = handed_out.then(|| hand_out(&net, bytes.to_vec()));
+        net.dial(address.parse().unwrap()).await.unwrap();
+        let gossip = net.gossip().await.unwrap();
+        let claim = FraudClaim { accused, job: file, file, bytes: bytes.len() as u64 };
+        let until = tokio::time::Instant::now() + Duration::from_secs(60);
+        while !gossip.publish(Evidence::Fraud(claim).encode().unwrap()).await.unwrap() {
+            assert!(tokio::time::Instant::now() < until, "nobody listens");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if let Some((root, fetched)) = handed_out {
+            assert_eq!(root, file);
+            tokio::time::timeout_at(until, fetched.notified()).await.expect("it is fetched");
+        }
+        while node.client().status().await.log_entries < entries {
+            assert!(tokio::time::Instant::now() < until, "case {number} is not noted");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if number < 4 {
+            assert_eq!(log().await.convicted, 0, "case {number}");
+            net.shutdown().await;
+            continue;
+        }
+        while log().await.convicted == 0 {
+            assert!(tokio::time::Instant::now() < until, "a true proof is not taken");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        net.shutdown().await;
+    }
+    let barred: Vec<_> =
+        node.client().peers().await.into_iter().filter(|peer| peer.barred.is_some()).collect();
+    assert_eq!(barred.len(), 1, "{barred:?}");
+    assert_eq!(barred[0].peer, accused.peer_id().to_string());
+    node.shutdown().await;
 }
 
 /// What is left of an answer whose check was cut off is judged by whoever has the model.

@@ -61,6 +61,8 @@ pub enum Unchecked {
     /// The checkpoints of a fork: whether they are signed and exclude each other is for those
     /// to say who judge logs.
     Checkpoints,
+    /// What the fraud proof shows, which is another file.
+    File,
     /// The observer's own account of what was not signed.
     Account,
 }
@@ -142,6 +144,7 @@ pub fn verify(evidence: &Evidence) -> Result<Finding, EvidenceError> {
         Evidence::Observation(seen) => verify_observation(seen),
         Evidence::FalseVerdict(said) => verify_false_verdict(said),
         Evidence::Fork(fork) => Ok(Finding::new(fork.key, None, vec![Unchecked::Checkpoints])),
+        Evidence::Fraud(claim) => Ok(Finding::new(claim.accused, None, vec![Unchecked::File])),
     }
 }
 

@@ -356,6 +356,9 @@ fn verify_record(world: &World, node: &Node, entries: &[LogEntry]) -> Vec<Violat
                 *bad.entry(said.verdict.key().peer_id()).or_insert(0) += 16;
             }
             LogBody::Evidence(Evidence::Fork(fork)) => drop(barred.insert(fork.key.peer_id())),
+            LogBody::Evidence(Evidence::Fraud(claim)) => {
+                barred.insert(claim.accused.peer_id());
+            }
             LogBody::Evidence(Evidence::Observation(seen)) => {
                 match weight(seen.reason.split(':').next().unwrap_or_default()) {
                     None => drop(barred.insert(seen.provider.peer_id())),

@@ -12,6 +12,24 @@ use crate::shape::{self, Shape};
 use crate::signed::{Signed, Statement};
 use crate::{ARITHMETIC, Class, ModelId, PROTOCOL, WireError, limits, proto};
 
+/// What an answer costs who makes it, and its checks who makes them, as the announcer has
+/// measured on its own work. 0 is not measured yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Price {
+    /// Microseconds to make one token of an answer.
+    pub token_us: u32,
+    /// Microseconds to recompute one position.
+    pub replay_us: u32,
+    /// Microseconds, for one position of an answer, to open cells of it.
+    pub opening_us: u32,
+    /// Bytes of an opened cell.
+    pub cell_bytes: u32,
+    /// The operator's terms for a million tokens, in `unit`.
+    pub per_million: u64,
+    /// The unit of that number, one line; empty without terms.
+    pub unit: String,
+}
+
 /// A model that a node holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelOffer {
@@ -32,6 +50,8 @@ pub struct ModelOffer {
     /// What its provider says its hardware gives at most, in tokens a second of one answer; 0
     /// says nothing. Of the statistical class only.
     pub declared_tps: u32,
+    /// What it costs, if anything is known of that.
+    pub price: Option<Price>,
 }
 
 /// What a node says of itself.
@@ -141,6 +161,7 @@ impl Codec for ModelOffer {
             file_bytes: self.file_bytes,
             class: self.class.to_proto().into(),
             declared_tps: self.declared_tps,
+            price: self.price.as_ref().map(Price::to_proto),
         }
     }
 
@@ -154,10 +175,12 @@ impl Codec for ModelOffer {
             file_bytes: proto.file_bytes,
             class: Class::from_proto("model_offer.class", proto.class)?,
             declared_tps: proto.declared_tps,
+            price: proto.price.map(Price::from_proto).transpose()?,
         })
     }
 
     fn check(&self) -> Result<(), WireError> {
+        self.price.as_ref().map_or(Ok(()), Price::check)?;
         not_empty("model_offer.name", self.name.is_empty())?;
         line("model_offer.name", &self.name, limits::MAX_MODEL_NAME_BYTES)?;
         let limit = limits::MAX_MODEL_KIND_BYTES;
@@ -171,6 +194,41 @@ impl Codec for ModelOffer {
             });
         }
         Ok(())
+    }
+}
+
+impl Codec for Price {
+    type Proto = proto::Price;
+    const NAME: &'static str = "price";
+    const MAX_BYTES: usize = limits::MAX_ANNOUNCEMENT_BYTES;
+    const SHAPE: &'static Shape = &shape::PRICE;
+
+    fn to_proto(&self) -> proto::Price {
+        proto::Price {
+            token_us: self.token_us,
+            replay_us: self.replay_us,
+            opening_us: self.opening_us,
+            cell_bytes: self.cell_bytes,
+            per_million: self.per_million,
+            unit: self.unit.clone(),
+        }
+    }
+
+    fn from_proto(proto: proto::Price) -> Result<Self, WireError> {
+        Ok(Self {
+            token_us: proto.token_us,
+            replay_us: proto.replay_us,
+            opening_us: proto.opening_us,
+            cell_bytes: proto.cell_bytes,
+            per_million: proto.per_million,
+            unit: proto.unit,
+        })
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        // Who knows nothing leaves the price out.
+        not_empty("price", *self == Price::default())?;
+        line("price.unit", &self.unit, limits::MAX_PRICE_UNIT_BYTES)
     }
 }
 

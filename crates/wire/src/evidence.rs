@@ -23,6 +23,8 @@ pub enum Evidence {
     Equivocation(Equivocation),
     /// Two checkpoints of one log that no single history has. Anyone can check it.
     Fork(Fork),
+    /// A fraud proof, by its hash. Anyone who has the file can check it.
+    Fraud(FraudClaim),
     /// What only this node saw. Nobody else can check it.
     Observation(Observation),
     /// A verdict that its case does not bear out. Anyone with the model can check it.
@@ -72,6 +74,20 @@ pub struct Fork {
     pub second: String,
     /// What the second one holds of the first; empty if both have one size.
     pub path: Vec<Digest>,
+}
+
+/// Where a fraud proof is to be had: from whoever passes this on, by its hash. What it
+/// says is worth nothing until the file was judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FraudClaim {
+    /// Whom the file convicts.
+    pub accused: PublicKey,
+    /// The job, by its offer's id.
+    pub job: Digest,
+    /// BLAKE3 of the whole file.
+    pub file: Digest,
+    /// Its length.
+    pub bytes: u64,
 }
 
 /// Something that was seen and not signed.
@@ -151,6 +167,7 @@ impl Codec for Evidence {
             Self::WrongAnswer(wrong) => Kind::WrongAnswer(wrong.to_proto()),
             Self::Equivocation(both) => Kind::Equivocation(both.to_proto()),
             Self::Fork(fork) => Kind::Fork(fork.to_proto()),
+            Self::Fraud(claim) => Kind::Fraud(claim.to_proto()),
             Self::Observation(seen) => Kind::Observation(seen.to_proto()),
             Self::FalseVerdict(said) => Kind::FalseVerdict(said.to_proto()),
         };
@@ -163,6 +180,7 @@ impl Codec for Evidence {
             Kind::WrongAnswer(wrong) => Self::WrongAnswer(WrongAnswer::from_proto(wrong)?),
             Kind::Equivocation(both) => Self::Equivocation(Equivocation::from_proto(both)?),
             Kind::Fork(fork) => Self::Fork(Fork::from_proto(fork)?),
+            Kind::Fraud(claim) => Self::Fraud(FraudClaim::from_proto(claim)?),
             Kind::Observation(seen) => Self::Observation(Observation::from_proto(seen)?),
             Kind::FalseVerdict(said) => Self::FalseVerdict(FalseVerdict::from_proto(said)?),
         })
@@ -173,6 +191,7 @@ impl Codec for Evidence {
             Self::WrongAnswer(wrong) => wrong.check(),
             Self::Equivocation(both) => both.check(),
             Self::Fork(fork) => fork.check(),
+            Self::Fraud(claim) => claim.check(),
             Self::Observation(seen) => seen.check(),
             Self::FalseVerdict(said) => said.check(),
         }
@@ -272,6 +291,37 @@ impl Codec for Fork {
         check::not_empty("fork.second", self.second.is_empty())?;
         count("fork.second", self.second.len(), limits::MAX_CHECKPOINT_BYTES)?;
         count("fork.path", self.path.len(), limits::MAX_PATH_HASHES)
+    }
+}
+
+impl Codec for FraudClaim {
+    type Proto = proto::FraudClaim;
+    const NAME: &'static str = "fraud claim";
+    const MAX_BYTES: usize = limits::MAX_EVIDENCE_BYTES;
+    const SHAPE: &'static Shape = &shape::FRAUD_CLAIM;
+
+    fn to_proto(&self) -> proto::FraudClaim {
+        proto::FraudClaim {
+            accused: self.accused.as_bytes().to_vec(),
+            job: self.job.as_bytes().to_vec(),
+            file: self.file.as_bytes().to_vec(),
+            bytes: self.bytes,
+        }
+    }
+
+    fn from_proto(proto: proto::FraudClaim) -> Result<Self, WireError> {
+        Ok(Self {
+            accused: check::public_key("fraud_claim.accused", &proto.accused)?,
+            job: check::digest("fraud_claim.job", &proto.job)?,
+            file: check::digest("fraud_claim.file", &proto.file)?,
+            bytes: proto.bytes,
+        })
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        check::not_empty("fraud_claim.bytes", self.bytes == 0)?;
+        let most = limits::MAX_FRAUD_FILE_BYTES as u64;
+        check::at_most("fraud_claim.bytes", self.bytes, most)
     }
 }
 

@@ -62,7 +62,7 @@ mod signed;
 #[cfg(test)]
 mod tests;
 
-pub use announce::{Announcement, InfoReply, InfoRequest, ModelOffer};
+pub use announce::{Announcement, InfoReply, InfoRequest, ModelOffer, Price};
 pub use audit::{
     AuditFailure, AuditReply, AuditRequest, Case, Difference, DrawRequest, Mismatch, Outcome,
     StatisticalCase, Tested, Verdict, VrfDraw,
@@ -76,8 +76,8 @@ pub use dispute::{
 };
 pub use error::{Fault, WireError};
 pub use evidence::{
-    AcceptedAnswer, Equivocation, Evidence, FalseVerdict, Fork, LogBody, LogEntry, Observation,
-    WrongAnswer,
+    AcceptedAnswer, Equivocation, Evidence, FalseVerdict, Fork, FraudClaim, LogBody, LogEntry,
+    Observation, WrongAnswer,
 };
 pub use job::{
     Accepted, Challenge, ChatMessage, Class, Commitment, Constraint, Delivered, Drawn, Failure,
@@ -104,6 +104,8 @@ pub const AUDIT_PROTOCOL: &str = "/peerproof/audit/1";
 pub const INFO_PROTOCOL: &str = "/peerproof/info/1";
 /// Stream protocol of requests for pieces of model files.
 pub const RANGE_PROTOCOL: &str = "/peerproof/range/1";
+/// The conversation that moves fraud proofs, by their hash; it speaks as [`RANGE_PROTOCOL`] does.
+pub const PROOF_PROTOCOL: &str = "/peerproof/proof/1";
 /// One request for openings of cells and its replies.
 pub const CELLS_PROTOCOL: &str = "/peerproof/cells/1";
 /// Stream protocol by which a cell is narrowed to one operation.

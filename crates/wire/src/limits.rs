@@ -112,6 +112,8 @@ limits! {
     MAX_WEIGHT_RANGES: usize = 512;
     /// A fraud proof.
     MAX_FRAUD_PROOF_BYTES: usize = 128 << 20;
+    /// The same as a file, with the line that names its format.
+    MAX_FRAUD_FILE_BYTES: usize = (128 << 20) + 64;
 
     /// The payload of a signed trace.
     MAX_TRACE_BYTES: usize = 8 << 10;
@@ -138,6 +140,8 @@ limits! {
     MAX_MODEL_NAME_BYTES: usize = 128;
     /// Name of an architecture or of a quantisation.
     MAX_MODEL_KIND_BYTES: usize = 32;
+    /// The unit of an operator's terms.
+    MAX_PRICE_UNIT_BYTES: usize = 32;
     /// Name and version of a node's software.
     MAX_SOFTWARE_BYTES: usize = 64;
 

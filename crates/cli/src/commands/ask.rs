@@ -1,6 +1,7 @@
 //! `ask`: through the node that runs in this home, or through one made for this question.
 
 mod later;
+mod price;
 
 use std::io::{ErrorKind, IsTerminal, Read as _, Write as _, stderr, stdout};
 use std::process::ExitCode;
@@ -106,6 +107,10 @@ struct Choice {
 
 /// `stays`: whether the node outlives this question.
 fn answer(api: &Api, args: &AskArgs, stays: bool) -> anyhow::Result<()> {
+    let before = price::before(api, args, stays);
+    if let (Some(before), false) = (&before, args.json) {
+        eprintln!("{}", before.line());
+    }
     let count = args.sampling.n as usize;
     let mut choices: Vec<Choice> = (0..count).map(|_| Choice::default()).collect();
     // Several answers at once would run into each other: each is printed when all are there.
@@ -149,12 +154,15 @@ fn answer(api: &Api, args: &AskArgs, stays: bool) -> anyhow::Result<()> {
             }
             choice.likely.iter().for_each(|token| println!("{}", likelihood(token)));
             print_summary(outcome);
+            if let (Some(cost), true) = (&outcome.verification.priced, before.is_some()) {
+                eprintln!("cost: {}", cost.line(outcome.verification.mode));
+            }
         }
     }
     let waited = outcomes.iter().map(|outcome| later::wait(api, outcome, stays));
     let checks: Vec<Option<LaterCheck>> = waited.collect::<anyhow::Result<_>>()?;
     match args.json {
-        true => print_json(&as_json(choices, &checks)?)?,
+        true => print_json(&with_estimate(as_json(choices, &checks)?, before))?,
         false => checks.iter().flatten().for_each(later::print),
     }
     checks.iter().flatten().try_for_each(later::judge)
@@ -180,6 +188,16 @@ impl Waiting {
             eprint!("\r\x1b[2K");
         }
     }
+}
+
+/// The estimate beside one answer, or in each of several.
+fn with_estimate(mut answers: Value, before: Option<price::Estimate>) -> Value {
+    let Some(before) = before else { return answers };
+    match &mut answers {
+        Value::Array(all) => all.iter_mut().for_each(|one| one["estimate"] = json!(before)),
+        one => one["estimate"] = json!(before),
+    }
+    answers
 }
 
 /// One answer as an object, several as a list of such.

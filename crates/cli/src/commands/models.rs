@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use peerproof::models::{Installed, KNOWN, Source, Store};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::args::{ListArgs, ModelsCommand, Place};
 use crate::output::{self, Bar, print_json};
@@ -99,7 +100,13 @@ fn remove(store: &Store, name: &str) -> anyhow::Result<()> {
 fn list(store: &Store, args: &ListArgs) -> anyhow::Result<()> {
     let models = store.list()?;
     if args.json {
-        return print_json(&models.iter().map(Listed::new).collect::<Vec<_>>());
+        let whole = models.iter().map(|model| json!(Listed::new(model)));
+        let parts = store.unfinished().into_iter().map(|part| {
+            let mut listed = json!(part);
+            listed["unfinished"] = json!(true);
+            listed
+        });
+        return print_json(&whole.chain(parts).collect::<Vec<_>>());
     }
     for model in models.iter().map(Listed::new) {
         let Listed { installed: Installed { name, bytes, id, source, .. }, chat_trouble } = model;

@@ -1,6 +1,6 @@
 //! `status` and `peers`: what the running node says.
 
-use peerproof::client::{LogStatus, NodeStatus};
+use peerproof::client::{LogStatus, NodeStatus, PeerPrice, ServedModel};
 
 use crate::api::{Api, short};
 use crate::args::{ListArgs, Place};
@@ -39,6 +39,9 @@ pub(crate) fn status(place: &Place, args: &ListArgs) -> anyhow::Result<()> {
             );
         }
     }
+    for served in prices(&api)? {
+        println!("price      {served}");
+    }
     println!("memory     {} for models", bytes_text(status.memory_budget_bytes));
     println!("peers      {}", status.peers);
     println!(
@@ -54,6 +57,32 @@ pub(crate) fn status(place: &Place, args: &ListArgs) -> anyhow::Result<()> {
     }
     println!("up         {} s", status.uptime_s);
     Ok(())
+}
+
+/// What others announce of their costs, a line a model and peer.
+fn prices(api: &Api) -> anyhow::Result<Vec<String>> {
+    let models: Vec<ServedModel> = serde_json::from_value(api.json("/peerproof/models")?)?;
+    let line = |model: &ServedModel, offered: &PeerPrice| {
+        let price = &offered.price;
+        let known = |us: u32| match us {
+            0 => "–".to_owned(),
+            us => format!("{}.{:03} ms", us / 1000, us % 1000),
+        };
+        let terms = match price.per_million {
+            0 => String::new(),
+            number => format!(", {number} {} a million tokens", price.unit),
+        };
+        format!(
+            "{} of {}: a token {}, recomputed {}, opened {}; a cell {}{terms}",
+            model.name,
+            short(&offered.peer),
+            known(price.token_us),
+            known(price.replay_us),
+            known(price.opening_us),
+            bytes_text(price.cell_bytes.into()),
+        )
+    };
+    Ok(models.iter().flat_map(|m| m.prices.iter().map(move |p| line(m, p))).collect())
 }
 
 /// What witnesses say of the log, for a node that others take signatures from.

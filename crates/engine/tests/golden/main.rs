@@ -18,6 +18,7 @@
 //! where it differs, at position 70 of prompt 3.
 
 mod file;
+mod honest;
 mod prompts;
 mod recipe;
 mod runs;

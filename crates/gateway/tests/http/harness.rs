@@ -87,6 +87,7 @@ pub(crate) fn outcome(receipt: &str) -> Outcome {
         audited: true,
         detail: "recomputed by 12D3auditor".into(),
         check_ms: 12,
+        priced: None,
     };
     Outcome {
         job_id: "job".into(),
@@ -270,6 +271,7 @@ pub(crate) fn served(name: &str, id: &str) -> ServedModel {
         context_length: 2048,
         providers: vec!["12D3provider".into()],
         auditors: vec![],
+        prices: vec![],
     }
 }
 

@@ -145,6 +145,11 @@ fn of_evidence(evidence: &Evidence) -> Vec<Effect> {
             receipt: None,
             why: Fault::Fork.code().to_owned(),
         }],
+        Evidence::Fraud(claim) => vec![Effect::Charge {
+            peer: PeerId::from(claim.accused),
+            receipt: None,
+            why: Fault::FraudProof.code().to_owned(),
+        }],
         Evidence::Observation(seen) => {
             let peer = PeerId::from(seen.provider);
             let fault = Fault::of_reason(&seen.reason).unwrap_or(Fault::Garbage);

@@ -39,6 +39,8 @@ pub enum Fault {
     Equivocation,
     /// Two histories of one log.
     Fork,
+    /// A cell it committed to does not follow from the model, which a file shows.
+    FraudProof,
     /// One auditor says that a signed answer is wrong, and nobody else looked.
     Accused,
     /// A signed verdict that a recomputation does not give.
@@ -50,7 +52,7 @@ pub enum Fault {
 }
 
 /// Every fault, for the reverse lookup and for tests.
-pub(super) const ALL: [Fault; 19] = [
+pub(super) const ALL: [Fault; 20] = [
     Fault::Unreachable,
     Fault::Dropped,
     Fault::Stalled,
@@ -66,6 +68,7 @@ pub(super) const ALL: [Fault; 19] = [
     Fault::WrongAnswer,
     Fault::Equivocation,
     Fault::Fork,
+    Fault::FraudProof,
     Fault::Accused,
     Fault::FalseVerdict,
     Fault::FalseAccusation,
@@ -92,6 +95,7 @@ impl Fault {
             Self::WrongAnswer => "wrong-answer",
             Self::Equivocation => "equivocation",
             Self::Fork => "fork",
+            Self::FraudProof => "fraud-proof",
             Self::Accused => "accused",
             Self::FalseVerdict => "false-verdict",
             Self::FalseAccusation => "false-accusation",
@@ -119,6 +123,7 @@ impl Fault {
                 | Self::WrongAnswer
                 | Self::Equivocation
                 | Self::Fork
+                | Self::FraudProof
         )
     }
 

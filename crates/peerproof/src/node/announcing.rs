@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use super::clock::Clock;
 use super::directory::{Directory, Wanted};
+use super::holdings::Held;
 use super::roles::Models;
 use super::serving::Load;
 use super::{NodeError, Settings};
@@ -39,6 +40,10 @@ pub(super) struct Card {
     max_jobs: u32,
     serves: Vec<ModelOffer>,
     audits: Vec<ModelOffer>,
+    /// Where prices come from.
+    held: Vec<Arc<Held>>,
+    /// The operator's terms.
+    terms: (u64, String),
 }
 
 impl Card {
@@ -56,8 +61,11 @@ impl Card {
         for held in &models.audit {
             audits.push(held.offer()?);
         }
-        let max_jobs = settings.config.provide.max_jobs;
-        Ok(Card { key: Arc::clone(key), clock, load: Arc::clone(load), max_jobs, serves, audits })
+        let provide = &settings.config.provide;
+        let terms = (provide.price_per_million, provide.price_unit.clone());
+        let held = models.serve.iter().chain(&models.audit).cloned().collect();
+        let (key, load, max_jobs) = (Arc::clone(key), Arc::clone(load), provide.max_jobs);
+        Ok(Card { key, clock, load, max_jobs, serves, audits, held, terms })
     }
 
     /// Under what others find this node.
@@ -70,10 +78,17 @@ impl Card {
         served.chain(audited).map(|wanted| wanted.key()).collect()
     }
 
+    fn priced(&self, offer: &ModelOffer) -> ModelOffer {
+        let held = self.held.iter().find(|held| held.id == offer.model_id);
+        let (per_million, unit) = &self.terms;
+        let price = held.and_then(|held| held.costs.price(*per_million, unit));
+        ModelOffer { price, ..offer.clone() }
+    }
+
     fn announcement(&self, nonce: [u8; 32]) -> Announcement {
         Announcement {
-            serves: self.serves.clone(),
-            audits: self.audits.clone(),
+            serves: self.serves.iter().map(|offer| self.priced(offer)).collect(),
+            audits: self.audits.iter().map(|offer| self.priced(offer)).collect(),
             active_jobs: self.load.active.load(Ordering::Relaxed),
             queued_jobs: self.load.queued.load(Ordering::Relaxed),
             max_jobs: self.max_jobs,

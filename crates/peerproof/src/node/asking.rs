@@ -389,10 +389,12 @@ impl Asking {
             let cells = offer.pooling.is_none() && question.named.is_none();
             let (audited, judge) = match offer.level {
                 WireLevel::Spot if cells => {
-                    (spotting::audit(&inner, &question.case, client_nonce).await, None)
+                    let audited = spotting::audit(&inner, &question.case, client_nonce).await;
+                    (spotting::hold_to_account(&inner, &question.case, audited).await, None)
                 }
                 WireLevel::Light if cells => {
-                    (lighting::audit(&inner, &question.case, client_nonce).await, None)
+                    let audited = lighting::audit(&inner, &question.case, client_nonce).await;
+                    (spotting::hold_to_account(&inner, &question.case, audited).await, None)
                 }
                 _ => inner.audits.run(&question).await,
             };
@@ -510,5 +512,6 @@ fn accused(evidence: &Evidence) -> PeerId {
         Evidence::Observation(seen) => seen.provider.peer_id(),
         Evidence::FalseVerdict(said) => said.verdict.key().peer_id(),
         Evidence::Fork(fork) => fork.key.peer_id(),
+        Evidence::Fraud(claim) => claim.accused.peer_id(),
     }
 }

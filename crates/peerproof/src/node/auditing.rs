@@ -17,15 +17,15 @@ use peerproof_net::{FrameLimits, Handle};
 use peerproof_proof::audit::{Findings, Recomputation, audit, recompute};
 use peerproof_proof::verdict;
 use peerproof_wire::{
-    AUDIT_PROTOCOL, AuditReply, AuditRequest, AuditedBy, Case, Message as _, Openings, Outcome,
-    Signed, Verdict,
+    AUDIT_PROTOCOL, AuditReply, AuditRequest, AuditedBy, Case, Message as _, ModelId, Openings,
+    Outcome, Signed, Verdict,
 };
 use tokio::sync::{Semaphore, watch};
 
 use super::Settings;
 use super::clock::Clock;
 use super::directory::Directory;
-use super::holdings::Holdings;
+use super::holdings::{Held, Holdings};
 use super::ledger::Ledger;
 use crate::config;
 
@@ -50,6 +50,11 @@ pub(crate) struct Replays {
 impl Replays {
     pub(crate) fn new(holdings: Arc<Holdings>) -> Replays {
         Replays { holdings, turn: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// The model, if it is here.
+    pub(crate) fn held(&self, id: ModelId) -> Option<&Arc<Held>> {
+        self.holdings.by_id(id)
     }
 
     /// Recomputes a case; `None` if this node doesn't hold the model, or never could in its memory.
@@ -88,9 +93,15 @@ impl Replays {
             Ok(lease) => lease,
             Err(error) => return Some(Err(error.to_string())),
         };
+        let costs = Arc::clone(held);
         let replay = move || {
             let _turn = turn;
-            look(&lease.replayer, &case)
+            let (begun, leaves) = (Instant::now(), u64::from(case.receipt.leaves));
+            let seen = look(&lease.replayer, &case);
+            if seen.is_ok() {
+                costs.costs.replayed(begun.elapsed(), leaves);
+            }
+            seen
         };
         let found = tokio::task::spawn_blocking(replay).await;
         Some(found.unwrap_or_else(|error| Err(error.to_string())))

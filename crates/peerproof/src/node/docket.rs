@@ -5,17 +5,19 @@
 //! first ([`crate::portable`]). Keys cost nothing, so strangers' proofs are taken at
 //! a pace, and only so many for ever. [`run`] is the task between the docket and the
 //! network: it judges what peers pass on, passes on what is found here, and asks peers
-//! that appear for the proofs they hold, since whoever was away has missed them.
+//! that appear for the proofs they hold, since whoever was away has missed them. A fraud
+//! proof is a file, which [`super::proofs`] fetches and judges first.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use peerproof_identity::PeerId;
+use peerproof_identity::{PeerId, PublicKey};
+use peerproof_job::reputation::Fault;
 use peerproof_net::limits::MAX_GOSSIP_BYTES;
 use peerproof_net::{Gossip, Handle, Heard, Judgement};
-use peerproof_wire::evidence::{Evidence, LogBody, LogEntry};
+use peerproof_wire::evidence::{Evidence, LogBody, LogEntry, Observation};
 use peerproof_wire::{HeldFrom, LogReply, LogRequest, Message as _};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -23,6 +25,7 @@ use tokio::time::Instant;
 
 use super::ledger::Ledger;
 use super::logs::Talk;
+use super::proofs::{Looked, Proofs};
 use crate::{evidence, portable};
 
 /// Proofs found here that wait to be passed on.
@@ -36,6 +39,8 @@ const PER_SECOND: f64 = 0.2;
 const TICK: Duration = Duration::from_secs(2);
 /// A peer is asked again for what it holds after so long.
 const ASK_AGAIN: Duration = Duration::from_secs(600);
+/// Messages that are judged at once.
+const MAX_LOOKING: usize = 64;
 /// Peers asked at once.
 const MAX_ASKED: usize = 32;
 /// Peers whose answers are remembered.
@@ -93,7 +98,7 @@ impl Docket {
         let (mut convicted, mut places) = (HashSet::new(), BTreeSet::new());
         for (place, entry) in (0u64..).zip(history) {
             if let LogBody::Evidence(evidence) = &entry.body
-                && let Ok(key) = portable::accused(evidence)
+                && let Some(key) = convicted_by(evidence)
             {
                 convicted.insert(key.peer_id());
                 places.insert(place);
@@ -126,13 +131,17 @@ impl Docket {
 
     /// Takes in a proof that this node found itself, and has it passed on.
     pub(super) async fn found(&self, evidence: Evidence) -> Admission {
-        let admission = self.take(&evidence, false).await;
+        let Some(key) = convicted_by(&evidence) else { return Admission::Worthless };
+        let admission = self.take(&evidence, key.peer_id(), false).await;
         if admission == Admission::New {
-            let folder = self.folder.clone();
-            let kept = evidence.clone();
-            let writing = tokio::task::spawn_blocking(move || evidence::write(&folder, &kept));
-            if let Ok(Err(error)) = writing.await {
-                tracing::warn!(%error, "a proof is in the log only");
+            // A fraud proof is a file already.
+            if !matches!(evidence, Evidence::Fraud(_)) {
+                let folder = self.folder.clone();
+                let kept = evidence.clone();
+                let writing = tokio::task::spawn_blocking(move || evidence::write(&folder, &kept));
+                if let Ok(Err(error)) = writing.await {
+                    tracing::warn!(%error, "a proof is in the log only");
+                }
             }
             if self.outbox.try_send(evidence).is_err() {
                 tracing::warn!("a proof waits for peers to ask for it");
@@ -141,14 +150,48 @@ impl Docket {
         admission
     }
 
-    /// Checks a proof from others, and takes it in.
-    pub(super) async fn heard(&self, evidence: &Evidence) -> Admission {
-        self.take(evidence, true).await
+    /// Checks a proof that somebody passed on, and takes it in.
+    async fn heard(&self, proofs: &Proofs, from: PeerId, evidence: &Evidence) -> Admission {
+        let accused = match evidence {
+            Evidence::Fraud(claim) => {
+                let accused = claim.accused.peer_id();
+                if self.state().convicted.contains(&accused) {
+                    return Admission::Known;
+                }
+                match proofs.look(from, claim).await {
+                    Looked::Convicts => accused,
+                    Looked::Unseen(why) => {
+                        tracing::debug!(%from, %accused, why, "a fraud proof was not looked at");
+                        return Admission::Full;
+                    }
+                    Looked::False(why) => {
+                        tracing::info!(%from, %accused, why, "a fraud proof that is none");
+                        return Admission::Worthless;
+                    }
+                    Looked::Slander(why) => {
+                        self.slandered(from, &why).await;
+                        return Admission::Worthless;
+                    }
+                }
+            }
+            other => match portable::accused(other) {
+                Ok(key) => key.peer_id(),
+                Err(_) => return Admission::Worthless,
+            },
+        };
+        self.take(evidence, accused, true).await
     }
 
-    async fn take(&self, evidence: &Evidence, from_others: bool) -> Admission {
-        let Ok(key) = portable::accused(evidence) else { return Admission::Worthless };
-        let accused = key.peer_id();
+    /// Whoever passes on an accusation has judged it, or should have.
+    async fn slandered(&self, by: PeerId, why: &str) {
+        tracing::warn!(%by, why, "a false accusation");
+        let reason = format!("{}: {why}", Fault::FalseAccusation.code());
+        let seen = Observation::new(by.public_key(), reason, None);
+        let entry = self.ledger.remember(LogBody::Evidence(Evidence::Observation(seen)));
+        let _ = self.ledger.append(&entry).await;
+    }
+
+    async fn take(&self, evidence: &Evidence, accused: PeerId, from_others: bool) -> Admission {
         {
             let mut state = self.state();
             if state.convicted.contains(&accused) {
@@ -172,6 +215,15 @@ impl Docket {
     }
 }
 
+/// Whom a proof in this node's own log convicts: files were judged before their claims went
+/// there.
+fn convicted_by(evidence: &Evidence) -> Option<PublicKey> {
+    match evidence {
+        Evidence::Fraud(claim) => Some(claim.accused),
+        other => portable::accused(other).ok(),
+    }
+}
+
 /// Carries proofs between the docket and the network until `stop` turns true.
 pub(super) async fn run(
     docket: Arc<Docket>,
@@ -190,16 +242,24 @@ pub(super) async fn run(
     let mut pending: Vec<Vec<u8>> = Vec::new();
     let mut asked: HashMap<PeerId, Instant> = HashMap::new();
     let mut asking = JoinSet::new();
+    let proofs = Arc::new(Proofs::new(net.clone(), docket.folder.clone()));
+    let mut looking: JoinSet<(Heard, Judgement)> = JoinSet::new();
     loop {
         let step = tokio::select! {
             heard = gossip.next() => heard.map_or(Step::Stop, Step::Heard),
             Some(evidence) = outbox.recv() => Step::Found(evidence),
             _ = ticks.tick() => Step::Tick,
             Some(_) = asking.join_next() => continue,
+            Some(Ok((heard, judgement))) = looking.join_next() => Step::Judged(heard, judgement),
             _ = stop.wait_for(|stop| *stop) => Step::Stop,
         };
         match step {
-            Step::Heard(heard) => judge(&docket, &gossip, heard).await,
+            // A file may take minutes to come: others are heard meanwhile.
+            Step::Heard(heard) if looking.len() < MAX_LOOKING => {
+                looking.spawn(judge(Arc::clone(&docket), Arc::clone(&proofs), heard));
+            }
+            Step::Heard(heard) => drop(gossip.judge(&heard, Judgement::Ignore).await),
+            Step::Judged(heard, judgement) => drop(gossip.judge(&heard, judgement).await),
             Step::Found(evidence) => match evidence.encode() {
                 Ok(bytes) if bytes.len() <= MAX_GOSSIP_BYTES => {
                     pending.push(bytes);
@@ -216,7 +276,8 @@ pub(super) async fn run(
                         continue;
                     }
                     asked.insert(peer.peer, Instant::now() + ASK_AGAIN);
-                    asking.spawn(catch_up(Arc::clone(&docket), net.clone(), peer.peer));
+                    let (docket, proofs) = (Arc::clone(&docket), Arc::clone(&proofs));
+                    asking.spawn(catch_up(docket, proofs, net.clone(), peer.peer));
                 }
             }
             Step::Stop => break,
@@ -230,6 +291,7 @@ pub(super) async fn run(
 /// What the task between docket and network does next.
 enum Step {
     Heard(Heard),
+    Judged(Heard, Judgement),
     Found(Evidence),
     Tick,
     Stop,
@@ -247,9 +309,9 @@ async fn publish(gossip: &Gossip, pending: &mut Vec<Vec<u8>>) {
     *pending = left;
 }
 
-async fn judge(docket: &Docket, gossip: &Gossip, heard: Heard) {
+async fn judge(docket: Arc<Docket>, proofs: Arc<Proofs>, heard: Heard) -> (Heard, Judgement) {
     let judgement = match Evidence::decode(&heard.data) {
-        Ok(evidence) => match docket.heard(&evidence).await {
+        Ok(evidence) => match docket.heard(&proofs, heard.from, &evidence).await {
             Admission::New => Judgement::Accept,
             Admission::Known | Admission::Full => Judgement::Ignore,
             Admission::Worthless => Judgement::Reject,
@@ -259,11 +321,11 @@ async fn judge(docket: &Docket, gossip: &Gossip, heard: Heard) {
     if judgement == Judgement::Reject {
         tracing::debug!(from = %heard.from, "a worthless proof");
     }
-    let _ = gossip.judge(&heard, judgement).await;
+    (heard, judgement)
 }
 
 /// Asks a peer for all proofs it holds, as far as the pace allows.
-async fn catch_up(docket: Arc<Docket>, net: Handle, peer: PeerId) {
+async fn catch_up(docket: Arc<Docket>, proofs: Arc<Proofs>, net: Handle, peer: PeerId) {
     let Ok(mut talk) = Talk::open(&net, peer).await else { return };
     let mut index = 0;
     for _ in 0..MAX_STRANGERS {
@@ -273,7 +335,7 @@ async fn catch_up(docket: Arc<Docket>, net: Handle, peer: PeerId) {
         };
         let Some(next) = proof.index.checked_add(1).filter(|next| *next > index) else { return };
         index = next;
-        match docket.heard(&proof.evidence).await {
+        match docket.heard(&proofs, peer, &proof.evidence).await {
             Admission::New | Admission::Known => {}
             // A peer that hands out what proves nothing has nothing to say.
             Admission::Full | Admission::Worthless => return,

@@ -24,12 +24,13 @@ use peerproof_net::Handle;
 use peerproof_proof::ranges::{Mode, Shape, Slice, verify};
 use peerproof_wire::evidence::{Evidence, LogBody, Observation};
 use peerproof_wire::range::RANGE_GROUP_BYTES;
-use peerproof_wire::{Announcement, ModelId, RangeSlice, WeightRange, limits};
+use peerproof_wire::{Announcement, ModelId, RANGE_PROTOCOL, RangeSlice, WeightRange, limits};
 use tokio::sync::{Mutex as Turns, mpsc};
 use tokio::task::JoinSet;
 
 use self::queue::Queue;
-use self::source::{Event, Fetch, Trouble};
+use self::source::{Event, Fetch};
+pub(super) use self::source::{Trouble, open_all};
 use super::directory::{Directory, Wanted};
 use super::ledger::Ledger;
 use super::pace::Pace;
@@ -53,6 +54,8 @@ const SEARCH_SOON: Duration = Duration::from_secs(1);
 const MAX_FRUITLESS: u32 = 3;
 /// How often one peer may go away before it is not asked again.
 const MAX_ATTEMPTS: u32 = 3;
+/// Models that are remembered as withheld.
+const MAX_WITHHELD: usize = 1024;
 /// How often whoever watches is told.
 const TICK: Duration = Duration::from_millis(100);
 /// How long others may go on to use a file that is complete.
@@ -68,6 +71,8 @@ pub(crate) struct Fetcher {
     store: Store,
     /// Files in the making that somebody uses.
     open: Turns<HashMap<ModelId, Weak<Partial>>>,
+    /// Models of which the last fetch found nobody who sends what it took.
+    withheld: Mutex<HashSet<ModelId>>,
 }
 
 /// What is known of the sources of one fetch.
@@ -116,7 +121,8 @@ impl Fetcher {
         ledger: Arc<Ledger>,
         store: Store,
     ) -> Fetcher {
-        Fetcher { net, directory, ledger, store, open: Turns::default() }
+        let (open, withheld) = Default::default();
+        Fetcher { net, directory, ledger, store, open, withheld }
     }
 
     /// Makes an installed model.
@@ -169,9 +175,39 @@ impl Fetcher {
         })
     }
 
+    /// Whether the last fetch of a model found nobody who sends what it took.
+    pub(crate) fn is_withheld(&self, id: ModelId) -> bool {
+        self.withheld.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+
+    fn note<T>(&self, id: ModelId, fetched: &Result<T, FetchError>) {
+        let mut withheld = self.withheld.lock().unwrap_or_else(PoisonError::into_inner);
+        match fetched {
+            Err(FetchError::Nobody { .. } | FetchError::NoneLeft { .. }) => {
+                if withheld.len() < MAX_WITHHELD {
+                    withheld.insert(id);
+                }
+            }
+            _ => {
+                withheld.remove(&id);
+            }
+        }
+    }
+
     /// The bytes of these ranges: of the installed file if there is one, else of the partial
     /// file, with what is missing fetched first.
     pub(crate) async fn read(
+        &self,
+        id: ModelId,
+        ranges: &[Range<u64>],
+        watch: FetchWatch<'_>,
+    ) -> Result<Vec<Vec<u8>>, FetchError> {
+        let read = self.read_or_fetch(id, ranges, watch).await;
+        self.note(id, &read);
+        read
+    }
+
+    async fn read_or_fetch(
         &self,
         id: ModelId,
         ranges: &[Range<u64>],
@@ -218,7 +254,7 @@ impl Fetcher {
         let mut sources = self.search(id);
         let mut dropped = Vec::new();
         while let Some(source) = sources.recv().await {
-            match source::open_all(&self.net, source.peer, id, length, &pieces).await {
+            match open_all(&self.net, RANGE_PROTOCOL, source.peer, id, length, &pieces).await {
                 Ok(slices) => return Ok(slices),
                 Err(trouble) => dropped.push(Dropped {
                     peer: source.peer.to_string(),

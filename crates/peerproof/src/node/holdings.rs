@@ -23,6 +23,7 @@ use peerproof_wire::{Class, ModelId, ModelOffer};
 use tokio::sync::{Mutex as Turns, Notify};
 
 use super::NodeError;
+use super::costs::Costs;
 use crate::client::{EngineFigures, HeldModel};
 use crate::models::Installed;
 
@@ -43,6 +44,8 @@ pub(crate) struct Held {
     footprint: Option<Footprint>,
     /// What constrained answers need of the vocabulary.
     constraint_bytes: u64,
+    /// What work with it has cost so far.
+    pub(crate) costs: Costs,
 }
 
 /// What a model's caches may take.
@@ -66,7 +69,8 @@ impl Held {
         let header = Gguf::open(&installed.path).ok();
         let constraint_bytes = header.as_ref().map_or(0, table_bytes);
         let footprint = header.and_then(|file| Transformer::estimate(&file).ok());
-        Ok(Held { installed, id, options, serves, footprint, constraint_bytes })
+        let costs = Costs::default();
+        Ok(Held { installed, id, options, serves, footprint, constraint_bytes, costs })
     }
 
     fn failed(&self, message: impl ToString) -> NodeError {
@@ -101,6 +105,7 @@ impl Held {
             file_bytes: self.installed.bytes,
             class: Class::Exact,
             declared_tps: 0,
+            price: None,
         })
     }
 

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peerproof_engine::execute::ReplayError;
 use peerproof_engine::model::{Model, PromptError};
@@ -259,6 +259,7 @@ impl Serving {
                     tokens: Vec::new(),
                     logprobs: Vec::new(),
                     read: 0,
+                    first: None,
                 };
                 let begin = if offer.pooling.is_some() { embed } else { start };
                 if let Err(failure) = begin(lease, &offer, resume, sink) {
@@ -415,6 +416,8 @@ struct Sink {
     logprobs: Vec<TokenLogprobs>,
     /// Positions read.
     read: u32,
+    /// When its first token was there, and how many there were then.
+    first: Option<(Instant, usize)>,
 }
 
 /// Gives a job to the engine; its model stays leased as long as the engine has the job.
@@ -579,12 +582,20 @@ impl Sink {
                     return Ok(self.progress());
                 }
                 self.shop.load.tokens_out.fetch_add(1, Ordering::Relaxed);
+                self.first.get_or_insert_with(|| (Instant::now(), self.tokens.len()));
                 let due = (index as usize + 1).is_multiple_of(COMMIT_EVERY);
                 let commitment = due.then(|| self.transcript.commitment());
                 let steps = vec![Step { token, text, commitment, logprobs }];
                 Ok(Some(In::Steps { stream, start: index, steps }))
             }
             Event::Finished { stop, tokens, text, kv_root } => {
+                if let Some((first, count)) = self.first
+                    && let Some(more) =
+                        self.tokens.len().checked_sub(count).filter(|more| *more > 0)
+                    && let Some(held) = self.shop.holdings.by_id(model.id())
+                {
+                    held.costs.made(first.elapsed(), more as u64);
+                }
                 let transcript = std::mem::take(&mut self.transcript);
                 let shown = shown_hash(&text, &self.logprobs);
                 let tree = transcript

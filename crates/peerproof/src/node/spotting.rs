@@ -13,10 +13,10 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peerproof_engine::light;
 use peerproof_engine::spot::{Checker, SpotError, expose};
@@ -30,10 +30,11 @@ use peerproof_proof::cells::Exposure;
 use peerproof_proof::receipt::{verify_output_count, verify_terms};
 use peerproof_proof::{Transcript, Tree};
 use peerproof_wire::audit::AuditFailure;
+use peerproof_wire::evidence::{LogBody, Observation};
 use peerproof_wire::job::client_nonce_hash;
 use peerproof_wire::{
-    CELLS_PROTOCOL, Case, Cell, CellOpening, CellsPart, CellsReply, CellsRequest, FraudProof, Leaf,
-    Message as _, Mismatch, ModelId, limits,
+    CELLS_PROTOCOL, Case, Cell, CellOpening, CellsPart, CellsReply, CellsRequest, Digest, Evidence,
+    FraudClaim, FraudProof, Leaf, Message as _, Mismatch, ModelId, limits,
 };
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
@@ -41,7 +42,9 @@ use tokio::task::JoinSet;
 use super::Inner;
 use super::auditing::Replays;
 use super::disputing::{self, Matter};
+use super::docket::Docket;
 use super::fetching::Fetcher;
+use crate::fraud;
 
 /// Cells that a spot audit draws.
 pub(crate) const CELLS: u32 = 8;
@@ -204,10 +207,19 @@ async fn prepare<'a>(
     let CellsRequest { case, cells, products, .. } = request;
     let model = case.offer.model_id;
     let opened = replays.replay(Arc::new(case), move |replayer, case| {
-        open(replayer, case, &cells, products).map_err(|error| error.to_string())
+        let begun = Instant::now();
+        let opened = open(replayer, case, &cells, products).map_err(|error| error.to_string())?;
+        let bytes = opened.iter().map(|opening| opening.len() as u64).sum();
+        let counted = cells.len() as u64;
+        Ok((opened, begun.elapsed(), u64::from(case.receipt.leaves), counted, bytes))
     });
     match opened.await {
-        Some(Ok(opened)) => Ok(Some((place, opened))),
+        Some(Ok((opened, spent, positions, cells, bytes))) => {
+            if let Some(held) = replays.held(model) {
+                held.costs.opened(spent, positions, cells, bytes);
+            }
+            Ok(Some((place, opened)))
+        }
         Some(Err(why)) => Err(AuditFailure::new(why)),
         None => Err(AuditFailure::new(format!("model {model} is not held here"))),
     }
@@ -327,6 +339,25 @@ pub(super) fn convict(inner: &Arc<Inner>, wrong: Wrong) {
     });
 }
 
+/// Who answers with a model owes ranges of its file to who wants to check the answer, unless
+/// somebody else sends them: nobody can check cells otherwise. An answer that went unchecked for
+/// that says so, and counts against its provider like an opening that was not given.
+pub(super) async fn hold_to_account(inner: &Inner, case: &Case, audited: Audited) -> Audited {
+    let Audited::Unavailable(why) = audited else { return audited };
+    if !inner.fetcher.is_withheld(case.offer.model_id) {
+        return Audited::Unavailable(why);
+    }
+    let said = "its provider sends no ranges of the model's file, nor does anybody else, which \
+                counts against it";
+    let reason = format!("{}: answers with a model and sends no ranges of it", Fault::Unanswered);
+    let seen = Observation::new(case.receipt.key(), reason, None);
+    let entry = inner.ledger.remember(LogBody::Evidence(Evidence::Observation(seen)));
+    if let Err(error) = inner.ledger.append(&entry).await {
+        tracing::warn!(%error, "what a provider withheld could not be logged");
+    }
+    Audited::Unavailable(format!("{said}: {why}"))
+}
+
 /// What a router audits by spots with.
 pub(crate) struct Spots {
     net: Handle,
@@ -336,11 +367,13 @@ pub(crate) struct Spots {
     checkers: Mutex<HashMap<ModelId, Arc<Checker>>>,
     /// Fraud proofs that are being written.
     proving: AtomicUsize,
+    /// Where they go from here.
+    docket: Arc<Docket>,
 }
 
 impl Spots {
-    pub(crate) fn new(net: Handle, evidence: PathBuf) -> Spots {
-        Spots { net, evidence, checkers: Mutex::default(), proving: AtomicUsize::new(0) }
+    pub(crate) fn new(net: Handle, evidence: PathBuf, docket: Arc<Docket>) -> Spots {
+        Spots { net, evidence, checkers: Mutex::default(), proving: AtomicUsize::new(0), docket }
     }
 
     /// Whether fraud proofs are being written.
@@ -531,15 +564,30 @@ impl Spots {
             let weights = weights.map_err(|e| e.to_string())?;
             let proof = FraudProof { case: case.clone(), opening: opening.clone(), weights };
             let dir = self.evidence.clone();
-            let write = move || crate::fraud::write(&dir, &proof).map_err(|e| e.to_string());
+            let write = move || keep(&dir, &proof).map_err(|e| e.to_string());
             tokio::task::spawn_blocking(write).await.map_err(|e| e.to_string())?
         };
         let written = tokio::time::timeout(PROVING, written).await;
         match written.unwrap_or_else(|_| Err("the weights did not come in time".into())) {
-            Ok(path) => tracing::info!(path = %path.display(), "a fraud proof was written"),
+            Ok((path, claim)) => {
+                tracing::info!(path = %path.display(), "a fraud proof was written");
+                self.docket.found(Evidence::Fraud(claim)).await;
+            }
             Err(error) => tracing::warn!(error, "no fraud proof could be written"),
         }
     }
+}
+
+/// Writes a proof into a folder, and says what others are told of it.
+fn keep(dir: &Path, proof: &FraudProof) -> Result<(PathBuf, FraudClaim), fraud::FraudError> {
+    let bytes = fraud::to_bytes(proof)?;
+    let claim = FraudClaim {
+        accused: proof.case.receipt.key(),
+        job: proof.case.offer.id(),
+        file: Digest::from_bytes(*blake3::hash(&bytes).as_bytes()),
+        bytes: bytes.len() as u64,
+    };
+    Ok((fraud::write_bytes(dir, &bytes)?, claim))
 }
 
 /// One opening of at most `room` bytes, put together of its parts.

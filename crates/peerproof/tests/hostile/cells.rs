@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use peerproof::client::{AskError, JobSpec, Level, Preference, Prompt, Verification};
 use peerproof::home::{Environment, Home};
-use peerproof::{Node, fraud};
+use peerproof::{Node, Settings, fraud};
 use peerproof_engine::cheats::{Cheat, Cheater, Forged};
 use peerproof_engine::model::Model;
 use peerproof_engine::spot::dimensions;
@@ -22,7 +22,7 @@ use peerproof_wire::{
 
 use super::fake::{self, Fake, Honest, Move, deliver, delivered, tokens};
 use super::router::knows;
-use super::stage::{Provider, Router, model, random, runtime, settings};
+use super::stage::{PATIENCE, Provider, Router, model, random, runtime, settings};
 
 /// Pretends to run the default model, with keys and values of 8 bits; or runs it.
 fn cheater(cheats: bool) -> &'static (Arc<Model>, Cheater) {
@@ -234,6 +234,107 @@ fn asked(
         }
         (reason, proofs, liar.peer.to_string())
     })
+}
+
+/// Nobody has the weights but the provider, which keeps them to itself: the answer says that it
+/// was not checked, and it counts against the provider.
+#[test]
+fn who_sends_no_ranges_of_its_model_is_not_believed() {
+    cheater(false);
+    runtime().block_on(async {
+        let miser = Fake::start(Arc::new(|honest| answer(false, &honest))).await;
+        open_cells(&miser.net, false, true);
+        let home = tempfile::tempdir().unwrap();
+        let mut settings = settings(&home, vec![miser.address().await]);
+        let cache = home.path().join("cache");
+        settings.home = Home::find(Some(home.path()), Some(&cache), &Environment::read()).unwrap();
+        let router = Node::start(settings).await.unwrap();
+        let spec = JobSpec {
+            max_tokens: Some(4),
+            verification: Verification { level: Level::Spot, ..Verification::default() },
+            ..JobSpec::new(model().id.clone(), Prompt::Text("The capital of France is".into()))
+        };
+        let client = router.client();
+        knows(&client, &[miser.peer.to_string()]).await;
+        let (_, outcome) = client.ask(spec).await.unwrap().text().await.unwrap();
+        let said = &outcome.verification.detail;
+        assert!(said.starts_with("not audited: ") && said.contains("sends no ranges"), "{said}");
+        let peers = client.peers().await;
+        let known = peers.iter().find(|peer| peer.peer == miser.peer.to_string()).unwrap();
+        assert_eq!((known.record.faults, known.barred.as_ref()), (1, None), "{known:?}");
+        assert!(known.reputation < 500, "{known:?}");
+        router.shutdown().await;
+    });
+}
+
+/// The file goes from who found it to who holds nothing, and on from there.
+#[test]
+fn a_fraud_proof_travels_and_convicts_where_nobody_asked() {
+    runtime().block_on(async {
+        cheater(true);
+        let liar = Fake::start(Arc::new(|honest| answer(true, &honest))).await;
+        open_cells(&liar.net, true, true);
+        let homes: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+        // Both are in a public role, so that others find them; the last one only routes.
+        let public =
+            |home, peers| Settings { audit: vec![model().clone()], ..settings(home, peers) };
+        let finder = public(&homes[0], vec![liar.address().await]);
+        let finder = Node::start(finder).await.unwrap();
+        let second = public(&homes[1], vec![finder.status().addresses[0].clone()]);
+        let second = Node::start(second).await.unwrap();
+        let third = settings(&homes[2], vec![second.status().addresses[0].clone()]);
+        let evidence = third.home.evidence();
+        let third = Node::start(third).await.unwrap();
+
+        let spec = JobSpec {
+            max_tokens: Some(6),
+            verification: Verification { level: Level::Spot, ..Verification::default() },
+            preference: Preference { only: vec![liar.peer.to_string()], ..Preference::default() },
+            ..JobSpec::new(model().id.clone(), Prompt::Text("The capital of France is".into()))
+        };
+        let client = finder.client();
+        knows(&client, &[liar.peer.to_string()]).await;
+        let asked = match client.ask(spec).await {
+            Ok(answer) => answer.text().await,
+            Err(error) => Err(error),
+        };
+        assert!(matches!(asked, Err(AskError::Refused { .. })), "{asked:?}");
+        for node in [&finder, &second, &third] {
+            let since = std::time::Instant::now();
+            while node.client().status().await.log.convicted == 0 {
+                assert!(since.elapsed() < PATIENCE, "it does not arrive");
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        }
+        let peers = third.client().peers().await;
+        let barred = peers.iter().find(|peer| peer.peer == liar.peer.to_string()).unwrap();
+        assert!(
+            barred.barred.as_deref().is_some_and(|why| why.contains("fraud-proof")),
+            "{barred:?}"
+        );
+        let files = std::fs::read_dir(&evidence).unwrap().map(|file| file.unwrap().path());
+        let files: Vec<_> = files.collect();
+        assert_eq!(files.len(), 1, "{files:?}");
+        let judged = fraud::judge_bytes(&fraud::read_bytes(&files[0]).unwrap()).unwrap();
+        assert_eq!((judged.proven, judged.accused), (true, liar.peer.to_string()));
+        third.shutdown().await;
+
+        // What was convicted stays so after a restart, and is handed to who comes later.
+        let third = Node::start(settings(&homes[2], vec![])).await.unwrap();
+        assert_eq!(third.client().status().await.log.convicted, 1);
+        third.shutdown().await;
+        finder.shutdown().await;
+        let late = tempfile::tempdir().unwrap();
+        let late = settings(&late, vec![second.status().addresses[0].clone()]);
+        let late = Node::start(late).await.unwrap();
+        let since = std::time::Instant::now();
+        while late.client().status().await.log.convicted == 0 {
+            assert!(since.elapsed() < PATIENCE, "who comes later is not told");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        late.shutdown().await;
+        second.shutdown().await;
+    });
 }
 
 #[test]

@@ -252,6 +252,7 @@ fn announcement(key: &Keypair, nonce: [u8; 32], serves: bool, audits: bool) -> A
         file_bytes: model().bytes,
         class: peerproof_wire::Class::Exact,
         declared_tps: 0,
+        price: None,
     };
     let list = |yes: bool| if yes { vec![offer.clone()] } else { vec![] };
     Announcement {

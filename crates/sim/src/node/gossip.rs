@@ -138,6 +138,8 @@ impl Node {
             Evidence::FalseVerdict(said) => said.verdict.key(),
             // Somebody's word; and checkpoints, which nobody compares in this world.
             Evidence::Observation(_) => return self.turn_down(context, from),
+            // Its file is in nobody's hands here.
+            Evidence::Fraud(_) => return self.turn_down(context, from),
             Evidence::Fork(fork) => fork.key,
         };
         if self.barred().any(|peer| peer == accused.peer_id()) {

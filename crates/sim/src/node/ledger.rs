@@ -86,6 +86,7 @@ impl Node {
             Evidence::WrongAnswer(wrong) => (wrong.case.receipt.key(), true, "wrong-answer"),
             Evidence::Equivocation(two) => (two.first.key(), true, "equivocation"),
             Evidence::Fork(fork) => (fork.key, true, "fork"),
+            Evidence::Fraud(claim) => (claim.accused, true, "fraud-proof"),
             Evidence::FalseVerdict(said) => (said.verdict.key(), false, "false-verdict"),
             Evidence::Observation(seen) => {
                 (seen.provider, false, seen.reason.split(':').next().unwrap_or_default())

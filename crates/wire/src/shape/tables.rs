@@ -238,6 +238,14 @@ shapes! {
         2 "audit_reply.failure" One(&AUDIT_FAILURE),
         3 "audit_reply.draw" One(&VRF_DRAW),
     }
+    PRICE "price" {
+        1 "price.token_us" Number,
+        2 "price.replay_us" Number,
+        3 "price.opening_us" Number,
+        4 "price.cell_bytes" Number,
+        5 "price.per_million" Number,
+        6 "price.unit" Text(limits::MAX_PRICE_UNIT_BYTES),
+    }
     MODEL_OFFER "model offer" {
         1 "model_offer.model_id" HASH,
         2 "model_offer.name" Text(limits::MAX_MODEL_NAME_BYTES),
@@ -247,6 +255,7 @@ shapes! {
         6 "model_offer.file_bytes" Number,
         7 "model_offer.class" Number,
         8 "model_offer.declared_tps" Number,
+        9 "model_offer.price" One(&PRICE),
     }
     ANNOUNCEMENT "announcement" {
         1 "announcement.protocol" Number,
@@ -437,12 +446,19 @@ shapes! {
         1 "false_verdict.case" One(&CASE),
         2 "false_verdict.verdict" One(&ENVELOPE),
     }
+    FRAUD_CLAIM "fraud claim" {
+        1 "fraud_claim.accused" HASH,
+        2 "fraud_claim.job" HASH,
+        3 "fraud_claim.file" HASH,
+        4 "fraud_claim.bytes" Number,
+    }
     EVIDENCE "evidence" {
         1 "evidence.wrong_answer" One(&WRONG_ANSWER),
         2 "evidence.equivocation" One(&EQUIVOCATION),
         3 "evidence.observation" One(&OBSERVATION),
         8 "evidence.false_verdict" One(&FALSE_VERDICT),
         9 "evidence.fork" One(&FORK),
+        10 "evidence.fraud" One(&FRAUD_CLAIM),
     }
     ACCEPTED_ANSWER "accepted answer" {
         1 "accepted_answer.receipt_id" HASH,

@@ -215,6 +215,7 @@ fn check_rest(bounds: &mut Bounds) {
         ..announcement.clone()
     });
     bounds.check("MAX_MODEL_NAME_BYTES", |n| ModelOffer { name: text(n), ..model.clone() });
+    bounds.check("MAX_PRICE_UNIT_BYTES", |n| Price { unit: text(n), ..samples::price() });
     bounds.check("MAX_MODEL_KIND_BYTES", |n| ModelOffer { architecture: text(n), ..model.clone() });
     bounds.check("MAX_MODEL_KIND_BYTES", |n| ModelOffer { quantisation: text(n), ..model.clone() });
     bounds.check("MAX_SOFTWARE_BYTES", |n| Announcement {
@@ -252,6 +253,8 @@ fn check_rest(bounds: &mut Bounds) {
 
 fn check_logs(bounds: &mut Bounds) {
     let (refusal, fork) = (samples::log_refusal(), samples::fork());
+    let claim = samples::fraud_claim();
+    bounds.check("MAX_FRAUD_FILE_BYTES", |n| FraudClaim { bytes: n, ..claim });
     bounds.check("MAX_LOG_PATH_BYTES", |n| LogRequest::Piece(text(n)));
     bounds.check("MAX_ADD_CHECKPOINT_BYTES", |n| LogRequest::AddCheckpoint(vec![1; n as usize]));
     bounds.check("MAX_LOG_PIECE_BYTES", |n| LogReply::Found(vec![1; n as usize]));

@@ -195,6 +195,18 @@ fn model_offer() -> ModelOffer {
         file_bytes: 98_000_000,
         class: Class::Exact,
         declared_tps: 0,
+        price: Some(price()),
+    }
+}
+
+pub(super) fn price() -> Price {
+    Price {
+        token_us: 11_000,
+        replay_us: 2_100,
+        opening_us: 2_300,
+        cell_bytes: 90_000,
+        per_million: 20,
+        unit: "beans".into(),
     }
 }
 
@@ -455,6 +467,7 @@ fn audit_and_info() -> Vec<Sample> {
         sample("info-request", &InfoRequest { nonce: [0x81; 32] }),
         sample("info-reply", &reply),
         sample("model-offer", &model_offer()),
+        sample("price", &price()),
         sample("model-offer-statistical", &statistical_model_offer()),
     ]
 }
@@ -463,6 +476,11 @@ pub(super) fn fork() -> Fork {
     let note = |size: u64| format!("peer.example/log\n{size}\nAAAA\n\n— peer.example/log AAAA\n");
     let path = vec![digest(0x94), digest(0x95)];
     Fork { key: provider_key().public(), first: note(7), second: note(12), path }
+}
+
+pub(super) fn fraud_claim() -> FraudClaim {
+    let accused = provider_key().public();
+    FraudClaim { accused, job: digest(0x96), file: digest(0x97), bytes: 7_000_000 }
 }
 
 pub(super) fn log_refusal() -> LogRefusal {
@@ -486,6 +504,8 @@ fn logs() -> Vec<Sample> {
         sample("held-proof", &proof),
         sample("fork", &fork()),
         sample("evidence-fork", &proof.evidence),
+        sample("fraud-claim", &fraud_claim()),
+        sample("evidence-fraud", &Evidence::Fraud(fraud_claim())),
     ]
 }
 

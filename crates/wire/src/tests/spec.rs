@@ -63,6 +63,7 @@ fn the_page_names_every_protocol_and_tag() {
         RANGE_PROTOCOL,
         CELLS_PROTOCOL,
         DISPUTE_PROTOCOL,
+        PROOF_PROTOCOL,
         LOG_PROTOCOL,
         EVIDENCE_TOPIC,
         KAD_PROTOCOL,

@@ -57,8 +57,14 @@ async fn look(inner: &Arc<Inner>, prepared: &Prepared, case: Case, level: WireLe
     }
     let text = case.offer.pooling.is_none();
     let audited = match level {
-        WireLevel::Spot if text => spotting::audit(inner, &case, prepared.client_nonce).await,
-        WireLevel::Light if text => lighting::audit(inner, &case, prepared.client_nonce).await,
+        WireLevel::Spot if text => {
+            let audited = spotting::audit(inner, &case, prepared.client_nonce).await;
+            spotting::hold_to_account(inner, &case, audited).await
+        }
+        WireLevel::Light if text => {
+            let audited = lighting::audit(inner, &case, prepared.client_nonce).await;
+            spotting::hold_to_account(inner, &case, audited).await
+        }
         _ => {
             let question = Question {
                 case: Arc::clone(&case),
@@ -90,6 +96,10 @@ async fn look(inner: &Arc<Inner>, prepared: &Prepared, case: Case, level: WireLe
         Audited::Light { held, of } => {
             let detail = format!("{held} of {of} cells checked by their products, all hold");
             return (CheckState::Held, detail, None);
+        }
+        Audited::Tested { by, passed, detail } => {
+            let state = if passed { CheckState::Held } else { CheckState::Unchecked };
+            return (state, format!("tested by {by}: {detail}"), None);
         }
         Audited::Accused { by, mismatch, .. } => {
             let detail = format!("{by} calls it wrong, unconfirmed: {}", describe(&mismatch));

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use peerproof_identity::PeerId;
 use peerproof_job::Fault;
 use peerproof_job::router::{Blame, Checked, End, Outcome as Ended, Reason};
 use peerproof_wire::{Case, FailureCode, Level as WireLevel, Stop};
@@ -9,6 +10,7 @@ use peerproof_wire::{Case, FailureCode, Level as WireLevel, Stop};
 use super::Asking;
 use crate::client::{AnswerEvent, AskError, FinishReason, Level, Mode, Outcome, Report};
 use crate::node::directory::Wanted;
+use crate::price::{self, Cost, Price};
 
 impl Asking {
     /// Tells the asker how it ended. Gives back an answer that counts.
@@ -64,12 +66,30 @@ impl Asking {
                 audited: matches!(ended.verification.done, Checked::Audited { .. }),
                 detail: self.detail(&ended.verification),
                 check_ms: millis(ended.verification.cost_ms),
+                priced: provider.and_then(|provider| self.priced(&provider, ended)),
             },
             reputation: u32::from(reputation),
             first_token_ms: millis(ended.first_token_ms.unwrap_or(0)),
             total_ms: millis(ended.total_ms),
             trail: ended.trail.iter().map(ToString::to_string).collect(),
         }
+    }
+
+    /// What the provider's announced price makes of this answer and its check.
+    fn priced(&self, provider: &PeerId, ended: &Ended) -> Option<Cost> {
+        let id = self.prepared.offer.model_id;
+        let known = self.inner.directory.matching(&Wanted::Served(id));
+        let (_, known) = known.into_iter().find(|(peer, _)| peer == provider)?;
+        let offer = known.announcement.serves.iter().find(|model| model.model_id == id)?;
+        let price = Price::from(offer.price.as_ref()?);
+        let wanted = self.prepared.later.unwrap_or(ended.verification.asked);
+        price.estimate(&price::Asked {
+            level: level(wanted),
+            prompt_tokens: ended.prompt_tokens.unwrap_or(0),
+            output_tokens: ended.output_tokens,
+            audit_per_mille: self.inner.standing(provider).audit_permille.into(),
+            n: u8::try_from(self.prepared.options.n).unwrap_or(u8::MAX),
+        })
     }
 
     fn detail(&self, verification: &peerproof_job::router::Verification) -> String {

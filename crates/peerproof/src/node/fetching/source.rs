@@ -34,7 +34,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// What is wrong with a peer, or with this machine.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(in crate::node) enum Trouble {
     /// What came is not the model's, or no reply: nobody honest sends it.
     Corrupt(String),
     /// It will not send what is wanted.
@@ -113,7 +113,7 @@ async fn pull_on_one_stream(
     setbacks: &mut u32,
 ) -> Result<(), Trouble> {
     // Nobody waits for a piece while a connection is made.
-    let mut stream = open(&fetch.net, peer).await?;
+    let mut stream = open(&fetch.net, RANGE_PROTOCOL, peer).await?;
     while let Some(piece) = fetch.queue.next().await {
         let range = piece.range.clone();
         fetch.pace.take(range.end - range.start).await;
@@ -149,7 +149,7 @@ pub(super) async fn prove_length(
     let Some(start) = length.checked_sub(1) else {
         return Err(Trouble::Corrupt("announces a model file without bytes".into()));
     };
-    let mut stream = open(net, peer).await?;
+    let mut stream = open(net, RANGE_PROTOCOL, peer).await?;
     let request = RangeRequest { model_id, start, length: 1 };
     let slice = exchange(&mut stream, &request).await?;
     check_length(length, &slice)?;
@@ -157,8 +157,9 @@ pub(super) async fn prove_length(
 }
 
 /// Pieces of a file of this length as a peer opens them, each of which is the model's.
-pub(super) async fn open_all(
+pub(in crate::node) async fn open_all(
     net: &Handle,
+    protocol: &'static str,
     peer: PeerId,
     model_id: ModelId,
     length: u64,
@@ -167,7 +168,7 @@ pub(super) async fn open_all(
     let corrupt = |error: RangeError| Trouble::Corrupt(error.to_string());
     let shape = Shape::new(length, Group::KIB_16).map_err(corrupt)?;
     let root = Digest::from_bytes(*model_id.as_bytes());
-    let mut stream = open(net, peer).await?;
+    let mut stream = open(net, protocol, peer).await?;
     let mut opened = Vec::with_capacity(pieces.len());
     for piece in pieces {
         let (start, bytes) = (piece.start, piece.end - piece.start);
@@ -191,9 +192,9 @@ fn check_length(expected: u64, slice: &RangeSlice) -> Result<(), Trouble> {
     Err(Trouble::Corrupt(format!("length of the file: expected {expected} bytes, got {got}")))
 }
 
-async fn open(net: &Handle, peer: PeerId) -> Result<FrameStream, Trouble> {
+async fn open(net: &Handle, protocol: &'static str, peer: PeerId) -> Result<FrameStream, Trouble> {
     let limits = FrameLimits { read_timeout: REPLY, ..FrameLimits::default() };
-    net.open(peer, RANGE_PROTOCOL, OPEN, limits).await.map_err(|error| match error {
+    net.open(peer, protocol, OPEN, limits).await.map_err(|error| match error {
         OpenError::Unsupported { .. } => Trouble::Refused("does not share model files".into()),
         other => passing(&other),
     })
