@@ -126,7 +126,7 @@ pub fn to_bytes(proof: &FraudProof) -> Result<Vec<u8>, FraudError> {
     Ok([MAGIC, &proof.encode()?].concat())
 }
 
-/// Writes the bytes of a file into `dir`, as [`write`] does.
+/// Writes the bytes of a file into `dir`, as [`write()`] does.
 ///
 /// # Errors
 /// When the folder cannot be written.

@@ -283,10 +283,8 @@ impl Node {
             tasks.extend(opening.public(&public, events, &models, &replays).await?);
             public_net = Some(public);
         }
-        docket.watch_over(public_net.iter().chain([&net]));
-        let face = public_net.as_ref().unwrap_or(&net).clone();
-        tasks.push(proofs::start(&face, settings.home.evidence(), stopped.clone())?);
-        tasks.push(tokio::spawn(docket::run(docket.clone(), face, found, stopped.clone())));
+        let nets = [public_net.as_ref(), Some(&net)];
+        tasks.extend(proofs::pass_on(&docket, nets, found, settings.home.evidence(), &stopped)?);
         let own = public_net.as_ref().map(Handle::local_peer);
         let audits = opening.audits((&net, &directory), &session, replays, own);
         let fetcher = fetcher(&settings, &net, &directory, &ledger);

@@ -20,15 +20,17 @@ use std::time::Duration;
 use peerproof_identity::PeerId;
 use peerproof_net::{FrameLimits, FrameStream, Handle, Incoming, NetError};
 use peerproof_proof::ranges::{Builder, Group, Mode, RangeError, Slice, Tree};
+use peerproof_wire::evidence::Evidence;
 use peerproof_wire::range::RANGE_GROUP_BYTES;
 use peerproof_wire::{
     Digest, FraudClaim, Message as _, ModelId, PROOF_PROTOCOL, RangeFailure, RangeRefusal,
     RangeReply, RangeRequest, RangeSlice, limits,
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+use super::docket::{self, Docket};
 use super::fetching::{Trouble, open_all};
 use crate::fraud::{self, FraudError};
 
@@ -192,8 +194,27 @@ impl Kept {
     }
 }
 
+/// Takes proofs in and passes them on in every network, and shows their files in the public
+/// one, if this node has one: the first.
+///
+/// # Errors
+/// The files' protocol is taken already.
+pub(super) fn pass_on(
+    docket: &Arc<Docket>,
+    nets: [Option<&Handle>; 2],
+    found: mpsc::Receiver<Evidence>,
+    folder: PathBuf,
+    stop: &watch::Receiver<bool>,
+) -> Result<Vec<JoinHandle<()>>, NetError> {
+    docket.watch_over(nets.into_iter().flatten());
+    let Some(face) = nets.into_iter().flatten().next() else { return Ok(vec![]) };
+    let files = start(face, folder, stop.clone())?;
+    let passing = docket::run(Arc::clone(docket), face.clone(), found, stop.clone());
+    Ok(vec![files, tokio::spawn(passing)])
+}
+
 /// Begins to open kept proofs to others.
-pub(super) fn start(
+fn start(
     net: &Handle,
     folder: PathBuf,
     stop: watch::Receiver<bool>,
