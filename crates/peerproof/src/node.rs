@@ -24,6 +24,7 @@ mod disputing;
 mod docket;
 mod fetching;
 mod handle;
+mod hearings;
 mod holdings;
 mod incidents;
 mod judging;
@@ -507,7 +508,8 @@ impl Inner {
     fn follow_bars(&self) -> JoinHandle<()> {
         let nets = self.nets().cloned().collect();
         let (ledger, stopped) = (Arc::clone(&self.ledger), self.stopped.clone());
-        tokio::spawn(incidents::follow(ledger, nets, stopped))
+        let hearings = Arc::clone(&self.spots.hearings);
+        tokio::spawn(incidents::follow(ledger, nets, hearings, stopped))
     }
 
     /// Both networks, or the one there is.

@@ -1,7 +1,8 @@
 //! What happens the moment somebody is barred, or welcome again.
 //!
 //! Both networks refuse its key, which ends its connections in either
-//! direction; jobs with it hear of it from the ledger themselves.
+//! direction; jobs with it hear of it from the ledger themselves. Whoever is being heard
+//! ([`Hearings`]) is refused when that is over, if it is still barred then.
 
 use std::sync::Arc;
 
@@ -10,12 +11,14 @@ use peerproof_wire::NetworkGroup;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
+use super::hearings::Hearings;
 use super::ledger::{Change, Ledger};
 
 /// Keeps the networks' bans in step with the ledger until `stop` turns true.
 pub(super) async fn follow(
     ledger: Arc<Ledger>,
     nets: Vec<Handle>,
+    hearings: Arc<Hearings>,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut bars = ledger.bars();
@@ -28,6 +31,16 @@ pub(super) async fn follow(
             _ = stop.wait_for(|stop| *stop) => return,
         };
         match change {
+            Ok(change) if change.barred.is_some() && hearings.has(&change.peer) => {
+                let (hearings, nets) = (Arc::clone(&hearings), nets.clone());
+                let ledger = Arc::clone(&ledger);
+                tokio::spawn(async move {
+                    hearings.over(change.peer).await;
+                    if ledger.barred().iter().any(|(peer, _)| *peer == change.peer) {
+                        apply(&nets, &change).await;
+                    }
+                });
+            }
             Ok(change) => apply(&nets, &change).await,
             Err(RecvError::Lagged(_)) => {
                 for (peer, why) in ledger.barred() {

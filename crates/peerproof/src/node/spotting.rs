@@ -44,6 +44,7 @@ use super::auditing::Replays;
 use super::disputing::{self, Matter};
 use super::docket::Docket;
 use super::fetching::Fetcher;
+use super::hearings::{Hearing, Hearings};
 use crate::fraud;
 
 /// Cells that a spot audit draws.
@@ -333,8 +334,10 @@ pub(crate) async fn audit(inner: &Arc<Inner>, case: &Arc<Case>, nonce: [u8; 32])
 pub(super) fn convict(inner: &Arc<Inner>, wrong: Wrong) {
     let inner = Arc::clone(inner);
     inner.spots.proving.fetch_add(1, Ordering::Relaxed);
+    // Before anybody hears of the verdict, which bars it.
+    let hearing = inner.spots.hearings.begin(wrong.case.receipt.key().peer_id());
     tokio::spawn(async move {
-        inner.spots.convict(&inner.fetcher, wrong).await;
+        inner.spots.convict(&inner.fetcher, wrong, hearing).await;
         inner.spots.proving.fetch_sub(1, Ordering::Relaxed);
     });
 }
@@ -369,11 +372,14 @@ pub(crate) struct Spots {
     proving: AtomicUsize,
     /// Where they go from here.
     docket: Arc<Docket>,
+    /// Whom a dispute is held with.
+    pub(super) hearings: Arc<Hearings>,
 }
 
 impl Spots {
     pub(crate) fn new(net: Handle, evidence: PathBuf, docket: Arc<Docket>) -> Spots {
-        Spots { net, evidence, checkers: Mutex::default(), proving: AtomicUsize::new(0), docket }
+        let (checkers, proving, hearings) = Default::default();
+        Spots { net, evidence, checkers, proving, docket, hearings }
     }
 
     /// Whether fraud proofs are being written.
@@ -522,13 +528,18 @@ impl Spots {
 
     /// Writes a proof that convinces whoever has neither the model nor a reason to trust this
     /// node. Takes as long as those take who send the weights, so nothing may wait for it.
-    pub(crate) async fn convict(&self, fetcher: &Fetcher, wrong: Wrong) {
+    async fn convict(&self, fetcher: &Fetcher, wrong: Wrong, hearing: Hearing) {
         let Wrong { checker, case, opening, client_nonce } = wrong;
         let matter = Matter { checker: &checker, case: &case, opening: &opening, client_nonce };
-        tokio::join!(
-            self.narrow(fetcher, matter),
-            self.convict_by_cell(fetcher, &checker, &case, &opening)
-        );
+        let heard = async {
+            self.narrow(fetcher, matter).await;
+            drop(hearing);
+        };
+        let (claim, ()) =
+            tokio::join!(self.convict_by_cell(fetcher, &checker, &case, &opening), heard);
+        if let Some(claim) = claim {
+            self.docket.found(Evidence::Fraud(claim)).await;
+        }
     }
 
     /// Writes the proof of one operation, if the accused helps to find it.
@@ -556,7 +567,7 @@ impl Spots {
         checker: &Checker,
         case: &Case,
         opening: &CellOpening,
-    ) {
+    ) -> Option<FraudClaim> {
         let written = async {
             let ranges = checker.evidence_ranges(opening.cell.layer).map_err(|e| e.to_string())?;
             let id = case.offer.model_id;
@@ -571,9 +582,12 @@ impl Spots {
         match written.unwrap_or_else(|_| Err("the weights did not come in time".into())) {
             Ok((path, claim)) => {
                 tracing::info!(path = %path.display(), "a fraud proof was written");
-                self.docket.found(Evidence::Fraud(claim)).await;
+                Some(claim)
             }
-            Err(error) => tracing::warn!(error, "no fraud proof could be written"),
+            Err(error) => {
+                tracing::warn!(error, "no fraud proof could be written");
+                None
+            }
         }
     }
 }
