@@ -1,12 +1,13 @@
 //! A provider that computes otherwise and opens its own cells without a fault, against a
 //! router that does not hold the model; and somebody who wants others' computing for nothing.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use peerproof::client::{AskError, JobSpec, Level, Preference, Prompt, Verification};
 use peerproof::home::{Environment, Home};
-use peerproof::{Node, Settings, fraud};
+use peerproof::{Node, Settings, dispute, fraud};
 use peerproof_engine::cheats::{Cheat, Cheater, Forged};
+use peerproof_engine::dispute::Traced;
 use peerproof_engine::model::Model;
 use peerproof_engine::spot::dimensions;
 use peerproof_engine::transformer::LoadOptions;
@@ -16,8 +17,9 @@ use peerproof_proof::ranges::{Builder, Group, Mode, RangeError, Slice};
 use peerproof_proof::receipt::{Answer, Place, build};
 use peerproof_proof::{Transcript, Tree, cells};
 use peerproof_wire::{
-    CELLS_PROTOCOL, Case, Cell, CellsPart, CellsReply, CellsRequest, Digest, FraudProof,
-    Message as _, Offer, RANGE_PROTOCOL, RangeReply, RangeRequest, RangeSlice, Signed, Tokens,
+    CELLS_PROTOCOL, Case, Cell, CellsPart, CellsReply, CellsRequest, DISPUTE_PROTOCOL, Digest,
+    DisputeProof, DisputeReply, DisputeRequest, FraudProof, Message as _, Offer, RANGE_PROTOCOL,
+    RangeReply, RangeRequest, RangeSlice, Signed, Tokens,
 };
 
 use super::fake::{self, Fake, Honest, Move, deliver, delivered, tokens};
@@ -36,21 +38,32 @@ fn cheater(cheats: bool) -> &'static (Arc<Model>, Cheater) {
     })
 }
 
-/// What the cheater commits to. It computes the same again whenever it is asked.
-fn committed(cheats: bool, offer: &Signed<Offer>) -> (Forged, Tree, Digest) {
+/// What a cheater commits to: its answer, the transcript, the root of keys and values.
+type Committed = Arc<(Forged, Tree, Digest)>;
+
+/// What the cheater commits to, computed once for each offer.
+fn committed(cheats: bool, offer: &Signed<Offer>) -> Committed {
+    static KEPT: Mutex<Vec<(bool, Digest, Committed)>> = Mutex::new(Vec::new());
+    let mut kept = KEPT.lock().unwrap();
+    let known = kept.iter().find(|it| (it.0, it.1) == (cheats, offer.id()));
+    if let Some((_, _, known)) = known {
+        return Arc::clone(known);
+    }
     let forged = cheater(cheats).1.answer(offer).unwrap();
     let mut transcript = Transcript::new();
     forged.leaves.iter().for_each(|leaf| transcript.push(leaf).unwrap());
     let kv_root = cells::kv_root(&forged.exposure().kv_layers);
     let count = forged.tokens.len() as u32;
     let tree = transcript.close(forged.stop, count, &forged.text, &kv_root).unwrap();
-    (forged, tree, kv_root)
+    let made = Arc::new((forged, tree, kv_root));
+    kept.push((cheats, offer.id(), Arc::clone(&made)));
+    made
 }
 
 fn answer(cheats: bool, honest: &Honest) -> Vec<Move> {
-    let (forged, tree, kv_root) = committed(cheats, &honest.offer);
+    let (forged, tree, kv_root) = &*committed(cheats, &honest.offer);
     let said = Answer { tokens: &forged.tokens, text: &forged.text, logprobs: &[] };
-    let committed = (&tree, kv_root);
+    let committed = (tree, *kv_root);
     let receipt =
         build(&honest.offer, said, forged.stop, committed, Place::FIRST, 1_700_000_000_000);
     let frame = Tokens {
@@ -82,13 +95,39 @@ fn open_cells(net: &Handle, cheats: bool, products: bool) {
     });
 }
 
+/// Signs what happened within the cells it is accused of: what it was, from what it had
+/// committed to.
+fn take_disputes(liar: &Fake, cheats: bool) {
+    let mut asked = liar.net.accept(DISPUTE_PROTOCOL, FrameLimits::default()).unwrap();
+    let key = Arc::clone(&liar.key);
+    tokio::spawn(async move {
+        while let Some((_, mut stream)) = asked.next().await {
+            let Ok(Some(frame)) = stream.recv().await else { continue };
+            let DisputeRequest::Open(open) = DisputeRequest::decode(&frame).unwrap() else {
+                panic!("a dispute begins with its case")
+            };
+            let key = Arc::clone(&key);
+            let traced = tokio::task::spawn_blocking(move || {
+                let (forged, _, _) = &*committed(cheats, &open.case.offer);
+                let exposed = forged.exposed(open.cell, 0);
+                let model = cheater(cheats).0.transformer();
+                let trace = Traced::exposed(model, &exposed).unwrap();
+                Signed::sign(&key, trace.statement(open.case.receipt.id())).unwrap()
+            });
+            let reply = DisputeReply::Trace(traced.await.unwrap());
+            stream.send(&reply.encode().unwrap()).await.unwrap();
+            let _ = stream.finish().await;
+        }
+    });
+}
+
 fn openings(request: &CellsRequest, cheats: bool, products: bool) -> Vec<Vec<u8>> {
-    let (forged, tree, _) = committed(cheats, &request.case.offer);
+    let (forged, tree, _) = &*committed(cheats, &request.case.offer);
     let (model, cheater) = cheater(cheats);
     let (sizes, exposure) = (dimensions(model.transformer().shape()), forged.exposure());
     let open = |cell: &Cell| {
         let exposed = forged.exposed(*cell, 0);
-        let opening = cells::open(&tree, &forged.leaves, &sizes, &exposure, &exposed);
+        let opening = cells::open(tree, &forged.leaves, &sizes, &exposure, &exposed);
         let mut opening = opening.unwrap();
         if request.products {
             let mut shown = cheater.products(&exposed).unwrap();
@@ -154,35 +193,41 @@ fn products_that_are_refused_lead_to_the_cell_that_convicts() {
 
 #[test]
 fn products_of_another_matrix_are_refused_though_the_cell_holds() {
-    let (reason, proofs, _) = asked(Level::Light, (false, false), false);
+    let (reason, proofs, ..) = asked(Level::Light, (false, false), false);
     assert!(reason.contains("product shown of"), "{reason}");
     assert!(reason.contains("by its weights the cell holds"), "{reason}");
     assert!(proofs.is_empty());
-    let (reason, proofs, _) = asked(Level::Light, (false, true), false);
+    let (reason, proofs, ..) = asked(Level::Light, (false, true), false);
     assert_eq!((reason.as_str(), proofs.len()), ("", 0));
 }
 
 fn convicted_by_a_file(level: Level, products: bool, only_holder: bool) {
-    let (reason, proofs, liar) = asked(level, (true, products), only_holder);
+    let (reason, proofs, liar, disputes) = asked(level, (true, products), only_holder);
     assert!(!reason.is_empty());
     assert_eq!(proofs.len(), 1);
     let judged = fraud::judge(&proofs[0]).unwrap();
     assert!(judged.proven);
     assert_eq!(judged.accused, liar);
+    // The liar signed what happened in the cell, and its row of keys and values is another.
+    assert_eq!(disputes.len(), 1);
+    let judged = dispute::judge(&disputes[0]).unwrap();
+    assert!(judged.proven);
+    assert_eq!(judged.accused, liar);
+    assert!(judged.statement.contains("head\""), "{}", judged.statement);
 }
+
+/// Why an answer was refused, the proofs that are left, the provider, and what came of disputes.
+type Left = (String, Vec<FraudProof>, String, Vec<DisputeProof>);
 
 /// Asks one who `cheats` or not, and shows its `products` or others. Gives why the answer was
 /// refused, if it was, and the proofs that are left; and the provider.
-fn asked(
-    level: Level,
-    (cheats, products): (bool, bool),
-    only_holder: bool,
-) -> (String, Vec<FraudProof>, String) {
+fn asked(level: Level, (cheats, products): (bool, bool), only_holder: bool) -> Left {
     // Nobody waits for it to be loaded.
     cheater(cheats);
     runtime().block_on(async {
         let liar = Fake::start(Arc::new(move |honest| answer(cheats, &honest))).await;
         open_cells(&liar.net, cheats, products);
+        take_disputes(&liar, cheats);
         // Who has the weights: somebody else, or the liar alone.
         let sharer = match only_holder {
             true => None,
@@ -226,13 +271,15 @@ fn asked(
         // A node that stops waits for the proof.
         router.shutdown().await;
         let files = std::fs::read_dir(evidence).into_iter().flatten();
-        let files = files.map(|file| file.unwrap().path());
-        let proofs = files.filter(|path| fraud::is_one(path).unwrap());
-        let proofs = proofs.map(|path| fraud::read(&path).unwrap()).collect();
+        let files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+        let disputes = files.iter().filter(|path| dispute::is_one(path).unwrap());
+        let disputes = disputes.map(|path| dispute::read(path).unwrap()).collect();
+        let proofs = files.iter().filter(|path| fraud::is_one(path).unwrap());
+        let proofs = proofs.map(|path| fraud::read(path).unwrap()).collect();
         if let Some(sharer) = sharer {
             sharer.node.shutdown().await;
         }
-        (reason, proofs, liar.peer.to_string())
+        (reason, proofs, liar.peer.to_string(), disputes)
     })
 }
 

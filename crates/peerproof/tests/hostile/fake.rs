@@ -201,6 +201,7 @@ pub(super) fn compute(
 pub(super) struct Fake {
     pub(super) net: Handle,
     pub(super) peer: PeerId,
+    pub(super) key: Arc<Keypair>,
 }
 
 impl Fake {
@@ -212,12 +213,13 @@ impl Fake {
         let limits = FrameLimits { read_timeout: PATIENCE, ..FrameLimits::default() };
         let mut jobs = net.accept(JOB_PROTOCOL, limits).unwrap();
         let peer = net.local_peer();
+        let signer = Arc::clone(&key);
         tokio::spawn(async move {
             while let Some((_, stream)) = jobs.next().await {
-                tokio::spawn(play(stream, Arc::clone(&key), Arc::clone(&script)));
+                tokio::spawn(play(stream, Arc::clone(&signer), Arc::clone(&script)));
             }
         });
-        Fake { net, peer }
+        Fake { net, peer, key }
     }
 
     pub(super) async fn address(&self) -> String {
