@@ -382,7 +382,10 @@ fn the_two_broad_sizes_scale_their_scores_by_width() {
             let rows = narrow.header().tensor("token_embd.weight", &[96, VOCABULARY], F32, &data);
             let known = Transformer::estimate(&Gguf::parse(rows.bytes()).unwrap());
             for error in [load(&rows).unwrap_err(), known.unwrap_err().to_string()] {
-                assert!(error.contains("attention.head_count is ") && error.contains("at most 6"));
+                assert!(
+                    error.contains("attention.head_count is ") && error.contains("at most 6"),
+                    "{error}"
+                );
             }
         }
     }

@@ -286,6 +286,7 @@ pub(super) async fn run(
     }
     // What they hold of the node, its log too, is let go of before it has stopped.
     asking.shutdown().await;
+    looking.shutdown().await;
 }
 
 /// What the task between docket and network does next.
