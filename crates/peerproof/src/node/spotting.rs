@@ -531,15 +531,19 @@ impl Spots {
     async fn convict(&self, fetcher: &Fetcher, wrong: Wrong, hearing: Hearing) {
         let Wrong { checker, case, opening, client_nonce } = wrong;
         let matter = Matter { checker: &checker, case: &case, opening: &opening, client_nonce };
+        let accused = case.receipt.key().peer_id();
         let heard = async {
             self.narrow(fetcher, matter).await;
             drop(hearing);
         };
-        let (claim, ()) =
-            tokio::join!(self.convict_by_cell(fetcher, &checker, &case, &opening), heard);
-        if let Some(claim) = claim {
+        let by_cell = async {
+            let claim = self.convict_by_cell(fetcher, &checker, &case, &opening).await;
+            let Some(claim) = claim else { return };
+            // What the docket finds ends the accused's connections.
+            let _ = tokio::time::timeout(HEARING, self.hearings.over(accused)).await;
             self.docket.found(Evidence::Fraud(claim)).await;
-        }
+        };
+        tokio::join!(by_cell, heard);
     }
 
     /// Writes the proof of one operation, if the accused helps to find it.
@@ -635,6 +639,9 @@ async fn opening(stream: &mut FrameStream, room: u64) -> Result<Vec<u8>, Trouble
         }
     }
 }
+
+/// How long others are not told of a written proof while the accused is being heard.
+const HEARING: Duration = Duration::from_secs(10);
 
 /// A cell that does not follow from the model.
 pub(crate) struct Wrong {
