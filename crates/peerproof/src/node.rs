@@ -471,8 +471,10 @@ struct Entrance {
 impl Entrance {
     fn new(settings: &Settings, ledger: &Arc<Ledger>) -> Result<Entrance, NodeError> {
         let rules = Rules::read(&settings.home, &settings.config.firewall)?;
-        let ledger = Arc::clone(ledger);
-        let scores = Scores::new(move |peer| ledger.standing(peer).score);
+        // A network's tasks may outlive the node for a moment, and its log must not.
+        let ledger = Arc::downgrade(ledger);
+        let score = move |peer: &PeerId| ledger.upgrade().map(|it| it.standing(peer).score);
+        let scores = Scores::new(move |peer| score(peer).unwrap_or_default());
         Ok(Entrance { config: settings.config.clone(), rules, scores })
     }
 
